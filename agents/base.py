@@ -1,0 +1,37 @@
+"""What every agent is: the contract between agents and the training loop."""
+
+from typing import Any, Protocol
+
+import jax
+
+from agents.policy import Policy
+from envs.base import Env, HostEnv
+
+
+class Agent(Protocol):
+    """A way of making a policy for one environment.
+
+    States are pytrees of arrays; `step` may reuse the memory of the state that it is given.
+    """
+
+    name: str
+    env: Env | HostEnv
+    config: Any
+    """A frozen dataclass of JSON values: with the environment, all that defines the agent."""
+
+    def init(self, key: jax.Array) -> Any:
+        """The state before any training; `key` is typed."""
+        ...
+
+    def step(self, state: Any) -> tuple[Any, dict[str, Any]]:
+        """One iteration (for evolution a generation).
+
+        Returns:
+          The next state, and scalars that hold at least "env_steps", the steps of live episodes
+          in this iteration, and "return_mean".
+        """
+        ...
+
+    def snapshot(self, state: Any) -> Policy:
+        """The policy as it stands: for evolution the mean policy."""
+        ...

@@ -1,0 +1,248 @@
+"""The agents that evolve a policy: EGGROLL and OpenES."""
+
+from dataclasses import dataclass, fields
+from typing import Any, Literal, TypeAlias, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import struct
+
+import es_rl
+from agents.network import Network, NetworkConfig, Weights
+from agents.policy import Policy
+from envs.base import Env, HostEnv
+from es_rl import observations
+from es_rl.host_rollout import episode_seeds, play_on_host
+from es_rl.observations import Moments
+from es_rl.rollout import Played, episode_keys, make_jobs, play, step_keys
+from es_rl.shaping import GroupStd, Shaping
+
+OptimizerName: TypeAlias = Literal["adam", "sgd"]
+
+
+@dataclass(frozen=True)
+class EvolutionConfig(NetworkConfig):
+    """Settings of the `open_es` agent; `eggroll` adds the rank."""
+
+    population_size: int = 512
+    """N, the members of a generation."""
+    episodes_per_member: int = 1
+    """K, the episodes whose mean return is a member's fitness."""
+    sigma: float = 0.1
+    """Standard deviation of the perturbations at the start."""
+    sigma_decay: float = 1.0
+    """Factor on sigma after every generation."""
+    optimizer: OptimizerName = "adam"
+    """What turns the gradient estimate into a step."""
+    learning_rate: float = 0.02
+    """At the start."""
+    learning_rate_decay: float = 1.0
+    """Factor on the learning rate after every generation."""
+    weight_decay: float = 0.0
+    """Decoupled (as in AdamW)."""
+    noise_reuse: int = 2
+    """Members that share a draw of noise: 0 or 1 none, 2 a mirrored pair, k (even) k/2 pairs."""
+    group_size: int = 0
+    """Members that play the same episodes and are normalised together; 0 for the population."""
+    group_std: GroupStd = "group"
+    """Whose standard deviation divides the fitness of a group."""
+    shaping: Shaping = "zscore"
+    """How fitness becomes weights."""
+    freeze_vectors: bool = False
+    """Whether biases and other vectors stay as they are."""
+    lanes: int | None = None
+    """Environments stepped side by side; chosen from the population unless given."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("episodes_per_member", "lanes"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name}={value}: must be at least 1")
+        for name in ("learning_rate", "sigma_decay", "learning_rate_decay"):
+            if not 0 < getattr(self, name) < np.inf:
+                raise ValueError(f"{name}={getattr(self, name)}: must be greater than 0")
+        if not 0 <= self.weight_decay < np.inf:
+            raise ValueError(f"weight_decay={self.weight_decay}: must be at least 0")
+        if self.optimizer not in get_args(OptimizerName):
+            accepted = ", ".join(get_args(OptimizerName))
+            raise ValueError(f"optimizer={self.optimizer!r}: must be one of {accepted}")
+        self.strategy()
+
+    @property
+    def learning_rate_schedule(self) -> optax.Schedule:
+        """The learning rate of each generation."""
+        return optax.exponential_decay(self.learning_rate, 1, self.learning_rate_decay)
+
+    def strategy_options(self) -> dict[str, Any]:
+        """Arguments of the strategy."""
+        scale = optax.scale_by_adam() if self.optimizer == "adam" else optax.identity()
+        optimizer = optax.chain(
+            scale,
+            optax.add_decayed_weights(self.weight_decay),
+            optax.scale_by_learning_rate(self.learning_rate_schedule),
+        )
+        decays = self.sigma_decay != 1.0
+        schedule = optax.exponential_decay(self.sigma, 1, self.sigma_decay)
+        return {
+            "population_size": self.population_size,
+            "sigma": schedule if decays else self.sigma,
+            "optimizer": optimizer,
+            "noise_reuse": self.noise_reuse,
+            "group_size": self.group_size,
+            "group_std": self.group_std,
+            "shaping": self.shaping,
+            "freeze_vectors": self.freeze_vectors,
+        }
+
+    def strategy(self) -> es_rl.EvolutionStrategy:
+        """The strategy with these settings.
+
+        Raises:
+          ValueError: a setting is out of range.
+        """
+        if not 0 < self.sigma < np.inf:  # a schedule would hide it
+            raise ValueError(f"sigma={self.sigma}: must be greater than 0")
+        return es_rl.open_es(**self.strategy_options())
+
+
+@dataclass(frozen=True)
+class EggrollConfig(EvolutionConfig):
+    """Settings of the `eggroll` agent."""
+
+    rank: int = 1
+    """r of the perturbation of every weight matrix."""
+
+    def strategy(self) -> es_rl.EvolutionStrategy:
+        super().strategy()
+        return es_rl.eggroll(rank=self.rank, **self.strategy_options())
+
+
+@struct.dataclass
+class EvolutionState:
+    """Everything that a run needs to go on; a pytree."""
+
+    es: es_rl.ESState
+    moments: Moments
+    """Of the observations of all generations so far; those of this one are added at its end."""
+    key: jax.Array
+    """For episodes. Never advanced: the generation is folded into it."""
+
+
+class EvolutionAgent:
+    """Evolves the parameters of a policy network; every member plays its own episodes."""
+
+    def __init__(self, name: str, env: Env | HostEnv, config: EvolutionConfig):
+        self.name = name
+        self.env = env
+        self.config = config
+        self.strategy = config.strategy()
+        own = {f.name: getattr(config, f.name) for f in fields(NetworkConfig)}
+        network_config = NetworkConfig(**own)
+        self.network = Network(env.spec.observation_space, env.spec.action_space, network_config)
+        self._jobs = make_jobs(
+            config.population_size, config.episodes_per_member, self.strategy.episode_sharing
+        )
+        self._num_episodes = int(self._jobs.episode.max()) + 1
+        self._num_lanes = min(config.lanes or _default_lanes(env), len(self._jobs.member))
+        self._lanes = env.lanes(self._num_lanes) if isinstance(env, HostEnv) else None
+        self._generation = jax.jit(self._play_generation, donate_argnums=0)
+        self._ask = jax.jit(self._ask_and_keys)
+        self._act = jax.jit(self._act_in_lanes)
+        self._tell = jax.jit(self._learn, donate_argnums=0)
+
+    def init(self, key: jax.Array) -> EvolutionState:
+        params_key, es_key, episodes_key = jax.random.split(key, 3)
+        es_state = self.strategy.init(es_key, self.network.init(params_key))
+        moments = observations.empty(self.network.observation_size)
+        return EvolutionState(es_state, moments, episodes_key)
+
+    def step(self, state: EvolutionState) -> tuple[EvolutionState, dict[str, Any]]:
+        if self._lanes is None:
+            return self._generation(state)
+        noise, keys = self._ask(state)
+
+        def act(member: Any, episode: Any, steps: Any, obs: Any) -> Any:
+            return self._act(state, noise, keys, member, episode, steps, obs)
+
+        seeds = episode_seeds(keys, evaluation=False)
+        played = play_on_host(self._lanes, act, self._jobs, seeds, lanes=self._num_lanes)
+        return self._tell(state, noise, played)
+
+    def snapshot(self, state: EvolutionState) -> Policy:
+        # A copy, as the next step may reuse the memory of the state.
+        moments = state.moments
+        weights = Weights(state.es.params, moments.mean, moments.std)
+        weights = jax.tree.map(np.array, jax.device_get(weights))
+        return Policy(self.env.spec, self.network, weights, agent=self.name)
+
+    def _ask_and_keys(self, state: EvolutionState) -> tuple[es_rl.Noise, jax.Array]:
+        key = jax.random.fold_in(state.key, state.es.generation)
+        return self.strategy.ask(state.es), episode_keys(key, self._num_episodes)
+
+    def _member_act(
+        self, state: EvolutionState, noise: es_rl.Noise, member: Any, obs: Any, key: Any
+    ) -> tuple[jax.Array, jax.Array]:
+        """One member's action for one observation, and the vector to take statistics of."""
+
+        def forward(x: jax.Array) -> jax.Array:
+            params = state.es.params
+            return es_rl.perturbed_apply(self.network.module, params, noise, member, x)
+
+        vector = self.network.vector(obs, state.moments.mean, state.moments.std)
+        sample = self.config.sample_actions
+        return self.network.action(forward, vector, key, sample=sample), vector
+
+    def _play_generation(self, state: EvolutionState) -> tuple[EvolutionState, dict[str, Any]]:
+        assert not isinstance(self.env, HostEnv)
+        noise, keys = self._ask_and_keys(state)
+
+        def act(member: jax.Array, obs: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+            return self._member_act(state, noise, member, obs, key)
+
+        return self._learn(
+            state, noise, play(self.env, act, self._jobs, keys, lanes=self._num_lanes)
+        )
+
+    def _act_in_lanes(
+        self,
+        state: EvolutionState,
+        noise: es_rl.Noise,
+        keys: jax.Array,
+        member: jax.Array,
+        episode: jax.Array,
+        steps: jax.Array,
+        obs: jax.Array,
+    ) -> tuple[jax.Array, jax.Array]:
+        policy_keys, _ = jax.vmap(step_keys)(keys[episode], steps)
+        act = jax.vmap(self._member_act, in_axes=(None, None, 0, 0, 0))
+        return act(state, noise, member, obs, policy_keys)
+
+    def _learn(
+        self, state: EvolutionState, noise: es_rl.Noise, played: Played
+    ) -> tuple[EvolutionState, dict[str, Any]]:
+        returns = jnp.asarray(played.returns).reshape(self.config.population_size, -1)
+        learning_rate = self.config.learning_rate_schedule(state.es.generation)
+        es_state, told = self.strategy.tell(state.es, noise, returns.mean(axis=1))
+        moments = state.moments
+        if self.network.normalizes:
+            moments = observations.merge(
+                moments, played.lengths, played.obs_sum, played.obs_squares
+            )
+        env_steps = jnp.sum(played.lengths)
+        metrics = {
+            "env_steps": env_steps,
+            "lane_utilization": env_steps / played.lane_steps,
+            **{f"return_{k}": told[f"fitness_{k}"] for k in ("mean", "std", "max", "min")},
+            "nonfinite_members": told["nonfinite_members"],
+            "sigma": told["sigma"],
+            "learning_rate": jnp.asarray(learning_rate),
+            **{k: told[k] for k in ("grad_norm", "param_norm", "update_norm")},
+        }
+        return EvolutionState(es_state, moments, state.key), metrics
+
+
+def _default_lanes(env: Env | HostEnv) -> int:
+    return 32 if isinstance(env, HostEnv) else 128

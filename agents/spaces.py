@@ -1,0 +1,140 @@
+"""Between Gymnasium spaces and the flat vectors that networks read and write."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from gymnasium import spaces
+
+
+def check_observation_space(space: spaces.Space) -> None:
+    """Refuse a space that `encode` cannot flatten.
+
+    Raises:
+      ValueError: the space is not Box, Discrete or MultiDiscrete.
+    """
+    if not isinstance(space, spaces.Box | spaces.Discrete | spaces.MultiDiscrete):
+        raise ValueError(
+            f"observation space {type(space).__name__} is not supported: must be Box, Discrete or "
+            "MultiDiscrete (gymnasium.wrappers.FlattenObservation makes a Box of Dict and Tuple)"
+        )
+
+
+def check_action_space(space: spaces.Space) -> None:
+    """Refuse a space that `decode` cannot fill.
+
+    Raises:
+      ValueError: the space is not Box (of floats), Discrete or MultiDiscrete.
+    """
+    floats = isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating)
+    if not floats and not isinstance(space, spaces.Discrete | spaces.MultiDiscrete):
+        raise ValueError(
+            f"action space {space} is not supported: must be Box of floats, Discrete or "
+            "MultiDiscrete"
+        )
+
+
+def _categories(space: spaces.Space) -> tuple[np.ndarray, np.ndarray]:
+    """Sizes and first values of the categories of a Discrete or MultiDiscrete space."""
+    if isinstance(space, spaces.Discrete):
+        return np.array([space.n]), np.array([space.start])
+    assert isinstance(space, spaces.MultiDiscrete)
+    return space.nvec.reshape(-1), space.start.reshape(-1)
+
+
+def encoded_size(space: spaces.Space) -> int:
+    """How many numbers `encode` makes of an observation, or `decode` needs for an action."""
+    if isinstance(space, spaces.Box):
+        return int(np.prod(space.shape))
+    return int(_categories(space)[0].sum())
+
+
+def encode(space: spaces.Space, obs: jax.Array) -> jax.Array:
+    """One observation as a float32 vector: a Box flattened, categories one-hot."""
+    if isinstance(space, spaces.Box):
+        return jnp.ravel(obs).astype(jnp.float32)
+    sizes, starts = _categories(space)
+    categories = jnp.ravel(obs) - starts
+    return jnp.concatenate([jax.nn.one_hot(c, n) for c, n in zip(categories, sizes, strict=True)])
+
+
+def decode(
+    space: spaces.Space, head: jax.Array, *, squash: str, sample: bool, key: jax.Array
+) -> jax.Array:
+    """One action from a network's output (encoded_size,).
+
+    Args:
+      space: the action space.
+      head: for a Box the mean of the action, for categories their logits.
+      squash: how a Box is kept within its bounds: "tanh" scales tanh(head) to them, "clip" cuts;
+        an unbounded dimension gets the number itself.
+      sample: draw categories from the softmax of the logits instead of taking the largest.
+      key: for the sampling.
+    """
+    if isinstance(space, spaces.Box):
+        bounded = np.isfinite(space.low) & np.isfinite(space.high)
+        low, high = (np.where(bounded, edge, 0.0) for edge in (space.low, space.high))
+        value = jnp.reshape(head, space.shape)
+        if squash == "tanh":
+            scaled = low + (jnp.tanh(value) + 1.0) * 0.5 * (high - low)
+            value = jnp.where(bounded, scaled, value)
+        return jnp.clip(value, space.low, space.high).astype(jnp.float32)
+    sizes, starts = _categories(space)
+    logits = jnp.split(head, np.cumsum(sizes)[:-1])
+    if sample:
+        keys = jax.random.split(key, len(sizes))
+        chosen = [jax.random.categorical(k, x) for k, x in zip(keys, logits, strict=True)]
+    else:
+        chosen = [jnp.argmax(x) for x in logits]
+    return jnp.reshape(jnp.stack(chosen) + starts, space.shape).astype(jnp.int32)
+
+
+def to_json(space: spaces.Space) -> dict[str, Any]:
+    """A description of a supported space that `from_json` reads."""
+    if isinstance(space, spaces.Box):
+        low, high = (np.asarray(edge, np.float64) for edge in (space.low, space.high))
+        dtype = np.dtype(space.dtype).name
+        uniform = low.size > 0 and (low == low.flat[0]).all() and (high == high.flat[0]).all()
+        bounds = (low.flat[0], high.flat[0]) if uniform else (low, high)
+        edges = {name: _numbers(edge) for name, edge in zip(("low", "high"), bounds, strict=True)}
+        return {"type": "Box", **edges, "shape": list(low.shape), "dtype": dtype}
+    if isinstance(space, spaces.Discrete):
+        return {"type": "Discrete", "n": int(space.n), "start": int(space.start)}
+    assert isinstance(space, spaces.MultiDiscrete)
+    return {"type": "MultiDiscrete", "nvec": space.nvec.tolist(), "start": space.start.tolist()}
+
+
+def from_json(description: dict[str, Any]) -> spaces.Space:
+    """The space that `to_json` described.
+
+    Raises:
+      ValueError, KeyError, TypeError: the description is not one of those.
+    """
+    match description["type"]:
+        case "Box":
+            shape = tuple(int(n) for n in description["shape"])
+            dtype = np.dtype(description["dtype"])
+            if np.prod(shape, dtype=np.float64) > 1e7 or dtype.hasobject:
+                raise ValueError(f"no observation or action is a Box of shape {shape} and {dtype}")
+            low, high = (np.asarray(_bound(description[k]), dtype) for k in ("low", "high"))
+            return spaces.Box(
+                np.broadcast_to(low, shape), np.broadcast_to(high, shape), shape, dtype.type
+            )
+        case "Discrete":
+            return spaces.Discrete(int(description["n"]), start=int(description["start"]))
+        case "MultiDiscrete":
+            return spaces.MultiDiscrete(description["nvec"], start=description["start"])
+        case other:
+            raise ValueError(f"unknown space type {other!r}")
+
+
+def _numbers(edge: np.ndarray) -> Any:
+    """Nested lists in which infinities are strings, as JSON has no infinity."""
+    if np.ndim(edge):
+        return [_numbers(part) for part in edge]
+    return float(edge) if np.isfinite(edge) else ("inf" if edge > 0 else "-inf")
+
+
+def _bound(edge: Any) -> Any:
+    return [_bound(part) for part in edge] if isinstance(edge, list) else float(edge)

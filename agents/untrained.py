@@ -1,0 +1,57 @@
+"""The agents that do not learn: `random` and `zero`, for looking at an environment."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from agents.actors import RandomActor, ZeroActor
+from agents.evaluation import Evaluator
+from agents.network import Weights
+from agents.policy import Policy
+from envs.base import Env, HostEnv
+
+
+@dataclass(frozen=True)
+class UntrainedConfig:
+    """Settings of the `random` and `zero` agents."""
+
+    episodes: int = 64
+    """Episodes played in each iteration."""
+
+    def __post_init__(self) -> None:
+        if self.episodes < 1:
+            raise ValueError(f"episodes={self.episodes}: must be at least 1")
+
+
+class UntrainedAgent:
+    """Plays random or zero actions; its state counts the iterations."""
+
+    def __init__(self, name: str, env: Env | HostEnv, config: UntrainedConfig):
+        self.name = name
+        self.env = env
+        self.config = config
+        space = env.spec.action_space
+        self._actor = RandomActor(space) if name == "random" else ZeroActor(space)
+        empty = np.zeros(0, np.float32)
+        self._weights = Weights({}, empty, empty)
+        self._evaluator = Evaluator(env, self._actor)
+
+    def init(self, key: jax.Array) -> int:
+        del key
+        return 0
+
+    def step(self, state: int) -> tuple[int, dict[str, Any]]:
+        # Seeds from 1: evaluation seed 0 is for the reported episodes.
+        played = self._evaluator(self._weights, episodes=self.config.episodes, seed=state + 1)
+        return state + 1, {
+            "env_steps": int(played.lengths.sum()),
+            "return_mean": played.mean,
+            "return_std": played.std,
+            "return_max": float(played.returns.max()),
+            "return_min": float(played.returns.min()),
+        }
+
+    def snapshot(self, state: int) -> Policy:
+        return Policy(self.env.spec, self._actor, self._weights, agent=self.name)

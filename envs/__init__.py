@@ -1,0 +1,17 @@
+"""Environments: one contract, and the adapters to each suite."""
+
+from envs.base import Env, EnvSpec, HostEnv, Lanes, State
+from envs.gymnasium_suite import from_func_env
+from envs.registry import list_ids, make, register
+
+__all__ = [
+    "Env",
+    "EnvSpec",
+    "HostEnv",
+    "Lanes",
+    "State",
+    "from_func_env",
+    "list_ids",
+    "make",
+    "register",
+]

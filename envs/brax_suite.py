@@ -1,0 +1,116 @@
+"""Brax environments ("brax/ant") on the contract of `envs.base`."""
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from gymnasium import spaces
+
+from envs.base import EnvSpec, State, time_limited
+
+_BACKENDS = ("generalized", "spring", "positional", "mjx")
+# Listed here so that names can be checked without importing Brax, which takes seconds.
+_NAMES = (
+    "ant",
+    "fast",
+    "halfcheetah",
+    "hopper",
+    "humanoid",
+    "humanoidstandup",
+    "inverted_double_pendulum",
+    "inverted_pendulum",
+    "pusher",
+    "reacher",
+    "swimmer",
+    "walker2d",
+)
+
+
+def names() -> tuple[str, ...]:
+    """The environments that Brax registers."""
+    return _NAMES
+
+
+def make(
+    name: str, backend: str | None = None, max_episode_steps: int = 1000, **kwargs: Any
+) -> "BraxEnv":
+    """Build a Brax environment.
+
+    Args:
+      name: as in `brax.envs.get_environment`.
+      backend: "generalized", "spring", "positional" or "mjx"; Brax's default for the environment
+        unless given.
+      max_episode_steps: truncation; 1000, as in Brax.
+      **kwargs: passed to the environment's constructor.
+
+    Raises:
+      ValueError: unknown backend, or one that this environment does not have.
+      RuntimeError: the environment does not run with the installed versions.
+    """
+    if backend is not None and backend not in _BACKENDS:
+        raise ValueError(f"backend={backend!r}: must be one of {', '.join(_BACKENDS)}")
+    with warnings.catch_warnings():
+        # Brax points to its successor at every import; the README says it once.
+        warnings.filterwarnings("ignore", message="Brax System")
+        import brax.envs
+
+        options = kwargs if backend is None else {"backend": backend, **kwargs}
+        try:
+            inner = brax.envs.get_environment(name, **options)
+        except ValueError as error:
+            raise ValueError(f"backend={backend!r}: brax/{name} says: {error}") from error
+        except TypeError as error:
+            raise ValueError(f"env='brax/{name}': {error}") from error
+    given = dict(options)
+    if max_episode_steps != 1000:
+        given["max_episode_steps"] = max_episode_steps
+    return BraxEnv(name, inner, max_episode_steps, given)
+
+
+class BraxEnv:
+    """A Brax environment; typed keys are converted for it, the time limit is truncation."""
+
+    def __init__(self, name: str, inner: Any, max_episode_steps: int, kwargs: dict[str, Any]):
+        self._inner = inner
+        try:
+            state = jax.eval_shape(lambda: inner.reset(jax.random.PRNGKey(0)))
+            action = jax.ShapeDtypeStruct((inner.action_size,), jnp.float32)
+            jax.eval_shape(inner.step, state, action)
+            dt = float(inner.dt)
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            options = "".join(f", {k}={v!r}" for k, v in kwargs.items())
+            raise RuntimeError(
+                f"brax/{name}{options} cannot run with jax {jax.__version__}: {reason}"
+            ) from error
+        self.spec = EnvSpec(
+            id=f"brax/{name}",
+            observation_space=spaces.Box(-np.inf, np.inf, state.obs.shape, np.float32),
+            # Brax scales [-1, 1] to each actuator's control range.
+            action_space=spaces.Box(-1.0, 1.0, (inner.action_size,), np.float32),
+            max_episode_steps=max_episode_steps,
+            kwargs=kwargs,
+            frames_per_second=1 / dt,
+        )
+
+    def reset(self, key: jax.Array) -> State:
+        inner = self._inner.reset(jax.random.key_data(key))
+        false = jnp.zeros((), bool)
+        return State(inner, inner.obs, jnp.float32(0), false, false, jnp.int32(0))
+
+    def step(self, state: State, action: jax.Array, key: jax.Array) -> State:
+        del key  # Brax draws randomness at reset only; later draws use the key in its own state
+        inner = self._inner.step(state.inner, action)
+        # Some rewards are Python floats: give every leaf the type it had.
+        inner = jax.tree.map(lambda x, was: jnp.asarray(x, was.dtype), inner, state.inner)
+        steps = state.steps + 1
+        terminated, truncated = time_limited(steps, inner.done > 0, self.spec.max_episode_steps)
+        return State(inner, inner.obs, inner.reward, terminated, truncated, steps)
+
+    def render(self, states: Sequence[State]) -> list[np.ndarray]:
+        from envs.rendering import brax_frames
+
+        return brax_frames(self._inner, [state.inner.pipeline_state for state in states])

@@ -1,0 +1,74 @@
+"""Running mean and variance of observations.
+
+Brax's running statistics fold one batch after another into the state, so their last bits depend
+on which steps share a batch, that is on the number of lanes. Here every episode adds up its own
+steps, in their order, and episodes are merged in job order: the result does not depend on how the
+episodes were spread. Sums are taken of normalised observations, whose squares lose no digits.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+_CLIP = 10.0
+"""Normalised observations are clipped to +-10, as in Stable-Baselines3's VecNormalize."""
+
+
+@struct.dataclass
+class Moments:
+    """Moments of the observations seen so far; mean 0 and std 1 before the first."""
+
+    count: jax.Array
+    """float32 scalar, how many observations."""
+    mean: jax.Array
+    """(d,)."""
+    m2: jax.Array
+    """(d,), the sum of squared deviations from the mean."""
+
+    @property
+    def std(self) -> jax.Array:
+        """(d,), at least 1e-6."""
+        variance = self.m2 / jnp.maximum(self.count, 1.0)
+        return jnp.where(self.count > 0, jnp.sqrt(jnp.maximum(variance, 1e-12)), 1.0)
+
+
+def empty(size: int) -> Moments:
+    """No observation yet, of vectors of `size` numbers."""
+    return Moments(jnp.float32(0), jnp.zeros(size), jnp.zeros(size))
+
+
+def standardize(obs: jax.Array, mean: jax.Array, std: jax.Array) -> jax.Array:
+    """(obs - mean) / std: what episodes add up, and what `clip` makes fit for a network."""
+    return (obs - mean) / std
+
+
+def clip(standardized: jax.Array) -> jax.Array:
+    """Bound standardised observations, so that one outlier cannot saturate a network."""
+    return jnp.clip(standardized, -_CLIP, _CLIP)
+
+
+def merge(moments: Moments, lengths: jax.Array, total: jax.Array, squares: jax.Array) -> Moments:
+    """Add the episodes of one generation (Chan et al. 1979, the parallel variance formula).
+
+    Args:
+      moments: what the observations were standardised with.
+      lengths: (episodes,) how many observations each episode had.
+      total: (episodes, d) sums of the standardised observations.
+      squares: (episodes, d) sums of their squares. Episodes with a sum that is not finite are
+        left out.
+    """
+    finite = jnp.isfinite(total).all(axis=1) & jnp.isfinite(squares).all(axis=1)
+    lengths = jnp.where(finite, lengths, 0).astype(jnp.float32)
+    n = jnp.sum(lengths)
+    safe_n = jnp.maximum(n, 1.0)
+    total = jnp.sum(jnp.where(finite[:, None], total, 0.0), axis=0)
+    squares = jnp.sum(jnp.where(finite[:, None], squares, 0.0), axis=0)
+    shift = moments.std * total / safe_n
+    m2 = moments.std**2 * jnp.maximum(squares - total**2 / safe_n, 0.0)
+    count = moments.count + n
+    safe_count = jnp.maximum(count, 1.0)
+    return Moments(
+        count,
+        moments.mean + shift * n / safe_count,
+        moments.m2 + m2 + shift**2 * moments.count * n / safe_count,
+    )

@@ -1,0 +1,262 @@
+"""The strategies: EGGROLL (low-rank noise) and OpenES (full noise), as ask and tell."""
+
+import math
+from dataclasses import dataclass
+from typing import Any, get_args
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+from es_rl import noise as _noise
+from es_rl import shaping as _shaping
+from es_rl.noise import Frozen, Full, LeafNoise, LowRank, Noise, PyTree
+from es_rl.shaping import GroupStd, Shaping
+
+
+@struct.dataclass
+class ESState:
+    """The state of a strategy; a pytree."""
+
+    params: PyTree
+    """The unperturbed parameters, those of the mean policy."""
+    opt_state: optax.OptState
+    key: jax.Array
+    """Never advanced: the generation is folded into it, so any generation can be redone alone."""
+    generation: jax.Array
+    """int32 scalar, how many updates were made."""
+
+
+@dataclass(frozen=True)
+class EvolutionStrategy:
+    """An evolution strategy on a pytree of parameters; make one with `eggroll` or `open_es`."""
+
+    population_size: int
+    """N, the number of members."""
+    rank: int | None
+    """r of the perturbation of every matrix; None for full noise (OpenES)."""
+    sigma: float | optax.Schedule
+    """Standard deviation of the perturbations, or a schedule of it over generations."""
+    optimizer: optax.GradientTransformation
+    """Gets minus the estimated gradient of the shaped fitness."""
+    noise_reuse: int
+    """Members that share a draw: 0 or 1 none, 2 a mirrored pair, k > 2 (even) k/2 pairs."""
+    group_size: int
+    """G members that are normalised together and play the same episodes; 0 for all of them."""
+    group_std: GroupStd
+    """Whose std divides a group's fitness: the "group"'s or the "population"'s."""
+    shaping: Shaping
+    """"zscore", "centered_rank" or "none"."""
+    freeze_vectors: bool
+    """Whether leaves that are not matrices stay as they are."""
+
+    def __post_init__(self) -> None:
+        _validate(self)
+
+    @property
+    def num_draws(self) -> int:
+        """D, how many draws of noise a generation has."""
+        return _noise.num_draws(self.population_size, self.noise_reuse)
+
+    @property
+    def episode_sharing(self) -> int:
+        """How many neighbouring members play the same episodes: a group, a couple, or one."""
+        return self.group_size or min(max(self.noise_reuse, 1), 2)
+
+    def init(self, key: jax.Array, params: PyTree) -> ESState:
+        """Start from `params`, any pytree of float arrays.
+
+        Raises:
+          ValueError: a leaf is not a float array, or there is none.
+        """
+        params = jax.tree.map(jnp.asarray, params)
+        leaves = jax.tree_util.tree_leaves_with_path(params)
+        if not leaves:
+            raise ValueError("params has no leaves: expected a pytree of float arrays")
+        for path, leaf in leaves:
+            if not jnp.issubdtype(leaf.dtype, jnp.floating):
+                name = jax.tree_util.keystr(path)
+                raise ValueError(f"params{name} is {leaf.dtype}: every leaf must be a float array")
+        return ESState(params, self.optimizer.init(params), key, jnp.int32(0))
+
+    def ask(self, state: ESState) -> Noise:
+        """This generation's noise: draws of factors and sigma, not a population of parameters."""
+        key = jax.random.fold_in(state.key, state.generation)
+        leaves = _noise.sample(
+            key,
+            state.params,
+            draws=self.num_draws,
+            rank=self.rank,
+            freeze_vectors=self.freeze_vectors,
+        )
+        sigma = self.sigma(state.generation) if callable(self.sigma) else self.sigma
+        return Noise(leaves, jnp.asarray(sigma, jnp.float32), self.noise_reuse)
+
+    def gradient(self, params: PyTree, noise: Noise, weights: jax.Array) -> PyTree:
+        """The ascent direction g = 1 / (N sigma) sum_i w_i s_i E_i for weights (N,).
+
+        Mirrored members are folded into one coefficient c_d per draw first; a matrix then costs
+        one product over the draws x rank axis (EGGROLL, arXiv 2511.16652, section 3).
+        """
+        _, signs = _noise.draw_and_sign(jnp.arange(self.population_size), self.noise_reuse)
+        folded = (weights * signs).reshape(self.num_draws, -1).sum(axis=1)
+        folded = folded / (self.population_size * noise.sigma)
+
+        def estimate(leaf: jax.Array, eps: LeafNoise) -> jax.Array:
+            c = folded.astype(leaf.dtype)
+            match eps:
+                case LowRank(a, b):
+                    c = c / math.sqrt(a.shape[1])
+                    return jnp.einsum("dri,dro->io", c[:, None, None] * a, b)
+                case Full(e):
+                    return jnp.tensordot(c, e, axes=1)
+                case _:
+                    return jnp.zeros_like(leaf)
+
+        leaves, treedef = jax.tree.flatten(params)
+        return jax.tree.unflatten(treedef, map(estimate, leaves, noise.leaves))
+
+    def tell(
+        self, state: ESState, noise: Noise, fitness: jax.Array
+    ) -> tuple[ESState, dict[str, jax.Array]]:
+        """One update from the fitness (population_size,) of the members, higher is better.
+
+        Returns:
+          The next state, and scalars: fitness_mean, _std, _max and _min over the population with
+          non-finite members at the worst finite fitness, nonfinite_members, sigma, grad_norm,
+          param_norm, update_norm.
+
+        Raises:
+          ValueError: the fitness has another shape.
+        """
+        if jnp.shape(fitness) != (self.population_size,):
+            raise ValueError(
+                f"fitness has shape {jnp.shape(fitness)}: must be ({self.population_size},), "
+                "one number per member"
+            )
+        finite, nonfinite = _shaping.replace_nonfinite(jnp.asarray(fitness), self.group_size)
+        weights = _shaping.shape_fitness(finite, self.shaping, self.group_size, self.group_std)
+        gradient = self.gradient(state.params, noise, weights)
+        # The one place where fitness, which is maximised, meets Optax, which minimises.
+        updates, opt_state = self.optimizer.update(
+            jax.tree.map(jnp.negative, gradient), state.opt_state, state.params
+        )
+        leaves, treedef = jax.tree.flatten(updates)
+        # Weight decay must not move a frozen leaf.
+        updates = jax.tree.unflatten(
+            treedef,
+            [
+                jnp.zeros_like(leaf) if isinstance(eps, Frozen) else leaf
+                for leaf, eps in zip(leaves, noise.leaves, strict=True)
+            ],
+        )
+        params = optax.apply_updates(state.params, updates)
+        metrics = {
+            "fitness_mean": jnp.mean(finite),
+            "fitness_std": jnp.std(finite),
+            "fitness_max": jnp.max(finite),
+            "fitness_min": jnp.min(finite),
+            "nonfinite_members": nonfinite,
+            "sigma": noise.sigma,
+            "grad_norm": optax.tree.norm(gradient),
+            "param_norm": optax.tree.norm(params),
+            "update_norm": optax.tree.norm(updates),
+        }
+        return ESState(params, opt_state, state.key, state.generation + 1), metrics
+
+
+def eggroll(
+    population_size: int = 1024,
+    rank: int = 1,
+    sigma: float | optax.Schedule = 0.1,
+    optimizer: optax.GradientTransformation | None = None,
+    noise_reuse: int = 2,
+    group_size: int = 0,
+    group_std: GroupStd = "group",
+    shaping: Shaping = "zscore",
+    freeze_vectors: bool = False,
+) -> EvolutionStrategy:
+    """EGGROLL: evolution strategies whose matrix perturbations have rank r (arXiv 2511.16652).
+
+    The arguments are the fields of `EvolutionStrategy`; `optimizer` is optax.adam(1e-2) unless
+    given.
+
+    Raises:
+      ValueError: an argument is out of range; the message names it and what is accepted.
+    """
+    if rank is None:
+        raise ValueError("rank=None: must be an integer of at least 1 (open_es has full noise)")
+    return EvolutionStrategy(
+        population_size=population_size,
+        rank=rank,
+        sigma=sigma,
+        optimizer=optimizer or optax.adam(1e-2),
+        noise_reuse=noise_reuse,
+        group_size=group_size,
+        group_std=group_std,
+        shaping=shaping,
+        freeze_vectors=freeze_vectors,
+    )
+
+
+def open_es(
+    population_size: int = 1024,
+    sigma: float | optax.Schedule = 0.1,
+    optimizer: optax.GradientTransformation | None = None,
+    noise_reuse: int = 2,
+    group_size: int = 0,
+    group_std: GroupStd = "group",
+    shaping: Shaping = "zscore",
+    freeze_vectors: bool = False,
+) -> EvolutionStrategy:
+    """OpenAI's evolution strategy: full Gaussian noise in every leaf (arXiv 1703.03864).
+
+    The arguments are those of `eggroll`, without the rank. Memory is population x parameters.
+    """
+    return EvolutionStrategy(
+        population_size=population_size,
+        rank=None,
+        sigma=sigma,
+        optimizer=optimizer or optax.adam(1e-2),
+        noise_reuse=noise_reuse,
+        group_size=group_size,
+        group_std=group_std,
+        shaping=shaping,
+        freeze_vectors=freeze_vectors,
+    )
+
+
+def _validate(es: EvolutionStrategy) -> None:
+    def integer(name: str, minimum: int) -> int:
+        value: Any = getattr(es, name)
+        if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
+            raise ValueError(f"{name}={value!r}: must be an integer of at least {minimum}")
+        return value
+
+    population, reuse = integer("population_size", 2), integer("noise_reuse", 0)
+    group = integer("group_size", 0)
+    if es.rank is not None:
+        integer("rank", 1)
+    if not callable(es.sigma) and not 0 < es.sigma < math.inf:
+        raise ValueError(f"sigma={es.sigma!r}: must be greater than 0")
+    if reuse > 1 and reuse % 2:
+        raise ValueError(f"noise_reuse={reuse}: must be 0, 1 or an even number")
+    if reuse > 1 and population % reuse:
+        near = max(population // reuse, 1) * reuse
+        raise ValueError(
+            f"population_size={population}: must be a multiple of noise_reuse, {reuse}, "
+            f"such as {near} or {near + reuse}"
+        )
+    step = max(reuse, 1)
+    if group and (group < 2 or population % group or group % step):
+        fitting = [g for g in range(2, population + 1) if population % g == 0 and g % step == 0]
+        near_first = sorted(fitting, key=lambda g: abs(g - group))[:4]
+        raise ValueError(
+            f"group_size={group}: must divide population_size, {population}, and be a multiple of "
+            f"noise_reuse, {reuse}: 0 or one of {', '.join(map(str, sorted(near_first)))}"
+        )
+    for name, choices in (("group_std", GroupStd), ("shaping", Shaping)):
+        if getattr(es, name) not in get_args(choices):
+            accepted = ", ".join(get_args(choices))
+            raise ValueError(f"{name}={getattr(es, name)!r}: must be one of {accepted}")
