@@ -16,7 +16,7 @@ from envs.base import Env, HostEnv
 from es_rl.host_rollout import episode_seeds, play_on_host
 from es_rl.rollout import Jobs, Played, episode_keys, play, step_keys
 
-_LANES = 32
+EVALUATION_LANES = 32
 """Lanes on the accelerator, whatever the number of episodes: a matrix product of another size may
 round differently, and a replayed episode has to give the return that was recorded."""
 _HOST_LANES = 8
@@ -86,7 +86,7 @@ class Evaluator:
         def act(member: jax.Array, obs: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
             return self._actor.act(weights, obs, key), jnp.zeros(0)
 
-        return play(self._env, act, Jobs(jnp.zeros_like(episodes), episodes), keys, lanes=_LANES)
+        return play(self._env, act, Jobs(jnp.zeros_like(episodes), episodes), keys, lanes=EVALUATION_LANES)
 
     def _act_in_lanes(
         self, weights: Weights, keys: jax.Array, episode: jax.Array, steps: jax.Array, obs: jax.Array

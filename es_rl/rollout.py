@@ -54,9 +54,14 @@ def episode_keys(key: jax.Array, count: int) -> jax.Array:
     return jax.vmap(lambda episode: jax.random.fold_in(key, episode))(jnp.arange(count))
 
 
+def reset_key(episode_key: jax.Array) -> jax.Array:
+    """The key of an episode's start state."""
+    return jax.random.fold_in(episode_key, 0)
+
+
 def step_keys(episode_key: jax.Array, steps: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The keys of one step: for the policy and for the environment."""
-    # Step 0's number belongs to the reset.
+    # Number 0 belongs to the reset.
     policy_key, env_key = jax.random.split(jax.random.fold_in(episode_key, steps + 1))
     return policy_key, env_key
 
@@ -83,7 +88,7 @@ def play(env: Env, act: Act, jobs: Jobs, keys: jax.Array, *, lanes: int) -> Play
       lanes: S, how many environments are stepped side by side.
     """
     num_jobs = jobs.member.shape[0]
-    pool = jax.vmap(lambda key: env.reset(jax.random.fold_in(key, 0)))(keys)
+    pool = jax.vmap(lambda key: env.reset(reset_key(key)))(keys)
 
     def lane_step(
         job: jax.Array, state: State

@@ -1,0 +1,20 @@
+"""Agents: policies, what trains them, saving and loading."""
+
+from agents.base import Agent
+from agents.evaluation import Evaluation, Evaluator, evaluate
+from agents.policy import Policy, load_policy
+from agents.registry import list_agents, make
+from agents.training import TrainResult, train
+
+__all__ = [
+    "Agent",
+    "Evaluation",
+    "Evaluator",
+    "Policy",
+    "TrainResult",
+    "evaluate",
+    "list_agents",
+    "load_policy",
+    "make",
+    "train",
+]

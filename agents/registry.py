@@ -1,0 +1,72 @@
+"""Names of agents: `make` and `list_agents`."""
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any
+
+from agents.base import Agent
+from agents.evolution import EggrollConfig, EvolutionAgent, EvolutionConfig
+from agents.presets import preset
+from agents.untrained import UntrainedAgent, UntrainedConfig
+from envs.base import Env, HostEnv
+
+
+@dataclass(frozen=True)
+class _Entry:
+    config: type
+    agent: Callable[[str, Env | HostEnv, Any], Agent]
+
+
+_AGENTS = {
+    "eggroll": _Entry(EggrollConfig, EvolutionAgent),
+    "open_es": _Entry(EvolutionConfig, EvolutionAgent),
+    "random": _Entry(UntrainedConfig, UntrainedAgent),
+    "zero": _Entry(UntrainedConfig, UntrainedAgent),
+}
+
+
+def list_agents() -> list[str]:
+    """The names that `make` takes."""
+    return list(_AGENTS)
+
+
+def config_type(name: str) -> type:
+    """The configuration dataclass of an agent.
+
+    Raises:
+      ValueError: unknown agent.
+    """
+    if name not in _AGENTS:
+        raise ValueError(f"agent={name!r}: must be one of {', '.join(_AGENTS)}")
+    return _AGENTS[name].config
+
+
+def default_config(name: str, env_id: str) -> Any:
+    """An agent's configuration on an environment: its preset, or the defaults."""
+    return config_type(name)(**preset(name, env_id).settings)
+
+
+def make(name: str, env: Env | HostEnv, **settings: Any) -> Agent:
+    """Build an agent for an environment.
+
+    Args:
+      name: "eggroll", "open_es", "random" or "zero".
+      env: from `envs.make`.
+      **settings: fields of the agent's configuration; the environment's preset, or else the
+        default, holds for those that are not given.
+
+    Raises:
+      ValueError: unknown agent or setting, a value out of range, or a space that policies cannot
+        read or fill.
+    """
+    known = [f.name for f in fields(config_type(name))]
+    for setting in settings:
+        if setting not in known:
+            close = difflib.get_close_matches(setting, known, n=3) or known
+            raise ValueError(
+                f"{setting}={settings[setting]!r}: no such setting of {name}; "
+                f"did you mean {', '.join(close)}?"
+            )
+    config = config_type(name)(**{**preset(name, env.spec.id).settings, **settings})
+    return _AGENTS[name].agent(name, env, config)

@@ -1,0 +1,210 @@
+"""The one host loop: step, evaluate, log, save."""
+
+import json
+import math
+import platform
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from agents.base import Agent
+from agents.evaluation import Evaluation, Evaluator
+from agents.policy import Policy
+from envs.base import HostEnv
+
+_LIBRARIES = ("jax", "jaxlib", "flax", "optax", "gymnasium", "numpy")
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a run ends with."""
+
+    policy: Policy
+    """The mean policy after the last iteration, with its evaluation."""
+    evaluation: Evaluation
+    """Of that policy."""
+    generations: int
+    env_steps: int
+    wall_seconds: float
+    """Of training and evaluation, compilation included."""
+    stopped_by: int | None = None
+    """The signal that ended the run before its time, if one did."""
+    out: Path | None = None
+    """The run's folder."""
+
+
+def train(
+    agent: Agent,
+    *,
+    env_steps: int,
+    seed: int = 0,
+    out: str | Path | None = None,
+    target_return: float | None = None,
+    eval_every: int = 10,
+    eval_episodes: int | None = None,
+    on_generation: Callable[[dict[str, Any]], None] | None = None,
+) -> TrainResult:
+    """Train until the budget is spent or an evaluation reaches the target.
+
+    SIGINT and SIGTERM end the run after the generation at hand; the policy is saved all the same.
+
+    Args:
+      agent: what to train, on its environment.
+      env_steps: budget: the last generation is the one in which it is reached.
+      seed: of the initial parameters, the noise and the training episodes.
+      out: the run's folder, which must be empty or absent; None writes nothing.
+      target_return: stop as soon as the mean policy's evaluation return reaches it.
+      eval_every: generations between evaluations; the last one is always evaluated. When a
+        target is given, a generation whose members reach it on average is evaluated too.
+      eval_episodes: episodes of an evaluation; 128, or 32 on the host, unless given.
+      on_generation: called with the metrics of each generation.
+
+    Raises:
+      ValueError: an argument is out of range, or the folder holds something already.
+    """
+    if env_steps < 1 or eval_every < 1 or (eval_episodes is not None and eval_episodes < 1):
+        name = "env_steps" if env_steps < 1 else "eval_every" if eval_every < 1 else "eval_episodes"
+        raise ValueError(f"{name}={locals()[name]}: must be at least 1")
+    folder = Path(out) if out is not None else None
+    if folder is not None and (folder.is_file() or (folder.is_dir() and any(folder.iterdir()))):
+        raise ValueError(f"out={str(folder)!r}: must be an empty or a new folder")
+    if eval_episodes is None:
+        eval_episodes = 32 if isinstance(agent.env, HostEnv) else 128
+
+    with ExitStack() as stack:
+        caught = stack.enter_context(_deferred_signals())
+        run = stack.enter_context(_RunFolder(folder)) if folder is not None else None
+        if run is not None:
+            run.write_config(agent, env_steps=env_steps, seed=seed, target_return=target_return)
+        state = agent.init(jax.random.key(seed))
+        policy = agent.snapshot(state)
+        evaluator = Evaluator(agent.env, policy.actor)
+        start, spent, generation = time.perf_counter(), 0, 0
+        while True:
+            began = time.perf_counter()
+            state, step_metrics = agent.step(state)
+            step_metrics = {k: np.asarray(v).item() for k, v in step_metrics.items()}
+            spent += step_metrics["env_steps"]
+            seconds = time.perf_counter() - began
+            over = spent >= env_steps or bool(caught)
+            promising = target_return is not None and step_metrics["return_mean"] >= target_return
+            metrics = {
+                "generation": generation,
+                **step_metrics,
+                "env_steps": spent,
+                "wall_seconds": time.perf_counter() - start,
+                "steps_per_second": step_metrics["env_steps"] / seconds,
+            }
+            if over or promising or generation % eval_every == 0:
+                policy = agent.snapshot(state)
+                evaluation = evaluator(policy.weights, episodes=eval_episodes)
+                over = over or (target_return is not None and evaluation.mean >= target_return)
+                over = over or bool(caught)
+                metrics |= {
+                    "eval_return_mean": evaluation.mean,
+                    "eval_return_std": evaluation.std,
+                    "eval_episodes": eval_episodes,
+                    "wall_seconds": time.perf_counter() - start,
+                }
+            generation += 1
+            if run is not None:
+                run.log(metrics)
+            if on_generation is not None:
+                on_generation(metrics)
+            if over:
+                break
+        wall_seconds = time.perf_counter() - start
+        training = {"seed": seed, "env_steps": spent, "generations": generation}
+        policy = Policy(
+            policy.spec,
+            policy.actor,
+            policy.weights,
+            policy.agent,
+            training=training,
+            evaluation=evaluation.to_json(),
+        )
+        if folder is not None:
+            policy.save(folder / "policy")
+    return TrainResult(
+        policy=policy,
+        evaluation=evaluation,
+        generations=generation,
+        env_steps=spent,
+        wall_seconds=wall_seconds,
+        stopped_by=caught[0] if caught else None,
+        out=folder,
+    )
+
+
+@contextmanager
+def _deferred_signals() -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM instead of dying of them; a second one dies at once."""
+    caught: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield caught
+        return
+    previous = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
+
+    def note(number: int, frame: Any) -> None:
+        caught.append(number)
+        signal.signal(number, previous[signal.Signals(number)])
+
+    for number in previous:
+        signal.signal(number, note)
+    try:
+        yield caught
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+class _RunFolder:
+    """The files that a run leaves behind, apart from the policy."""
+
+    def __init__(self, folder: Path):
+        self._folder = folder
+
+    def __enter__(self) -> "_RunFolder":
+        from tensorboardX import SummaryWriter
+
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._metrics = (self._folder / "metrics.jsonl").open("w", buffering=1)
+        self._board = SummaryWriter(str(self._folder / "tensorboard"))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._metrics.close()
+        self._board.close()
+
+    def write_config(self, agent: Agent, **run: Any) -> None:
+        """Everything needed to repeat the run."""
+        config = {
+            "env": agent.env.spec.id,
+            "env_kwargs": agent.env.spec.kwargs,
+            "agent": agent.name,
+            "settings": asdict(agent.config),
+            **run,
+            "versions": {"python": platform.python_version()}
+            | {name: version(name) for name in _LIBRARIES},
+            "device": str(jax.devices()[0].device_kind),
+        }
+        text = json.dumps(config, indent=1) + "\n"
+        (self._folder / "config.json").write_text(text)
+
+    def log(self, metrics: dict[str, Any]) -> None:
+        """One generation: a line of metrics.jsonl, and the same to TensorBoard."""
+        # JSON has no NaN: what is not finite is null.
+        finite = {k: v if math.isfinite(v) else None for k, v in metrics.items()}
+        self._metrics.write(json.dumps(finite) + "\n")
+        for name, value in metrics.items():
+            if name not in ("generation", "env_steps"):
+                self._board.add_scalar(name, value, metrics["env_steps"])

@@ -1,0 +1,1 @@
+"""What a person runs: the `es-rl` command and what stands behind it."""
