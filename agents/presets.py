@@ -54,3 +54,51 @@ def _cart_pole() -> Preset:
         eval_every=1,
         settings={"population_size": 512, "sigma": 0.1, "learning_rate": 0.05},
     )
+
+
+@_for("gymnasium/phys2d/Pendulum-v0", "gymnasium/Pendulum-v1")
+def _pendulum() -> Preset:
+    # Found here, on seeds 100 and 101: groups of 64 that share their start states take the luck of
+    # the start out of the fitness, and a wide sigma leaves the local optimum near -850.
+    return Preset(
+        target_return=-170.0,
+        settings={
+            "population_size": 512,
+            "group_size": 64,
+            "sigma": 0.3,
+            "learning_rate": 0.05,
+            "activation": "layer_norm_relu",
+        },
+    )
+
+
+@_for("brax/inverted_pendulum", "gymnasium/InvertedPendulum-v5")
+def _inverted_pendulum() -> Preset:
+    # Found here: 1000 after two or three generations.
+    return Preset(
+        env_steps=3_000_000,
+        target_return=1000.0,
+        eval_every=1,
+        settings={"population_size": 256, "sigma": 0.1, "learning_rate": 0.05},
+    )
+
+
+def _locomotion(**settings: Any) -> dict[str, Any]:
+    # The EGGROLL paper's selected settings for Brax ant (arXiv 2511.16652, 3 x 256 units, Adam
+    # 0.01 and sigma 0.05, both decaying by 0.9995 a generation), at a quarter of its population.
+    # Chosen for hopper and halfcheetah too, which it does not list.
+    return {
+        "population_size": 512,
+        "sigma": 0.05,
+        "sigma_decay": 0.9995,
+        "learning_rate": 0.01,
+        "learning_rate_decay": 0.9995,
+        "hidden": (256, 256, 256),
+        "activation": "layer_norm_relu",
+        **settings,
+    }
+
+
+@_for("brax/hopper", "brax/ant", "brax/halfcheetah")
+def _brax_locomotion() -> Preset:
+    return Preset(env_steps=50_000_000, settings=_locomotion())

@@ -79,7 +79,8 @@ class BraxEnv:
             state = jax.eval_shape(lambda: inner.reset(jax.random.PRNGKey(0)))
             action = jax.ShapeDtypeStruct((inner.action_size,), jnp.float32)
             jax.eval_shape(inner.step, state, action)
-            dt = float(inner.dt)
+            # `fast`, Brax's test environment, has no physics to ask.
+            dt = float(inner.dt) if hasattr(inner, "sys") else 1 / 30
         except Exception as error:
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
             options = "".join(f", {k}={v!r}" for k, v in kwargs.items())

@@ -43,13 +43,10 @@ def make(
     limit = max_episode_steps or registered.max_episode_steps or _DEFAULT_LIMIT
 
     def single(render_mode: str | None = None) -> gymnasium.Env:
+        options = kwargs if render_mode is None else {"render_mode": render_mode, **kwargs}
         try:
             return gymnasium.make(
-                name,
-                max_episode_steps=limit,
-                render_mode=render_mode,
-                disable_env_checker=True,
-                **kwargs,
+                name, max_episode_steps=limit, disable_env_checker=True, **options
             )
         except (gymnasium.error.DependencyNotInstalled, ImportError) as error:
             raise RuntimeError(f"gymnasium/{name}: {_one_line(error)}") from error

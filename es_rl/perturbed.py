@@ -162,7 +162,7 @@ def _dot_general(inputs: list[Any], params: dict[str, Any]) -> list[Any] | None:
     if x.ndim == 1:
         # One observation a member: vmapped over members these are products and sums that fuse,
         # where a batch of dot products of length `in` would be one small call each on a CPU.
-        x_a = dot(x * a, jnp.ones_like(x), 1, 0)
+        x_a = dot(x[None] * a, jnp.ones_like(x), 1, 0)
         return [dot(x, weight, 0, 0) + ((scale * x_a)[:, None] * b).sum(0)]
     if left:
         x_a = dot(a, x, 1, x_contract[0])
