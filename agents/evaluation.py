@@ -86,10 +86,17 @@ class Evaluator:
         def act(member: jax.Array, obs: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
             return self._actor.act(weights, obs, key), jnp.zeros(0)
 
-        return play(self._env, act, Jobs(jnp.zeros_like(episodes), episodes), keys, lanes=EVALUATION_LANES)
+        return play(
+            self._env, act, Jobs(jnp.zeros_like(episodes), episodes), keys, lanes=EVALUATION_LANES
+        )
 
     def _act_in_lanes(
-        self, weights: Weights, keys: jax.Array, episode: jax.Array, steps: jax.Array, obs: jax.Array
+        self,
+        weights: Weights,
+        keys: jax.Array,
+        episode: jax.Array,
+        steps: jax.Array,
+        obs: jax.Array,
     ) -> tuple[jax.Array, jax.Array]:
         policy_keys, _ = jax.vmap(step_keys)(keys[episode], steps)
         act = jax.vmap(self._actor.act, in_axes=(None, 0, 0))

@@ -11,10 +11,11 @@ from gymnasium import spaces
 
 from agents import spaces as _spaces
 from es_rl import observations
+from es_rl.rollout import Array
 
 Activation: TypeAlias = Literal["tanh", "relu", "swish", "layer_norm_relu"]
 Squash: TypeAlias = Literal["tanh", "clip"]
-Forward: TypeAlias = Callable[[jax.Array], jax.Array]
+Forward: TypeAlias = Callable[[jax.Array], Any]
 
 
 def _layer_norm_relu(x: jax.Array) -> jax.Array:
@@ -72,9 +73,9 @@ class Weights(NamedTuple):
     """All that a trained policy consists of, besides its configuration."""
 
     params: Any
-    mean: jax.Array
+    mean: Array
     """(d,), of the observations seen in training."""
-    std: jax.Array
+    std: Array
     """(d,)."""
 
 
@@ -113,7 +114,7 @@ class Network:
         """Parameters, with Flax's initialisers."""
         return self.module.init(key, jnp.zeros(self.observation_size))
 
-    def vector(self, obs: jax.Array, mean: jax.Array, std: jax.Array) -> jax.Array:
+    def vector(self, obs: jax.Array, mean: Array, std: Array) -> jax.Array:
         """One observation as a vector (d,), standardised where the network normalises."""
         vector = _spaces.encode(self.observation_space, obs)
         return observations.standardize(vector, mean, std) if self.normalizes else vector
@@ -129,7 +130,7 @@ class Network:
     def act(self, weights: Weights, obs: jax.Array, key: jax.Array) -> jax.Array:
         """The deterministic action for one observation: what evaluation and replay use."""
 
-        def forward(x: jax.Array) -> jax.Array:
+        def forward(x: jax.Array) -> Any:
             return self.module.apply(weights.params, x)
 
         return self.action(forward, self.vector(obs, weights.mean, weights.std), key)

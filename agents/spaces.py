@@ -96,7 +96,7 @@ def to_json(space: spaces.Space) -> dict[str, Any]:
         low, high = (np.asarray(edge, np.float64) for edge in (space.low, space.high))
         dtype = np.dtype(space.dtype).name
         uniform = low.size > 0 and (low == low.flat[0]).all() and (high == high.flat[0]).all()
-        bounds = (low.flat[0], high.flat[0]) if uniform else (low, high)
+        bounds = (low.reshape(-1)[0], high.reshape(-1)[0]) if uniform else (low, high)
         edges = {name: _numbers(edge) for name, edge in zip(("low", "high"), bounds, strict=True)}
         return {"type": "Box", **edges, "shape": list(low.shape), "dtype": dtype}
     if isinstance(space, spaces.Discrete):
@@ -129,7 +129,7 @@ def from_json(description: dict[str, Any]) -> spaces.Space:
             raise ValueError(f"unknown space type {other!r}")
 
 
-def _numbers(edge: np.ndarray) -> Any:
+def _numbers(edge: Any) -> Any:
     """Nested lists in which infinities are strings, as JSON has no infinity."""
     if np.ndim(edge):
         return [_numbers(part) for part in edge]

@@ -75,11 +75,11 @@ Transition: TypeAlias = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 class Lanes(Protocol):
     """Host environments stepped side by side; no lane is ever reset unasked."""
 
-    def reset(self, lanes: Sequence[int], seeds: Sequence[int]) -> np.ndarray:
+    def reset(self, lanes: np.ndarray, seeds: Sequence[int]) -> np.ndarray:
         """Start a new episode in each of the named lanes; their observations (n, ...)."""
         ...
 
-    def step(self, lanes: Sequence[int], actions: np.ndarray) -> Transition:
+    def step(self, lanes: np.ndarray, actions: np.ndarray) -> Transition:
         """Step each of the named lanes once."""
         ...
 

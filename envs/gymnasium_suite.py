@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from gymnasium import spaces
-from gymnasium.envs.registration import load_env_creator
 from gymnasium.experimental.functional import FuncEnv
 
 from envs.base import EnvSpec, State, Transition, time_limited
@@ -54,7 +53,8 @@ def make(
             raise ValueError(f"env='gymnasium/{name}': {_one_line(error)}") from error
 
     first = single()
-    if isinstance(getattr(first.unwrapped, "func_env", None), FuncEnv):
+    func_env = getattr(first.unwrapped, "func_env", None)
+    if isinstance(func_env, FuncEnv):
         spec = EnvSpec(
             id=f"gymnasium/{name}",
             observation_space=first.observation_space,
@@ -64,7 +64,7 @@ def make(
             kwargs=given,
             frames_per_second=first.metadata.get("render_fps", 30),
         )
-        return FunctionalEnv(first.unwrapped.func_env, spec)
+        return FunctionalEnv(func_env, spec)
     spec = EnvSpec(
         id=f"gymnasium/{name}",
         observation_space=first.observation_space,
@@ -187,11 +187,11 @@ class GymnasiumEnv:
         env = self._single("rgb_array")
         try:
             obs, _ = env.reset(seed=seed)
-            total, frames, done = 0.0, [env.render()], False
+            total, frames, done = 0.0, [_picture(env)], False
             while not done:
                 obs, reward, terminated, truncated, _ = env.step(_native(env, act(obs)))
                 total += float(reward)
-                frames.append(env.render())
+                frames.append(_picture(env))
                 done = terminated or truncated
             return total, frames
         finally:
@@ -204,11 +204,11 @@ class GymnasiumLanes:
     def __init__(self, singles: Sequence[gymnasium.Env]):
         self._envs = singles
 
-    def reset(self, lanes: Sequence[int], seeds: Sequence[int]) -> np.ndarray:
+    def reset(self, lanes: np.ndarray, seeds: Sequence[int]) -> np.ndarray:
         pairs = zip(lanes, seeds, strict=True)
         return np.stack([self._envs[lane].reset(seed=int(seed))[0] for lane, seed in pairs])
 
-    def step(self, lanes: Sequence[int], actions: np.ndarray) -> Transition:
+    def step(self, lanes: np.ndarray, actions: np.ndarray) -> Transition:
         results = [
             self._envs[lane].step(_native(self._envs[lane], action))
             for lane, action in zip(lanes, actions, strict=True)
@@ -227,10 +227,12 @@ class GymnasiumLanes:
             env.close()
 
 
+def _picture(env: gymnasium.Env) -> np.ndarray:
+    return np.asarray(env.render(), np.uint8)
+
+
 def _native(env: gymnasium.Env, action: Any) -> Any:
     """The action as its space wants it: a Python int for Discrete, else an array of its dtype."""
     if isinstance(env.action_space, spaces.Discrete):
         return int(action)
     return np.asarray(action, env.action_space.dtype).reshape(env.action_space.shape)
-
-

@@ -36,7 +36,9 @@ def list_ids(suite: str | None = None) -> list[str]:
     """
     if suite is not None and suite not in _SUITES:
         raise ValueError(f"suite={suite!r}: must be one of {', '.join(_SUITES)}")
-    ids = [f"{s}/{name}" for s, (names, _) in _SUITES.items() if suite in (None, s) for name in names()]
+    ids = [
+        f"{s}/{name}" for s, (names, _) in _SUITES.items() if suite in (None, s) for name in names()
+    ]
     return ids + [id for id in _REGISTERED if suite is None]
 
 

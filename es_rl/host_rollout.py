@@ -44,8 +44,8 @@ def play_on_host(envs: Lanes, act: HostAct, jobs: Jobs, seeds: list[int], *, lan
     returns, lengths = np.zeros(num_jobs), np.zeros(num_jobs, np.int32)
     obs_sum: np.ndarray | None = None
     while len(busy):
-        actions, vectors = act(member[job], episode[job], lengths[job], obs)
-        vectors = np.asarray(vectors, np.float64)
+        actions, observed = act(member[job], episode[job], lengths[job], obs)
+        vectors = np.asarray(observed, np.float64)
         if obs_sum is None:
             obs_sum = np.zeros((num_jobs, vectors.shape[1]))
             obs_squares = np.zeros_like(obs_sum)
@@ -65,4 +65,4 @@ def play_on_host(envs: Lanes, act: HostAct, jobs: Jobs, seeds: list[int], *, lan
         busy = np.setdiff1d(busy, done[len(refilled) :])
     assert obs_sum is not None
     float32 = [np.asarray(x, np.float32) for x in (returns, obs_sum, obs_squares)]
-    return Played(float32[0], lengths, float32[1], float32[2], np.int32(executed))
+    return Played(float32[0], lengths, float32[1], float32[2], np.asarray(executed, np.int32))

@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from es_rl.rollout import Array
+
 _CLIP = 10.0
 """Normalised observations are clipped to +-10, as in Stable-Baselines3's VecNormalize."""
 
@@ -37,7 +39,7 @@ def empty(size: int) -> Moments:
     return Moments(jnp.float32(0), jnp.zeros(size), jnp.zeros(size))
 
 
-def standardize(obs: jax.Array, mean: jax.Array, std: jax.Array) -> jax.Array:
+def standardize(obs: jax.Array, mean: Array, std: Array) -> jax.Array:
     """(obs - mean) / std: what episodes add up, and what `clip` makes fit for a network."""
     return (obs - mean) / std
 
@@ -47,7 +49,7 @@ def clip(standardized: jax.Array) -> jax.Array:
     return jnp.clip(standardized, -_CLIP, _CLIP)
 
 
-def merge(moments: Moments, lengths: jax.Array, total: jax.Array, squares: jax.Array) -> Moments:
+def merge(moments: Moments, lengths: Array, total: Array, squares: Array) -> Moments:
     """Add the episodes of one generation (Chan et al. 1979, the parallel variance formula).
 
     Args:
@@ -58,8 +60,8 @@ def merge(moments: Moments, lengths: jax.Array, total: jax.Array, squares: jax.A
         left out.
     """
     finite = jnp.isfinite(total).all(axis=1) & jnp.isfinite(squares).all(axis=1)
-    lengths = jnp.where(finite, lengths, 0).astype(jnp.float32)
-    n = jnp.sum(lengths)
+    live = jnp.where(finite, lengths, 0).astype(jnp.float32)
+    n = jnp.sum(live)
     safe_n = jnp.maximum(n, 1.0)
     total = jnp.sum(jnp.where(finite[:, None], total, 0.0), axis=0)
     squares = jnp.sum(jnp.where(finite[:, None], squares, 0.0), axis=0)

@@ -103,9 +103,9 @@ def _perturb(
 ) -> jax.Array | _Perturbed:
     scale = scale.astype(leaf.dtype)
     match eps:
-        case LowRank(a, b):
+        case LowRank(a=a, b=b):
             return _Perturbed(leaf, a[draw], b[draw], scale / math.sqrt(a.shape[1]))
-        case Full(e):
+        case Full(e=e):
             return leaf + scale * e[draw]
         case _:
             return leaf
@@ -199,7 +199,8 @@ def _transpose(inputs: list[Any], params: dict[str, Any]) -> list[Any]:
 
 def _convert(inputs: list[Any], params: dict[str, Any]) -> list[Any]:
     (matrix,) = inputs
-    return [_Perturbed(*(part.astype(params["new_dtype"]) for part in matrix))]
+    dtype = params["new_dtype"]
+    return [jax.tree.map(lambda part: part.astype(dtype), matrix)]
 
 
 def _jit(inputs: list[Any], params: dict[str, Any]) -> list[Any]:

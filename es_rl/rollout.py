@@ -11,8 +11,11 @@ from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from envs.base import Env, State
+
+Array: TypeAlias = jax.Array | np.ndarray
 
 Act: TypeAlias = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
 """(member, obs, key) -> (action, the observation as a flat vector to take statistics of)."""
@@ -21,24 +24,24 @@ Act: TypeAlias = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, ja
 class Jobs(NamedTuple):
     """The episodes to play, J of them."""
 
-    member: jax.Array
+    member: Array
     """(J,) int32, who plays."""
-    episode: jax.Array
+    episode: Array
     """(J,) int32, which episode: jobs with the same number share start state and randomness."""
 
 
 class Played(NamedTuple):
     """What came of J jobs, in job order."""
 
-    returns: jax.Array
+    returns: Array
     """(J,) float32, undiscounted."""
-    lengths: jax.Array
+    lengths: Array
     """(J,) int32, env steps."""
-    obs_sum: jax.Array
+    obs_sum: Array
     """(J, d) sums of the observation vectors that `act` returned."""
-    obs_squares: jax.Array
+    obs_squares: Array
     """(J, d) sums of their squares."""
-    lane_steps: jax.Array
+    lane_steps: Array
     """int32 scalar, how many steps were executed, those of idle lanes included."""
 
 
@@ -90,9 +93,7 @@ def play(env: Env, act: Act, jobs: Jobs, keys: jax.Array, *, lanes: int) -> Play
     num_jobs = jobs.member.shape[0]
     pool = jax.vmap(lambda key: env.reset(reset_key(key)))(keys)
 
-    def lane_step(
-        job: jax.Array, state: State
-    ) -> tuple[State, jax.Array]:
+    def lane_step(job: jax.Array, state: State) -> tuple[State, jax.Array]:
         policy_key, env_key = step_keys(keys[jobs.episode[job]], state.steps)
         action, obs = act(jobs.member[job], state.obs, policy_key)
         return env.step(state, action, env_key), obs
@@ -102,12 +103,16 @@ def play(env: Env, act: Act, jobs: Jobs, keys: jax.Array, *, lanes: int) -> Play
         total = carry.total + state.reward
         obs_sum, obs_squares = carry.obs_sum + obs, carry.obs_squares + obs**2
         done = carry.active & (state.terminated | state.truncated)
-        write = jnp.where(done, carry.job, num_jobs)
+        finished = jnp.where(done, carry.job, num_jobs)  # one past the end is dropped
+
+        def put(jobs: Array, lanes: jax.Array) -> jax.Array:
+            return jnp.asarray(jobs).at[finished].set(lanes, mode="drop")
+
         played = Played(
-            carry.played.returns.at[write].set(total, mode="drop"),
-            carry.played.lengths.at[write].set(state.steps, mode="drop"),
-            carry.played.obs_sum.at[write].set(obs_sum, mode="drop"),
-            carry.played.obs_squares.at[write].set(obs_squares, mode="drop"),
+            put(carry.played.returns, total),
+            put(carry.played.lengths, state.steps),
+            put(carry.played.obs_sum, obs_sum),
+            put(carry.played.obs_squares, obs_squares),
             carry.played.lane_steps + lanes,
         )
         # Lanes that are done take the next jobs of the queue, in lane order.

@@ -90,12 +90,12 @@ def parse(command: str, flags: Any, arguments: list[str], default: T | None = No
 
 
 def _unboxed(text: str) -> str:
-    """The words of a rich panel, without its frame and without the pointer to --help."""
-    text = re.sub(r"\x1b\[[0-9;]*m", "", text)
-    text = re.sub(r"[─━╭╮╰╯│┃]+", " ", text)
-    text = " ".join(text.split()).removeprefix("Parsing error ")
-    text = text.removeprefix("Unrecognized options ")
-    return re.sub(r" ?For full helptext, .*$", "", text)
+    """What a panel of tyro's says, without its frame, its title and its pointer to --help."""
+    text = re.sub(r"\x1b\[[0-9;]*m|[─━╭╮╰╯│┃]+|-{4,}", " ", text)
+    text = re.sub(r"For full helptext, .*", "", " ".join(text.split()))
+    titles = r"\w+ error|Unrecognized options(?! ?:)|Invalid choice|Missing argument"
+    titles += r"|Required options|Error parsing \S+:"
+    return re.sub(rf"^(({titles}) ?)+", "", text).strip()
 
 
 if __name__ == "__main__":

@@ -128,7 +128,13 @@ def test_a_run_leaves_everything_behind(tmp_path):
     agent = agents.make("eggroll", env("probe/policy_reward"), **SMALL)
     seen = []
     result = agents.train(
-        agent, env_steps=3000, seed=5, out=out, eval_every=4, eval_episodes=10, on_generation=seen.append
+        agent,
+        env_steps=3000,
+        seed=5,
+        out=out,
+        eval_every=4,
+        eval_episodes=10,
+        on_generation=seen.append,
     )
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert len(lines) == result.generations == len(seen) == 6
@@ -172,7 +178,9 @@ def test_two_seeds_differ_and_one_seed_repeats():
     def run(seed):
         state, _ = agent.step(agent.init(jax.random.key(seed)))
         state, metrics = agent.step(state)
-        return float(metrics["return_mean"]), np.asarray(state.es.params["params"]["head"]["kernel"])
+        return float(metrics["return_mean"]), np.asarray(
+            state.es.params["params"]["head"]["kernel"]
+        )
 
     first, again, other = run(0), run(0), run(1)
     assert first[0] == again[0]

@@ -29,7 +29,10 @@ def test_loaded_is_saved(tmp_path):
     policy = make_policy(activation="layer_norm_relu")
     policy.save(tmp_path / "p")
     loaded = agents.load_policy(tmp_path / "p")
-    assert sorted(f.name for f in (tmp_path / "p").iterdir()) == ["policy.json", "weights.safetensors"]
+    assert sorted(f.name for f in (tmp_path / "p").iterdir()) == [
+        "policy.json",
+        "weights.safetensors",
+    ]
     jax.tree.map(np.testing.assert_array_equal, loaded.weights, policy.weights)
     assert loaded.spec == policy.spec
     assert loaded.actor.config == policy.actor.config
@@ -60,7 +63,9 @@ def test_the_normaliser_is_applied():
     np.testing.assert_allclose(vector, 0.5)
     far = network.action(lambda x: x * jnp.ones(2), jnp.array([1e6]), jax.random.key(0))
     assert int(far) == 0
-    raw = Network(network.observation_space, network.action_space, NetworkConfig(normalize_observations=False))
+    raw = Network(
+        network.observation_space, network.action_space, NetworkConfig(normalize_observations=False)
+    )
     np.testing.assert_allclose(raw.vector(jnp.array([1.25]), weights.mean, weights.std), 1.25)
     assert np.asarray(head(vector)).shape == (2,)
 

@@ -24,7 +24,9 @@ def test_observations_become_vectors():
 
 @pytest.mark.parametrize("squash", ["tanh", "clip"])
 def test_box_actions_stay_within_bounds(squash):
-    space = spaces.Box(np.array([-2, 0, -np.inf], np.float32), np.array([2, 10, np.inf], np.float32))
+    space = spaces.Box(
+        np.array([-2, 0, -np.inf], np.float32), np.array([2, 10, np.inf], np.float32)
+    )
 
     def decode(*head):
         return s.decode(space, jnp.array(head), squash=squash, sample=False, key=KEY)

@@ -138,13 +138,19 @@ def test_every_backend_builds(backend):
     assert env.spec.kwargs == {"backend": backend}
 
 
-def test_what_cannot_run_says_so():
+def broken_step(self, state, action):
+    raise TypeError("a_min\nand more")
+
+
+def test_what_cannot_run_says_so(monkeypatch):
     with pytest.raises(ValueError, match="backend='sprng': must be one of generalized, spring"):
         envs.make("brax/ant", backend="sprng")
     with pytest.raises(ValueError, match="swimmer"):
         envs.make("brax/swimmer", backend="spring")
-    with pytest.raises(RuntimeError, match=r"brax/fast, backend='spring' cannot run with jax"):
-        envs.make("brax/fast", backend="spring")
+    monkeypatch.setattr("brax.envs.inverted_pendulum.InvertedPendulum.step", broken_step)
+    says = r"brax/inverted_pendulum, backend='spring' cannot run with jax [\d.]+: TypeError: a_min$"
+    with pytest.raises(RuntimeError, match=says):
+        envs.make("brax/inverted_pendulum", backend="spring")
 
 
 class Walk(FuncEnv):

@@ -35,7 +35,9 @@ def explicit_gradient(state, noise, weights):
 
 
 @pytest.mark.parametrize("reuse", [0, 1, 2, 6])
-@pytest.mark.parametrize(("name", "options"), [("eggroll", {"rank": 1}), ("eggroll", {"rank": 3}), ("open_es", {})])
+@pytest.mark.parametrize(
+    ("name", "options"), [("eggroll", {"rank": 1}), ("eggroll", {"rank": 3}), ("open_es", {})]
+)
 def test_update_is_the_explicit_sum(name, options, reuse):
     es = STRATEGIES[name](population_size=12, noise_reuse=reuse, sigma=0.5, **options)
     state, noise = start(es)
@@ -45,7 +47,9 @@ def test_update_is_the_explicit_sum(name, options, reuse):
     jax.tree.map(lambda g, w: np.testing.assert_allclose(g, w, rtol=1e-4, atol=2e-5), got, want)
 
 
-@pytest.mark.parametrize(("draws", "rank", "want"), [(1, 1, 1), (1, 2, 2), (3, 1, 3), (2, 2, 4), (16, 1, 6), (9, 4, 6)])
+@pytest.mark.parametrize(
+    ("draws", "rank", "want"), [(1, 1, 1), (1, 2, 2), (3, 1, 3), (2, 2, 4), (16, 1, 6), (9, 4, 6)]
+)
 def test_update_has_the_rank_of_the_sum_of_its_draws(draws, rank, want):
     es = es_rl.eggroll(population_size=2 * draws, rank=rank)
     state, noise = start(es, {"w": jnp.zeros((8, 6))})
@@ -117,7 +121,10 @@ def test_estimator_is_unbiased_and_its_error_falls_with_the_population(name):
 
     def errors(gradients):
         return jnp.concatenate(
-            [(g - t).reshape(len(g), -1) for g, t in zip(*map(jax.tree.leaves, (gradients, target)), strict=True)],
+            [
+                (g - t).reshape(len(g), -1)
+                for g, t in zip(*map(jax.tree.leaves, (gradients, target)), strict=True)
+            ],
             axis=1,
         )
 

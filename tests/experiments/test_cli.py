@@ -1,0 +1,181 @@
+"""The command, as a person types it: in processes of its own."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import imageio.v3 as imageio
+import numpy as np
+import pytest
+
+from experiments import cli
+
+PROBE = ("train", "probe/policy_reward", "--population-size", "64", "--hidden", "8")
+
+
+def es_rl(*arguments, cwd=None):
+    command = [sys.executable, "-m", "experiments.cli", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """CartPole as `es-rl train` without arguments trains it."""
+    out = tmp_path_factory.mktemp("runs") / "quickstart"
+    done = es_rl("train", "--out", out)
+    assert done.returncode == 0, done.stderr
+    return out, done
+
+
+def test_train_without_arguments_solves_cart_pole(run):
+    out, done = run
+    assert done.stderr == "", "silent when not on a terminal"
+    assert f"run: {out}" in done.stdout
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert lines[-1]["eval_return_mean"] >= 475
+    assert lines[-1]["env_steps"] <= 2_000_000
+    assert lines[-1]["eval_episodes"] == 128
+
+
+def test_replay_gives_exactly_the_recorded_returns(run):
+    recorded = json.loads((run[0] / "policy" / "policy.json").read_text())["evaluation"]
+    done = es_rl("replay", run[0], "--json", "--episodes", 128)
+    assert done.returncode == 0, done.stderr
+    replayed = json.loads(done.stdout)
+    assert replayed["returns"] == recorded["returns"]
+    assert replayed["lengths"] == recorded["lengths"]
+
+
+def test_replay_is_exact_where_returns_are_not_whole_numbers(tmp_path):
+    train = ("train", "gymnasium/phys2d/Pendulum-v0", "--env-steps", 200_000)
+    assert es_rl(*train, "--out", tmp_path / "run").returncode == 0
+    recorded = json.loads((tmp_path / "run/policy/policy.json").read_text())["evaluation"]
+    replayed = json.loads(es_rl("replay", tmp_path / "run", "--json", "--episodes", 40).stdout)
+    assert replayed["returns"] == recorded["returns"][:40]
+    assert len(set(replayed["returns"])) == 40
+    filmed = es_rl("replay", tmp_path / "run", "--episodes", 1, "--video", tmp_path / "x.gif")
+    assert f"return {recorded['returns'][0]:.1f}" in filmed.stdout
+
+
+# imageio leaves the pipes of its ffmpeg to the garbage collector.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("suffix", ["gif", "mp4"])
+def test_replay_writes_a_video(run, tmp_path, suffix):
+    path = tmp_path / "new folder" / f"replay.{suffix}"
+    done = es_rl("replay", run[0], "--episodes", 1, "--video", path)
+    assert done.returncode == 0, done.stderr
+    frames = imageio.imread(path)
+    assert len(frames) > 100
+    assert min(frame.std() for frame in frames) > 5
+    assert any((frames[0] != frame).any() for frame in frames[1:])
+
+
+def test_envs_lists_and_marks(capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["envs"])
+    assert ended.value.code == 0
+    listed = capsys.readouterr().out.splitlines()
+    assert "brax/ant *" in listed
+    assert "brax/walker2d" in listed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("trian",), "no command 'trian': did you mean train?"),
+        (("train", "brax/antt"), "ENV brax/antt: unknown environment; did you mean brax/ant"),
+        (("train", "--agent", "egroll"), "--agent egroll: must be one of eggroll, open_es"),
+        (("train", "--population-size", "7"), "--population-size 7: must be a multiple of noise"),
+        (("train", "--group-size", "6"), "--group-size 6: must divide population_size"),
+        (("train", "--rank", "0"), "--rank 0: must be an integer of at least 1"),
+        (("train", "--sigma", "0"), "--sigma 0.0: must be greater than 0"),
+        (("train", "--sigma", "wide"), "wide"),
+        (("train", "--popultion-size", "8"), "Unrecognized options: --popultion-size"),
+        (("train", "--env-steps", "0"), "--env-steps 0: must be at least 1"),
+        (("train", "--seed", "-1"), "--seed -1: must be at least 0"),
+        (("train", "brax/ant", "--backend", "sprng"), "--backend sprng: must be one of"),
+        (("train", "--backend", "spring"), "--backend spring: only brax/"),
+        (("train", "--activation", "gelu"), "gelu"),
+        (("replay", "nowhere"), "policy 'nowhere': there is no policy.json in it"),
+        (("replay",), "replay"),
+        (("replay", "x", "--episodes", "0"), "--episodes 0: must be at least 1"),
+        (("replay", "x", "--video", "film.avi"), "--video film.avi: must end in .mp4 or .gif"),
+        (("envs", "--suite", "atari"), "--suite atari: must be one of brax, gymnasium, probe"),
+    ],
+)
+def test_bad_input_is_one_line_exit_code_2_and_nothing_written(
+    arguments, says, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(arguments)
+    assert stopped.value.code == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.count("\n") == 1
+    assert says in printed.err
+    assert printed.err.startswith(f"es-rl {arguments[0]}: error: ")
+    assert list(tmp_path.iterdir()) == []
+
+
+DICT_ENV = """
+import gymnasium, numpy
+from gymnasium import spaces
+class DictEnv(gymnasium.Env):
+    observation_space = spaces.Dict({"x": spaces.Box(-1, 1, (2,))})
+    action_space = spaces.Discrete(2)
+gymnasium.register("DictEnv-v0", DictEnv)
+from experiments import cli
+cli.main(["train", "gymnasium/DictEnv-v0"])
+"""
+
+
+def test_a_dict_observation_space_is_refused(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", DICT_ENV], capture_output=True, text=True, cwd=tmp_path, timeout=300
+    )
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "observation space Dict is not supported: must be Box" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_holds_something_is_left_alone(tmp_path):
+    (tmp_path / "mine.txt").write_text("precious")
+    done = es_rl(*PROBE, "--out", tmp_path)
+    assert done.returncode == 2
+    assert "must be an empty or a new folder" in done.stderr
+    assert [f.name for f in tmp_path.iterdir()] == ["mine.txt"]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_the_policy_and_says_where(tmp_path, number, code):
+    out = tmp_path / "run"
+    command = [sys.executable, "-m", "experiments.cli", *PROBE, "--env-steps", "1000000000"]
+    process = subprocess.Popen(
+        [*command, "--out", str(out)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        if (out / "metrics.jsonl").exists() and (out / "metrics.jsonl").stat().st_size:
+            break
+        time.sleep(0.1)
+    os.kill(process.pid, number)
+    stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == code, stderr
+    assert str(out / "policy") in stdout
+    assert es_rl("replay", out, "--json", "--episodes", 3).returncode == 0
+
+
+def test_a_default_folder_is_made_and_help_shows_the_tuned_settings(tmp_path):
+    done = es_rl(*PROBE, "--env-steps", 100, "--agent", "open_es", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (made,) = (tmp_path / "runs/probe/policy_reward/open_es").iterdir()
+    assert made.name.startswith("seed-0-")
+    shown = es_rl("train", "gymnasium/phys2d/Pendulum-v0", "--help")
+    assert shown.returncode == 0
+    assert "layer_norm_relu" in shown.stdout
+    assert np.char.find(shown.stdout, "--group-size") >= 0
