@@ -1,6 +1,6 @@
 """Run an unmodified network under the perturbation of one population member.
 
-How it works, and why so. The network is traced to a jaxpr with its parameters as inputs, and the
+The network is traced to a jaxpr with its parameters as inputs, and the
 jaxpr is evaluated with every low-rank leaf kept apart as (W, A, B). Where such a leaf meets a
 matrix product, the product is computed as x W + (x A) B^T; where rows are gathered from it (an
 embedding), rows of W and A are gathered; it may be transposed or cast on the way. Any other
@@ -10,6 +10,17 @@ modules, NNX modules and plain functions go the same way, tied weights included.
 
 Under `jax.vmap` over members the product with W stays one shared matrix product for the whole
 population; only the rank-r term is batched.
+
+Measured against `flax.linen.intercept_methods` around Dense, the usual way to do this without
+touching a module (4 CPU cores, rank 1, 1024 members, one observation each, medians of 15, as a
+fraction of the speed of one shared batch without perturbations; ranges over two rounds):
+
+    MLP                this module    interception
+    64 - 3 x 256 - 8    0.84-1.00       0.74-0.80
+    256 - 3 x 1024 - 32 0.89-1.09       0.77-0.78
+
+Interception also sees calls of layers, not uses of leaves: it is blind to `Embed.attend`, tied
+weights, and any layer it has no case for, and linen and NNX would need one each.
 """
 
 import math
@@ -93,8 +104,8 @@ def _as_function(module: Any, params: PyTree) -> Callable[..., Any]:
             return module.apply
         return lambda p, *args, **kwargs: module.apply({"params": p}, *args, **kwargs)
     if isinstance(module, nnx.Module):
-        graphdef, _, rest = nnx.split(module, nnx.Param, ...)
-        return lambda p, *args, **kwargs: nnx.merge(graphdef, p, rest)(*args, **kwargs)
+        graphdef, _, *rest = nnx.split(module, nnx.Param, ...)
+        return lambda p, *args, **kwargs: nnx.merge(graphdef, p, *rest)(*args, **kwargs)
     return module
 
 
