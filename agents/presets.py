@@ -83,22 +83,36 @@ def _inverted_pendulum() -> Preset:
     )
 
 
-def _locomotion(**settings: Any) -> dict[str, Any]:
-    # The EGGROLL paper's selected settings for Brax ant (arXiv 2511.16652, 3 x 256 units, Adam
-    # 0.01 and sigma 0.05, both decaying by 0.9995 a generation), at a quarter of its population.
-    # Chosen for hopper and halfcheetah too, which it does not list.
-    return {
-        "population_size": 512,
-        "sigma": 0.05,
-        "sigma_decay": 0.9995,
-        "learning_rate": 0.01,
-        "learning_rate_decay": 0.9995,
-        "hidden": (256, 256, 256),
-        "activation": "layer_norm_relu",
-        **settings,
-    }
+@_for("brax/inverted_double_pendulum", "gymnasium/InvertedDoublePendulum-v5")
+def _inverted_double_pendulum() -> Preset:
+    # Found here, on seed 100: 9299 after 120 generations (11.4 M steps). Observations are angles
+    # and clipped velocities; standardising them slowed it down.
+    return Preset(
+        env_steps=15_000_000,
+        target_return=9000.0,
+        settings={
+            "population_size": 512,
+            "sigma": 0.2,
+            "learning_rate": 0.05,
+            "normalize_observations": False,
+        },
+    )
 
 
 @_for("brax/hopper", "brax/ant", "brax/halfcheetah")
 def _brax_locomotion() -> Preset:
-    return Preset(env_steps=50_000_000, settings=_locomotion())
+    # The EGGROLL paper's selected settings for Brax ant (arXiv 2511.16652, 3 x 256 units, Adam
+    # 0.01 and sigma 0.05, both decaying by 0.9995 a generation), at a quarter of its population.
+    # Chosen for hopper and halfcheetah too, which it does not list.
+    return Preset(
+        env_steps=50_000_000,
+        settings={
+            "population_size": 512,
+            "sigma": 0.05,
+            "sigma_decay": 0.9995,
+            "learning_rate": 0.01,
+            "learning_rate_decay": 0.9995,
+            "hidden": (256, 256, 256),
+            "activation": "layer_norm_relu",
+        },
+    )
