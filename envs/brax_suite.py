@@ -104,7 +104,8 @@ class BraxEnv:
 
     def step(self, state: State, action: jax.Array, key: jax.Array) -> State:
         del key  # Brax draws randomness at reset only; later draws use the key in its own state
-        inner = self._inner.step(state.inner, action)
+        # Brax updates the dictionaries of the state that it is given: give it its own.
+        inner = self._inner.step(jax.tree.map(lambda x: x, state.inner), action)
         # Some rewards are Python floats: give every leaf the type it had.
         inner = jax.tree.map(lambda x, was: jnp.asarray(x, was.dtype), inner, state.inner)
         steps = state.steps + 1

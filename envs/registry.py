@@ -6,6 +6,7 @@ from typing import Any, TypeAlias
 
 from envs import brax_suite, gymnasium_suite, probes
 from envs.base import Env, HostEnv
+from envs.rendering import go_headless
 
 Maker: TypeAlias = Callable[..., Env | HostEnv]
 
@@ -55,6 +56,7 @@ def make(id: str, **kwargs: Any) -> Env | HostEnv:
       ValueError: unknown id (with close matches) or argument, or a space that policies cannot use.
       RuntimeError: the environment cannot run with the installed versions.
     """
+    go_headless()
     if id in _REGISTERED:
         return _REGISTERED[id](**kwargs)
     suite, _, name = id.partition("/")

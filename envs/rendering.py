@@ -1,6 +1,7 @@
 """Pictures of accelerator environments, without a display."""
 
 import os
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,13 +11,22 @@ from gymnasium.error import DependencyNotInstalled
 from gymnasium.experimental.functional import FuncEnv
 
 
+def go_headless() -> None:
+    """Choose off-screen drawing where there is no display, unless the user has chosen.
+
+    MuJoCo reads its variable when it is imported, so this comes before any environment is made.
+    """
+    if sys.platform == "linux" and not os.environ.get("DISPLAY"):
+        os.environ.setdefault("MUJOCO_GL", "egl")
+        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+
+
 def functional_frames(func_env: FuncEnv, states: Sequence[Any]) -> list[np.ndarray]:
     """Gymnasium's own pictures of a functional environment's states.
 
     Raises:
       RuntimeError: the environment has no picture, or pygame is missing.
     """
-    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
     try:
         canvas = func_env.render_init()
         frames = []
@@ -37,11 +47,10 @@ def brax_frames(env: Any, states: Sequence[Any]) -> list[np.ndarray]:
     Raises:
       RuntimeError: no OpenGL context could be made.
     """
-    os.environ.setdefault("MUJOCO_GL", "egl")
     try:
         return list(env.render([jax.tree.map(np.asarray, state) for state in states], 360, 480))
     except Exception as error:
         raise RuntimeError(
-            f"MuJoCo cannot draw with MUJOCO_GL={os.environ['MUJOCO_GL']} "
+            f"MuJoCo cannot draw with MUJOCO_GL={os.environ.get('MUJOCO_GL', '')} "
             f"({type(error).__name__}: {error}); on Debian or Ubuntu install libegl1"
         ) from error

@@ -186,12 +186,19 @@ def test_a_functional_environment_of_ones_own():
         env.render([state])
 
 
-@pytest.mark.parametrize("name", ["gymnasium/phys2d/CartPole-v1", "gymnasium/phys2d/Pendulum-v0"])
+@pytest.mark.parametrize(
+    "name",
+    ["gymnasium/phys2d/CartPole-v1", "gymnasium/phys2d/Pendulum-v0", "brax/inverted_pendulum"],
+)
 def test_pictures_need_no_display(name):
     env = make(name)
     first = env.reset(jax.random.key(0))
     second = env.step(first, action_of(env), jax.random.key(0))
-    frames = env.render([first, second])
+    try:
+        frames = env.render([first, second])
+    except RuntimeError as error:
+        assert "on Debian or Ubuntu install libegl1" in str(error)
+        pytest.skip("no EGL on this machine")
     assert len(frames) == 2
     assert frames[0].dtype == np.uint8
     assert frames[0].ndim == 3
