@@ -23,6 +23,10 @@ class Agent(Protocol):
         """The state before any training; `key` is typed."""
         ...
 
+    def compile(self, state: Any) -> None:
+        """Compile `step` for states like this one; without it the first step does so."""
+        ...
+
     def step(self, state: Any) -> tuple[Any, dict[str, Any]]:
         """One iteration (for evolution a generation).
 

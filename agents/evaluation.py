@@ -4,20 +4,23 @@ Episode i of evaluation seed s is the same for every agent, run and process.
 """
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from agents.network import Weights
 from agents.policy import Actor, Policy
 from envs.base import Env, HostEnv
+from es_rl.devices import Program, make_mesh
 from es_rl.host_rollout import episode_seeds, play_on_host
-from es_rl.rollout import Jobs, Played, episode_keys, play, step_keys
+from es_rl.rollout import Behaviour, Jobs, Rollout, episode_keys, step_keys
 
 EVALUATION_LANES = 32
-"""Lanes on the accelerator, whatever the number of episodes: a matrix product of another size may
+"""Lanes on each device, whatever the number of episodes: a matrix product of another size may
 round differently, and a replayed episode has to give the return that was recorded."""
 _HOST_LANES = 8
 _DOMAIN = 0x65766C  # apart from the keys that training derives from a seed
@@ -57,50 +60,64 @@ def evaluation_keys(seed: int, episodes: int) -> jax.Array:
 class Evaluator:
     """Plays an actor's episodes; keeps what it compiled, so make one and call it often."""
 
-    def __init__(self, env: Env | HostEnv, actor: Actor):
-        self._env = env
+    def __init__(self, env: Env | HostEnv, actor: Actor, mesh: Mesh | None = None):
+        """`mesh`: the devices that share the episodes of an accelerator environment, all of them
+        unless given. They change no return."""
         self._actor = actor
-        self._play = jax.jit(self._play_on_accelerator)
-        self._act = jax.jit(self._act_in_lanes)
-        self._lanes = env.lanes(_HOST_LANES) if isinstance(env, HostEnv) else None
+        if isinstance(env, HostEnv):
+            self._lanes = env.lanes(_HOST_LANES)
+            self._act = jax.jit(self._act_in_lanes)
+        else:
+            self._lanes = None
+            self._env = env
+            self._mesh = mesh or make_mesh()
+            self._program = cache(self._make_program)
 
     def __call__(self, weights: Weights, *, episodes: int = 128, seed: int = 0) -> Evaluation:
         """Play episodes 0 ... episodes-1 of an evaluation seed."""
         keys = evaluation_keys(seed, episodes)
         if self._lanes is None:
-            played = self._play(weights, keys)
+            played = self._program(episodes)(weights, keys)
         else:
-            jobs = Jobs(np.zeros(episodes, np.int32), np.arange(episodes))
             seeds = episode_seeds(keys, evaluation=True)
 
-            def act(member: Any, episode: Any, steps: Any, obs: Any) -> Any:
-                return self._act(weights, keys, episode, steps, obs)
+            def act(memory: Any, member: Any, episode: Any, steps: Any, obs: Any) -> Any:
+                return self._act(weights, keys, memory, episode, steps, obs)
 
-            played = play_on_host(self._lanes, act, jobs, seeds, lanes=_HOST_LANES)
+            jobs, memory = _jobs(episodes), self._actor.memory
+            played = play_on_host(self._lanes, act, memory, jobs, seeds, lanes=_HOST_LANES)
         return Evaluation(seed, np.asarray(played.returns), np.asarray(played.lengths))
 
-    def _play_on_accelerator(self, weights: Weights, keys: jax.Array) -> Played:
-        assert not isinstance(self._env, HostEnv)
-        episodes = jnp.arange(keys.shape[0])
+    def compile(self, weights: Weights, *, episodes: int) -> None:
+        """Compile for that many episodes, before the first call."""
+        if self._lanes is None:
+            self._program(episodes).compile(weights, evaluation_keys(0, episodes))
 
-        def act(member: jax.Array, obs: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
-            return self._actor.act(weights, obs, key), jnp.zeros(0)
+    def _make_program(self, episodes: int) -> Program:
+        def act(weights: Weights, selected: Any, memory: Any, obs: Any, key: Any) -> Any:
+            return *self._actor.act(weights, memory, obs, key), jnp.zeros(0)
 
-        return play(
-            self._env, act, Jobs(jnp.zeros_like(episodes), episodes), keys, lanes=EVALUATION_LANES
-        )
+        behaviour = Behaviour(lambda weights, member: (), self._actor.memory, act)
+        jobs = _jobs(episodes)
+        return Program(Rollout(self._env, behaviour, jobs, self._mesh, EVALUATION_LANES).play)
 
     def _act_in_lanes(
         self,
         weights: Weights,
         keys: jax.Array,
+        memory: Any,
         episode: jax.Array,
         steps: jax.Array,
         obs: jax.Array,
-    ) -> tuple[jax.Array, jax.Array]:
+    ) -> tuple[jax.Array, Any, jax.Array]:
         policy_keys, _ = jax.vmap(step_keys)(keys[episode], steps)
-        act = jax.vmap(self._actor.act, in_axes=(None, 0, 0))
-        return act(weights, obs, policy_keys), jnp.zeros((obs.shape[0], 0))
+        act = jax.vmap(self._actor.act, in_axes=(None, 0, 0, 0))
+        return *act(weights, memory, obs, policy_keys), jnp.zeros((obs.shape[0], 0))
+
+
+def _jobs(episodes: int) -> Jobs:
+    numbers = np.arange(episodes, dtype=np.int32)
+    return Jobs(np.zeros_like(numbers), numbers)
 
 
 def evaluate(

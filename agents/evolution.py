@@ -13,12 +13,14 @@ import es_rl
 from agents.network import Network, NetworkConfig, Weights
 from agents.policy import Policy
 from envs.base import Env, HostEnv
-from es_rl import observations
+from es_rl import devices, observations
+from es_rl.devices import Program
 from es_rl.host_rollout import episode_seeds, play_on_host
 from es_rl.observations import Moments
-from es_rl.rollout import Played, episode_keys, make_jobs, play, step_keys
+from es_rl.rollout import Behaviour, Played, Rollout, episode_keys, make_jobs, step_keys
 from es_rl.shaping import GroupStd, Shaping
 
+_HOST_LANES = 32
 OptimizerName: TypeAlias = Literal["adam", "sgd"]
 
 
@@ -53,11 +55,14 @@ class EvolutionConfig(NetworkConfig):
     freeze_vectors: bool = False
     """Whether biases and other vectors stay as they are."""
     lanes: int | None = None
-    """Environments stepped side by side; chosen from the population unless given."""
+    """Environments stepped side by side on all devices together; chosen from the device and the
+    population unless given."""
+    devices: int | None = None
+    """Devices that share the population: all unless given. On a CPU one is a core."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("episodes_per_member", "lanes"):
+        for name in ("episodes_per_member", "lanes", "devices"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name}={value}: must be at least 1")
@@ -146,30 +151,38 @@ class EvolutionAgent:
             config.population_size, config.episodes_per_member, self.strategy.episode_sharing
         )
         self._num_episodes = int(self._jobs.episode.max()) + 1
-        self._num_lanes = min(config.lanes or _default_lanes(env), len(self._jobs.member))
-        self._lanes = env.lanes(self._num_lanes) if isinstance(env, HostEnv) else None
-        self._generation = jax.jit(self._play_generation, donate_argnums=0)
-        self._ask = jax.jit(self._ask_and_keys)
-        self._act = jax.jit(self._act_in_lanes)
-        self._tell = jax.jit(self._learn, donate_argnums=0)
+        # A host environment's actions are computed in one call, on one device.
+        self.mesh = devices.make_mesh(1 if isinstance(env, HostEnv) else config.devices)
+        if isinstance(env, HostEnv):
+            self._num_lanes = min(config.lanes or _HOST_LANES, len(self._jobs.member))
+            self._lanes = env.lanes(self._num_lanes)
+            self._ask = jax.jit(self._ask_and_keys)
+            self._act = jax.jit(self._act_in_lanes)
+            self._tell = jax.jit(self._learn, donate_argnums=0)
+        else:
+            self._lanes = None
+            lanes = devices.lanes_per_device(len(self._jobs.member), self.mesh, config.lanes)
+            behaviour = Behaviour(self._select, self.network.memory, self._act_as_member)
+            self._rollout = Rollout(env, behaviour, self._jobs, self.mesh, lanes)
+            self._generation = Program(
+                self._play_generation,
+                out_shardings=devices.replicated(self.mesh),
+                donate_argnums=0,
+            )
 
     def init(self, key: jax.Array) -> EvolutionState:
         params_key, es_key, episodes_key = jax.random.split(key, 3)
         es_state = self.strategy.init(es_key, self.network.init(params_key))
         moments = observations.empty(self.network.observation_size)
-        return EvolutionState(es_state, moments, episodes_key)
+        state = EvolutionState(es_state, moments, episodes_key)
+        return jax.device_put(state, devices.replicated(self.mesh))
+
+    def compile(self, state: EvolutionState) -> None:
+        if self._lanes is None:
+            self._generation.compile(state)
 
     def step(self, state: EvolutionState) -> tuple[EvolutionState, dict[str, Any]]:
-        if self._lanes is None:
-            return self._generation(state)
-        noise, keys = self._ask(state)
-
-        def act(member: Any, episode: Any, steps: Any, obs: Any) -> Any:
-            return self._act(state, noise, keys, member, episode, steps, obs)
-
-        seeds = episode_seeds(keys, evaluation=False)
-        played = play_on_host(self._lanes, act, self._jobs, seeds, lanes=self._num_lanes)
-        return self._tell(state, noise, played)
+        return self._generation(state) if self._lanes is None else self._step_on_host(state)
 
     def snapshot(self, state: EvolutionState) -> Policy:
         # A copy, as the next step may reuse the memory of the state.
@@ -179,53 +192,77 @@ class EvolutionAgent:
         return Policy(self.env.spec, self.network, weights, agent=self.name)
 
     def _ask_and_keys(self, state: EvolutionState) -> tuple[es_rl.Noise, jax.Array]:
+        noise = self.strategy.ask(state.es)
+        if self.strategy.num_draws % self.mesh.size == 0:
+            # Each device draws its part, then all of them have all of it.
+            apart = devices.spread(self.mesh)
+            noise = noise.replace(leaves=jax.lax.with_sharding_constraint(noise.leaves, apart))
+        noise = jax.lax.with_sharding_constraint(noise, devices.replicated(self.mesh))
         key = jax.random.fold_in(state.key, state.es.generation)
-        return self.strategy.ask(state.es), episode_keys(key, self._num_episodes)
+        return noise, episode_keys(key, self._num_episodes)
 
-    def _member_act(
-        self, state: EvolutionState, noise: es_rl.Noise, member: Any, obs: Any, key: Any
-    ) -> tuple[jax.Array, jax.Array]:
+    def _select(self, shared: tuple[EvolutionState, es_rl.Noise], member: jax.Array) -> list[Any]:
+        state, noise = shared
+        return es_rl.select(state.es.params, noise, member)
+
+    def _act_as_member(
+        self,
+        shared: tuple[EvolutionState, es_rl.Noise],
+        selected: list[Any],
+        memory: Any,
+        obs: jax.Array,
+        key: jax.Array,
+    ) -> tuple[jax.Array, Any, jax.Array]:
         """One member's action for one observation, and the vector to take statistics of."""
+        state, _ = shared
 
-        def forward(x: jax.Array) -> jax.Array:
-            params = state.es.params
-            return es_rl.perturbed_apply(self.network.module, params, noise, member, x)
+        def forward(memory: Any, x: jax.Array) -> Any:
+            module, params = self.network.module, state.es.params
+            return es_rl.apply_selected(module, params, selected, memory, x)
 
         vector = self.network.vector(obs, state.moments.mean, state.moments.std)
         sample = self.config.sample_actions
-        return self.network.action(forward, vector, key, sample=sample), vector
+        return *self.network.action(forward, memory, vector, key, sample=sample), vector
 
     def _play_generation(self, state: EvolutionState) -> tuple[EvolutionState, dict[str, Any]]:
-        assert not isinstance(self.env, HostEnv)
         noise, keys = self._ask_and_keys(state)
+        return self._learn(state, noise, self._rollout.play((state, noise), keys))
 
-        def act(member: jax.Array, obs: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
-            return self._member_act(state, noise, member, obs, key)
+    def _step_on_host(self, state: EvolutionState) -> tuple[EvolutionState, dict[str, Any]]:
+        noise, keys = self._ask(state)
 
-        return self._learn(
-            state, noise, play(self.env, act, self._jobs, keys, lanes=self._num_lanes)
-        )
+        def act(memory: Any, member: Any, episode: Any, steps: Any, obs: Any) -> Any:
+            return self._act(state, noise, keys, memory, member, episode, steps, obs)
+
+        seeds, memory = episode_seeds(keys, evaluation=False), self.network.memory
+        lanes = self._num_lanes
+        played = play_on_host(self._lanes, act, memory, self._jobs, seeds, lanes=lanes)
+        return self._tell(state, noise, played)
 
     def _act_in_lanes(
         self,
         state: EvolutionState,
         noise: es_rl.Noise,
         keys: jax.Array,
+        memory: Any,
         member: jax.Array,
         episode: jax.Array,
         steps: jax.Array,
         obs: jax.Array,
-    ) -> tuple[jax.Array, jax.Array]:
+    ) -> tuple[jax.Array, Any, jax.Array]:
+        shared = state, noise
         policy_keys, _ = jax.vmap(step_keys)(keys[episode], steps)
-        act = jax.vmap(self._member_act, in_axes=(None, None, 0, 0, 0))
-        return act(state, noise, member, obs, policy_keys)
+        selected = jax.vmap(self._select, in_axes=(None, 0))(shared, member)
+        act = jax.vmap(self._act_as_member, in_axes=(None, 0, 0, 0, 0))
+        return act(shared, selected, memory, obs, policy_keys)
 
     def _learn(
         self, state: EvolutionState, noise: es_rl.Noise, played: Played
     ) -> tuple[EvolutionState, dict[str, Any]]:
         returns = jnp.asarray(played.returns).reshape(self.config.population_size, -1)
         learning_rate = self.config.learning_rate_schedule(state.es.generation)
-        es_state, told = self.strategy.tell(state.es, noise, returns.mean(axis=1))
+        with self.network.precision():
+            es_state, told = self.strategy.tell(state.es, noise, returns.mean(axis=1))
         moments = state.moments
         if self.network.normalizes:
             moments = observations.merge(
@@ -234,7 +271,7 @@ class EvolutionAgent:
         env_steps = jnp.sum(played.lengths)
         metrics = {
             "env_steps": env_steps,
-            "lane_utilization": env_steps / played.lane_steps,
+            "lane_utilization": env_steps / jnp.sum(played.lane_steps),
             **{f"return_{k}": told[f"fitness_{k}"] for k in ("mean", "std", "max", "min")},
             "nonfinite_members": told["nonfinite_members"],
             "sigma": told["sigma"],
@@ -242,7 +279,3 @@ class EvolutionAgent:
             **{k: told[k] for k in ("grad_norm", "param_norm", "update_norm")},
         }
         return EvolutionState(es_state, moments, state.key), metrics
-
-
-def _default_lanes(env: Env | HostEnv) -> int:
-    return 32 if isinstance(env, HostEnv) else 128

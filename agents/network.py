@@ -1,6 +1,7 @@
 """Policy networks: from an observation to an action, as pure functions of their parameters."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
@@ -15,7 +16,9 @@ from es_rl.rollout import Array
 
 Activation: TypeAlias = Literal["tanh", "relu", "swish", "layer_norm_relu"]
 Squash: TypeAlias = Literal["tanh", "clip"]
-Forward: TypeAlias = Callable[[jax.Array], Any]
+MatmulPrecision: TypeAlias = Literal["float32", "tensorfloat32", "bfloat16"]
+Forward: TypeAlias = Callable[[Any, jax.Array], tuple[Any, Any]]
+"""(memory, vector) -> (memory, output of the head)."""
 
 
 def _layer_norm_relu(x: jax.Array) -> jax.Array:
@@ -23,7 +26,7 @@ def _layer_norm_relu(x: jax.Array) -> jax.Array:
     return nn.relu(nn.LayerNorm(use_bias=False, use_scale=False)(x))
 
 
-_ACTIVATIONS: dict[str, Forward] = {
+_ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "tanh": jnp.tanh,
     "relu": nn.relu,
     "swish": nn.swish,
@@ -31,18 +34,24 @@ _ACTIVATIONS: dict[str, Forward] = {
 }
 
 
-class MLP(nn.Module):
-    """Dense layers with an activation between them: (..., in) -> (..., outputs)."""
+class PolicyModule(nn.Module):
+    """Dense layers with an activation between them, then a GRU cell if there is to be memory.
+
+    (memory (..., units) or (), x (..., in)) -> (memory, (..., outputs)).
+    """
 
     hidden: tuple[int, ...]
+    memory: int
     outputs: int
     activation: Activation
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, memory: Any, x: jax.Array) -> tuple[Any, jax.Array]:
         for width in self.hidden:
             x = _ACTIVATIONS[self.activation](nn.Dense(width)(x))
-        return nn.Dense(self.outputs, name="head")(x)
+        if self.memory:
+            memory, x = nn.GRUCell(self.memory, name="memory")(memory, x)
+        return memory, nn.Dense(self.outputs, name="head")(x)
 
 
 @dataclass(frozen=True)
@@ -51,6 +60,8 @@ class NetworkConfig:
 
     hidden: tuple[int, ...] = (64, 64)
     """Widths of the hidden layers."""
+    memory: int = 0
+    """Units of a GRU cell after them, whose state lasts for the episode; 0 for none."""
     activation: Activation = "tanh"
     """Between the layers; layer_norm_relu is relu(layer_norm(x)) without affine parameters."""
     squash: Squash = "tanh"
@@ -59,11 +70,20 @@ class NetworkConfig:
     """Whether training samples discrete actions; evaluation always takes the most likely."""
     normalize_observations: bool = True
     """Whether Box observations are standardised by their running mean and std."""
+    matmul_precision: MatmulPrecision = "float32"
+    """Of matrix products in forward and update, where the device is faster with less; a CPU is
+    not, and computes float32 whatever is chosen."""
 
     def __post_init__(self) -> None:
         if any(not isinstance(n, int) or n < 1 for n in self.hidden):
             raise ValueError(f"hidden={self.hidden}: must be widths of at least 1")
-        for name, choices in (("activation", Activation), ("squash", Squash)):
+        if self.memory < 0:
+            raise ValueError(f"memory={self.memory}: must be at least 0")
+        for name, choices in (
+            ("activation", Activation),
+            ("squash", Squash),
+            ("matmul_precision", MatmulPrecision),
+        ):
             if getattr(self, name) not in get_args(choices):
                 accepted = ", ".join(get_args(choices))
                 raise ValueError(f"{name}={getattr(self, name)!r}: must be one of {accepted}")
@@ -96,9 +116,21 @@ class Network:
         _spaces.check_action_space(self.action_space)
 
     @property
-    def module(self) -> MLP:
+    def module(self) -> PolicyModule:
+        config = self.config
         outputs = _spaces.encoded_size(self.action_space)
-        return MLP(self.config.hidden, outputs, self.config.activation)
+        return PolicyModule(config.hidden, config.memory, outputs, config.activation)
+
+    @property
+    def memory(self) -> Any:
+        """What it remembers when an episode starts: zeros (units,), or ()."""
+        return jnp.zeros(self.config.memory) if self.config.memory else ()
+
+    def precision(self) -> AbstractContextManager[None]:
+        """Trace within this for matrix products in the configured precision."""
+        name = self.config.matmul_precision
+        # JAX takes its own "bfloat16" for "the fastest", which is TF32 on a GPU.
+        return jax.default_matmul_precision("BF16_BF16_F32" if name == "bfloat16" else name)
 
     @property
     def observation_size(self) -> int:
@@ -112,7 +144,7 @@ class Network:
 
     def init(self, key: jax.Array) -> Any:
         """Parameters, with Flax's initialisers."""
-        return self.module.init(key, jnp.zeros(self.observation_size))
+        return self.module.init(key, self.memory, jnp.zeros(self.observation_size))
 
     def vector(self, obs: jax.Array, mean: Array, std: Array) -> jax.Array:
         """One observation as a vector (d,), standardised where the network normalises."""
@@ -120,17 +152,28 @@ class Network:
         return observations.standardize(vector, mean, std) if self.normalizes else vector
 
     def action(
-        self, forward: Forward, vector: jax.Array, key: jax.Array, *, sample: bool = False
-    ) -> jax.Array:
-        """One action for a vector from `vector`; `forward` runs the module on it."""
-        head = forward(observations.clip(vector) if self.normalizes else vector)
+        self,
+        forward: Forward,
+        memory: Any,
+        vector: jax.Array,
+        key: jax.Array,
+        *,
+        sample: bool = False,
+    ) -> tuple[jax.Array, Any]:
+        """(one action, new memory) for a vector from `vector`; `forward` runs the module on it."""
+        with self.precision():
+            vector = observations.clip(vector) if self.normalizes else vector
+            memory, head = forward(memory, vector)
         squash = self.config.squash
-        return _spaces.decode(self.action_space, head, squash=squash, sample=sample, key=key)
+        action = _spaces.decode(self.action_space, head, squash=squash, sample=sample, key=key)
+        return action, memory
 
-    def act(self, weights: Weights, obs: jax.Array, key: jax.Array) -> jax.Array:
-        """The deterministic action for one observation: what evaluation and replay use."""
+    def act(
+        self, weights: Weights, memory: Any, obs: jax.Array, key: jax.Array
+    ) -> tuple[jax.Array, Any]:
+        """(the deterministic action for one observation, new memory): for evaluation, replay."""
 
-        def forward(x: jax.Array) -> Any:
-            return self.module.apply(weights.params, x)
+        def forward(memory: Any, x: jax.Array) -> Any:
+            return self.module.apply(weights.params, memory, x)
 
-        return self.action(forward, self.vector(obs, weights.mean, weights.std), key)
+        return self.action(forward, memory, self.vector(obs, weights.mean, weights.std), key)

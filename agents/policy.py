@@ -33,8 +33,15 @@ _MAX_WEIGHT_BYTES = 4 << 30
 class Actor(Protocol):
     """A rule for actions, as a pure function."""
 
-    def act(self, weights: Weights, obs: jax.Array, key: jax.Array) -> jax.Array:
-        """One action for one observation."""
+    @property
+    def memory(self) -> Any:
+        """What it remembers when an episode starts, a pytree of arrays; () for nothing."""
+        ...
+
+    def act(
+        self, weights: Weights, memory: Any, obs: jax.Array, key: jax.Array
+    ) -> tuple[jax.Array, Any]:
+        """One action for one observation, and what to remember for the next."""
         ...
 
 
@@ -55,7 +62,7 @@ class Policy:
 
     @cached_property
     def _act(self) -> Any:
-        return jax.jit(jax.vmap(self.actor.act, in_axes=(None, 0, 0)))
+        return jax.jit(jax.vmap(self.actor.act, in_axes=(None, 0, 0, 0)))
 
     def __call__(self, obs: np.ndarray | int, key: jax.Array | None = None) -> np.ndarray:
         """The action for one observation, or the actions for a batch of them.
@@ -63,6 +70,23 @@ class Policy:
         Args:
           obs: an element of the observation space, or a stack of n elements.
           key: a typed key, for the random policy (fresh randomness unless given).
+
+        Raises:
+          ValueError: the observation has another shape, or the policy has a memory.
+        """
+        if jax.tree.leaves(self.actor.memory):
+            raise ValueError("this policy has a memory: call policy.step(obs, memory)")
+        return self.step(obs, key=key)[0]
+
+    def step(
+        self, obs: np.ndarray | int, memory: Any = None, key: jax.Array | None = None
+    ) -> tuple[np.ndarray, Any]:
+        """(action, memory) for one observation, or for a batch of them.
+
+        Args:
+          obs: an element of the observation space, or a stack of n elements.
+          memory: what the step before returned; None where the episode starts.
+          key: as in a call.
 
         Raises:
           ValueError: the observation has another shape.
@@ -75,8 +99,11 @@ class Policy:
         if key is None:
             key = jax.random.key(int.from_bytes(os.urandom(4), "little"))
         batch = obs if batched else obs[None]
-        actions = np.asarray(self._act(self.weights, batch, jax.random.split(key, len(batch))))
-        return actions if batched else actions[0]
+        if memory is None:
+            memory = jax.tree.map(lambda x: np.stack([x] * len(batch)), self.actor.memory)
+        keys = jax.random.split(key, len(batch))
+        actions, memory = self._act(self.weights, memory, batch, keys)
+        return (np.asarray(actions) if batched else np.asarray(actions)[0]), memory
 
     def save(self, folder: str | Path) -> None:
         """Write `policy.json` and `weights.safetensors` into `folder`, making it if need be."""

@@ -42,6 +42,9 @@ class UntrainedAgent:
         del key
         return 0
 
+    def compile(self, state: int) -> None:
+        self._evaluator.compile(self._weights, episodes=self.config.episodes)
+
     def step(self, state: int) -> tuple[int, dict[str, Any]]:
         # Seeds from 1: evaluation seed 0 is for the reported episodes.
         played = self._evaluator(self._weights, episodes=self.config.episodes, seed=state + 1)

@@ -14,7 +14,8 @@ from envs.base import EnvSpec, State, time_limited
 class Probe:
     """A task of `horizon` steps with a scalar observation and two discrete actions.
 
-    The observation is a random sign, drawn at reset and, in `resample` tasks, at every step.
+    The observation is a random sign, drawn at reset and, in `resample` tasks, at every step. In
+    `recall` tasks it is shown once, and asked for when only zeros are seen.
     """
 
     def __init__(
@@ -26,11 +27,13 @@ class Probe:
         best: float | None,
         resample: bool = False,
         random_length: bool = False,
+        recall: bool = False,
         kwargs: dict[str, Any] | None = None,
     ):
         self._reward = reward
         self._resample = resample
         self._random_length = random_length
+        self._recall = recall
         self.spec = EnvSpec(
             id=f"probe/{name}",
             observation_space=spaces.Box(-1.0, 1.0, (1,), np.float32),
@@ -52,8 +55,11 @@ class Probe:
     def step(self, state: State, action: jax.Array, key: jax.Array) -> State:
         steps = state.steps + 1
         last = steps >= self.spec.max_episode_steps
-        reward = self._reward(state.obs[0], action, last).astype(jnp.float32)
-        obs = jax.random.rademacher(key, (1,), jnp.float32) if self._resample else state.obs
+        sign = state.inner["first"] if self._recall else state.obs
+        reward = self._reward(sign[0], action, last).astype(jnp.float32)
+        obs = jnp.zeros(1) if self._recall else state.obs
+        if self._resample:
+            obs = jax.random.rademacher(key, (1,), jnp.float32)
         ended = steps >= state.inner["length"]
         terminated, truncated = time_limited(steps, ended, self.spec.max_episode_steps)
         return State(state.inner, obs, reward, terminated, truncated, steps)
@@ -83,6 +89,11 @@ _PROBES: dict[str, tuple[Callable[..., jax.Array], dict[str, Any]]] = {
     "delayed_reward": (
         lambda obs, action, last: jnp.where(last, _right(obs, action), 0.0),
         {"horizon": 8, "best": 1.0},
+    ),
+    # Only the last of five steps pays, for what was seen in the first: memory solves it.
+    "recall": (
+        lambda obs, action, last: jnp.where(last, _right(obs, action), 0.0),
+        {"horizon": 5, "best": 1.0, "recall": True},
     ),
     # As policy_reward, in episodes of 1 to 50 steps that end by termination.
     "random_length": (

@@ -1,7 +1,7 @@
 """The engine: low-rank evolution strategies and population rollouts, usable on any function."""
 
 from es_rl.noise import Frozen, Full, LowRank, Noise
-from es_rl.perturbed import materialize, perturbed_apply
+from es_rl.perturbed import apply_selected, materialize, perturbed_apply, select
 from es_rl.shaping import centered_rank, replace_nonfinite, shape_fitness, zscore
 from es_rl.strategy import ESState, EvolutionStrategy, eggroll, open_es
 
@@ -12,12 +12,14 @@ __all__ = [
     "Full",
     "LowRank",
     "Noise",
+    "apply_selected",
     "centered_rank",
     "eggroll",
     "materialize",
     "open_es",
     "perturbed_apply",
     "replace_nonfinite",
+    "select",
     "shape_fitness",
     "zscore",
 ]

@@ -7,12 +7,13 @@ import jax
 import numpy as np
 
 from envs.base import Lanes
-from es_rl.rollout import Jobs, Played
+from es_rl.rollout import Jobs, Played, PyTree
 
 HostAct: TypeAlias = Callable[
-    [np.ndarray, np.ndarray, np.ndarray, np.ndarray], tuple[jax.Array, jax.Array]
+    [PyTree, np.ndarray, np.ndarray, np.ndarray, np.ndarray], tuple[jax.Array, PyTree, jax.Array]
 ]
-"""(members, episodes, steps, obs), each with S rows -> (actions, observation vectors (S, d))."""
+"""(memory, members, episodes, steps, obs), each with S rows -> (actions, memory, observation
+vectors (S, d))."""
 
 _EVALUATION_BIT = 1 << 31
 
@@ -23,12 +24,15 @@ def episode_seeds(keys: jax.Array, *, evaluation: bool) -> list[int]:
     return [int(b) + evaluation * _EVALUATION_BIT for b in bits]
 
 
-def play_on_host(envs: Lanes, act: HostAct, jobs: Jobs, seeds: list[int], *, lanes: int) -> Played:
+def play_on_host(
+    envs: Lanes, act: HostAct, memory: PyTree, jobs: Jobs, seeds: list[int], *, lanes: int
+) -> Played:
     """Play every job to its end.
 
     Args:
       envs: `lanes` host environments.
       act: the members' actions, for all lanes in one call.
+      memory: what a policy remembers when an episode starts; () for nothing.
       jobs: what to play.
       seeds: one per distinct episode, given to the environment's reset.
       lanes: S; rows of idle lanes are still passed to `act`, so that its shapes never change.
@@ -43,8 +47,10 @@ def play_on_host(envs: Lanes, act: HostAct, jobs: Jobs, seeds: list[int], *, lan
     queued, executed = len(busy), 0
     returns, lengths = np.zeros(num_jobs), np.zeros(num_jobs, np.int32)
     obs_sum: np.ndarray | None = None
+    start = jax.tree.map(lambda x: np.stack([x] * lanes), memory)
+    memory = start
     while len(busy):
-        actions, observed = act(member[job], episode[job], lengths[job], obs)
+        actions, memory, observed = act(memory, member[job], episode[job], lengths[job], obs)
         vectors = np.asarray(observed, np.float64)
         if obs_sum is None:
             obs_sum = np.zeros((num_jobs, vectors.shape[1]))
@@ -62,7 +68,14 @@ def play_on_host(envs: Lanes, act: HostAct, jobs: Jobs, seeds: list[int], *, lan
             job[refilled] = np.arange(queued, queued + len(refilled))
             obs[refilled] = envs.reset(refilled, [seeds[e] for e in episode[job[refilled]]])
             queued += len(refilled)
+            memory = jax.tree.map(lambda new, old: _put(new, old, refilled), start, memory)
         busy = np.setdiff1d(busy, done[len(refilled) :])
     assert obs_sum is not None
     float32 = [np.asarray(x, np.float32) for x in (returns, obs_sum, obs_squares)]
-    return Played(float32[0], lengths, float32[1], float32[2], np.asarray(executed, np.int32))
+    return Played(float32[0], lengths, float32[1], float32[2], np.asarray([executed], np.int32))
+
+
+def _put(new: np.ndarray, old: jax.Array, lanes: np.ndarray) -> np.ndarray:
+    old = np.array(old)
+    old[lanes] = new[lanes]
+    return old

@@ -36,16 +36,15 @@ from es_rl.noise import Full, LeafNoise, LowRank, Noise, PyTree, draw_and_sign
 
 
 class _Perturbed(NamedTuple):
-    """The matrix weight + scale * a^T b, never formed: weight (in, out), a (r, in), b (r, out)."""
+    """The matrix weight + a^T b, never formed: weight (in, out), a (r, in), b (r, out)."""
 
     weight: jax.Array
     a: jax.Array
     b: jax.Array
-    scale: jax.Array
 
     @property
     def transposed(self) -> "_Perturbed":
-        return _Perturbed(self.weight.T, self.b, self.a, self.scale)
+        return _Perturbed(self.weight.T, self.b, self.a)
 
 
 def perturbed_apply(
@@ -69,6 +68,45 @@ def perturbed_apply(
     Returns:
       What `module` returns for params + sign * sigma * E of this member.
     """
+    selected = select(params, noise, member)
+    return apply_selected(module, params, selected, *args, **kwargs)
+
+
+class _Factors(NamedTuple):
+    """What a member adds to a matrix: a^T b, with its sign, sigma and 1/sqrt(r) in b."""
+
+    a: jax.Array
+    b: jax.Array
+
+
+def select(params: PyTree, noise: Noise, member: jax.Array | int) -> list[Any]:
+    """What one member has of its own, to be looked up once and used in many calls.
+
+    Args:
+      params: the unperturbed parameters.
+      noise: the generation's noise, from `ask`.
+      member: scalar index into the population.
+
+    Returns:
+      For `apply_selected`: the member's factors of each matrix, its own values of leaves with full
+      noise, nothing for frozen leaves.
+    """
+    draw, sign = draw_and_sign(jnp.asarray(member), noise.noise_reuse)
+    leaves = jax.tree.leaves(params)
+    return [
+        _select(leaf, eps, draw, sign * noise.sigma)
+        for leaf, eps in zip(leaves, noise.leaves, strict=True)
+    ]
+
+
+def apply_selected(
+    module: linen.Module | nnx.Module | Callable[..., Any],
+    params: PyTree,
+    selected: list[Any],
+    *args: Any,
+    **kwargs: Any,
+) -> Any:
+    """`perturbed_apply` for what `select` has looked up; vmap over (selected, args)."""
     function = _as_function(module, params)
     leaves, treedef = jax.tree.flatten(params)
 
@@ -76,26 +114,16 @@ def perturbed_apply(
         return function(jax.tree.unflatten(treedef, leaves), *args, **kwargs)
 
     jaxpr, out_shape = jax.make_jaxpr(on_leaves, return_shape=True)(leaves, args, kwargs)
-    draw, sign = draw_and_sign(jnp.asarray(member), noise.noise_reuse)
-    perturbed = [
-        _perturb(leaf, eps, draw, sign * noise.sigma)
-        for leaf, eps in zip(leaves, noise.leaves, strict=True)
-    ]
+    perturbed = map(_perturbed, leaves, selected)
     outputs = _evaluate(jaxpr, [*perturbed, *jax.tree.leaves((args, kwargs))])
     return jax.tree.unflatten(jax.tree.structure(out_shape), map(_dense, outputs))
 
 
 def materialize(params: PyTree, noise: Noise, member: jax.Array | int) -> PyTree:
     """The parameters of one member, in full: for tests and inspection."""
-    draw, sign = draw_and_sign(jnp.asarray(member), noise.noise_reuse)
     leaves, treedef = jax.tree.flatten(params)
-    return jax.tree.unflatten(
-        treedef,
-        [
-            _dense(_perturb(leaf, eps, draw, sign * noise.sigma))
-            for leaf, eps in zip(leaves, noise.leaves, strict=True)
-        ],
-    )
+    selected = select(params, noise, member)
+    return jax.tree.unflatten(treedef, map(_dense, map(_perturbed, leaves, selected)))
 
 
 def _as_function(module: Any, params: PyTree) -> Callable[..., Any]:
@@ -109,23 +137,31 @@ def _as_function(module: Any, params: PyTree) -> Callable[..., Any]:
     return module
 
 
-def _perturb(
-    leaf: jax.Array, eps: LeafNoise, draw: jax.Array, scale: jax.Array
-) -> jax.Array | _Perturbed:
+def _select(leaf: jax.Array, eps: LeafNoise, draw: jax.Array, scale: jax.Array) -> Any:
     scale = scale.astype(leaf.dtype)
     match eps:
         case LowRank(a=a, b=b):
-            return _Perturbed(leaf, a[draw], b[draw], scale / math.sqrt(a.shape[1]))
+            return _Factors(a[draw], scale / math.sqrt(a.shape[1]) * b[draw])
         case Full(e=e):
             return leaf + scale * e[draw]
         case _:
+            return ()
+
+
+def _perturbed(leaf: jax.Array, selected: Any) -> jax.Array | _Perturbed:
+    match selected:
+        case _Factors(a=a, b=b):
+            return _Perturbed(leaf, a, b)
+        case ():
             return leaf
+        case _:
+            return selected
 
 
 def _dense(value: jax.Array | _Perturbed) -> jax.Array:
     if not isinstance(value, _Perturbed):
         return value
-    return value.weight + value.scale * (value.a.T @ value.b)
+    return value.weight + value.a.T @ value.b
 
 
 def _evaluate(closed: core.ClosedJaxpr, args: list[Any]) -> list[Any]:
@@ -164,7 +200,7 @@ def _dot_general(inputs: list[Any], params: dict[str, Any]) -> list[Any] | None:
     if len(contract) != 1:
         return None
     matrix, x = (lhs, rhs) if left else (rhs, lhs)
-    weight, a, b, scale = matrix if contract[0] == 0 else matrix.transposed
+    weight, a, b = matrix if contract[0] == 0 else matrix.transposed
     options = {k: params[k] for k in ("precision", "preferred_element_type")}
 
     def dot(l: jax.Array, r: jax.Array, l_dim: int, r_dim: int) -> jax.Array:
@@ -174,12 +210,12 @@ def _dot_general(inputs: list[Any], params: dict[str, Any]) -> list[Any] | None:
         # One observation a member: vmapped over members these are products and sums that fuse,
         # where a batch of dot products of length `in` would be one small call each on a CPU.
         x_a = dot(x[None] * a, jnp.ones_like(x), 1, 0)
-        return [dot(x, weight, 0, 0) + ((scale * x_a)[:, None] * b).sum(0)]
+        return [dot(x, weight, 0, 0) + (x_a[:, None] * b).sum(0)]
     if left:
         x_a = dot(a, x, 1, x_contract[0])
-        return [dot(weight, x, 0, x_contract[0]) + dot(b, scale * x_a, 0, 0)]
+        return [dot(weight, x, 0, x_contract[0]) + dot(b, x_a, 0, 0)]
     x_a = dot(x, a, x_contract[0], 1)
-    return [dot(x, weight, x_contract[0], 0) + dot(scale * x_a, b, x_a.ndim - 1, 0)]
+    return [dot(x, weight, x_contract[0], 0) + dot(x_a, b, x_a.ndim - 1, 0)]
 
 
 def _gather(inputs: list[Any], params: dict[str, Any]) -> list[Any] | None:
@@ -200,7 +236,7 @@ def _gather(inputs: list[Any], params: dict[str, Any]) -> list[Any] | None:
     def take(matrix: jax.Array) -> jax.Array:
         return jax.lax.gather(matrix, indices, numbers, (1, matrix.shape[1]), **options)
 
-    return [take(table.weight) + (table.scale * take(table.a.T)) @ table.b]
+    return [take(table.weight) + take(table.a.T) @ table.b]
 
 
 def _transpose(inputs: list[Any], params: dict[str, Any]) -> list[Any]:

@@ -1,32 +1,53 @@
 """Population rollouts on the accelerator: every lane busy until the queue of jobs is empty.
 
-A job is one episode of one member. S lanes step in lockstep inside one `while_loop`; a lane whose
-episode ends takes the next job in the same step, its start state from a pool made by one vmapped
-reset. All randomness of an episode comes from its key and the step, so a return does not depend
-on the lane, nor on the number of lanes.
+A job is one episode of one member. On each device S lanes step in lockstep; when an episode ends
+its lane takes the next job, with a start state from a pool made by one vmapped reset. Devices
+share nothing until all have finished.
+
+All randomness of an episode comes from its key and the step, so a return does not depend on the
+lane, nor on the number of lanes or devices (but for rounding: a batch of another size may be
+multiplied in another order).
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from envs.base import Env, State
 
 Array: TypeAlias = jax.Array | np.ndarray
+PyTree: TypeAlias = Any
 
-Act: TypeAlias = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
-"""(member, obs, key) -> (action, the observation as a flat vector to take statistics of)."""
+
+class Behaviour(NamedTuple):
+    """How members act: pure functions of one lane, vmapped by the rollout.
+
+    `shared` is whatever pytree all members have in common, as parameters and noise.
+    """
+
+    select: Callable[[PyTree, jax.Array], PyTree]
+    """(shared, member) -> what this member has of its own; called when an episode starts."""
+    memory: PyTree
+    """What a policy remembers when an episode starts, a pytree of arrays; () for nothing."""
+    act: Callable[
+        [PyTree, PyTree, PyTree, jax.Array, jax.Array], tuple[jax.Array, PyTree, jax.Array]
+    ]
+    """(shared, selected, memory, obs, key) -> (action, memory, the observation as a flat vector
+    to take statistics of)."""
 
 
 class Jobs(NamedTuple):
     """The episodes to play, J of them."""
 
-    member: Array
+    member: np.ndarray
     """(J,) int32, who plays."""
-    episode: Array
+    episode: np.ndarray
     """(J,) int32, which episode: jobs with the same number share start state and randomness."""
 
 
@@ -42,13 +63,13 @@ class Played(NamedTuple):
     obs_squares: Array
     """(J, d) sums of their squares."""
     lane_steps: Array
-    """int32 scalar, how many steps were executed, those of idle lanes included."""
+    """(devices,) int32, how many steps were executed, those of idle lanes included."""
 
 
 def make_jobs(population_size: int, episodes_per_member: int, sharing: int) -> Jobs:
     """One job per member and episode; `sharing` neighbouring members play the same episodes."""
-    member = jnp.repeat(jnp.arange(population_size), episodes_per_member)
-    repeat = jnp.tile(jnp.arange(episodes_per_member), population_size)
+    member = np.repeat(np.arange(population_size, dtype=np.int32), episodes_per_member)
+    repeat = np.tile(np.arange(episodes_per_member, dtype=np.int32), population_size)
     return Jobs(member, (member // sharing) * episodes_per_member + repeat)
 
 
@@ -69,88 +90,218 @@ def step_keys(episode_key: jax.Array, steps: jax.Array) -> tuple[jax.Array, jax.
     return policy_key, env_key
 
 
-class _Carry(NamedTuple):
+class _Lanes(NamedTuple):
+    """What changes in every step, per lane."""
+
     state: State
-    job: jax.Array
-    active: jax.Array
+    memory: PyTree
     total: jax.Array
     obs_sum: jax.Array
     obs_squares: jax.Array
+
+
+class _Progress(NamedTuple):
+    """A device's rollout between two refills."""
+
+    lanes: _Lanes
+    job: jax.Array
+    """(S,) int32, what each lane plays, or has played if it is..."""
+    active: jax.Array
+    """(S,) bool: ...not active."""
     queued: jax.Array
+    """(1,) int32: jobs from here on wait."""
     played: Played
 
 
-def play(env: Env, act: Act, jobs: Jobs, keys: jax.Array, *, lanes: int) -> Played:
-    """Play every job to its end.
+class _Queue(NamedTuple):
+    """One device's share of the jobs."""
 
-    Args:
-      env: one accelerator environment; vmapped here.
-      act: one member's action; vmapped here.
-      jobs: what to play.
-      keys: (E,) typed keys, one per distinct episode.
-      lanes: S, how many environments are stepped side by side.
-    """
-    num_jobs = jobs.member.shape[0]
-    pool = jax.vmap(lambda key: env.reset(reset_key(key)))(keys)
+    member: jax.Array
+    episode: jax.Array
+    """(J,) indices into the device's own episodes, whose keys are..."""
+    keys: jax.Array
+    """(E,)."""
+    length: jax.Array
+    """(1,) int32: jobs from here on are padding."""
 
-    def lane_step(job: jax.Array, state: State) -> tuple[State, jax.Array]:
-        policy_key, env_key = step_keys(keys[jobs.episode[job]], state.steps)
-        action, obs = act(jobs.member[job], state.obs, policy_key)
-        return env.step(state, action, env_key), obs
 
-    def body(carry: _Carry) -> _Carry:
-        state, obs = jax.vmap(lane_step)(carry.job, carry.state)
-        total = carry.total + state.reward
-        obs_sum, obs_squares = carry.obs_sum + obs, carry.obs_squares + obs**2
-        done = carry.active & (state.terminated | state.truncated)
-        finished = jnp.where(done, carry.job, num_jobs)  # one past the end is dropped
+@dataclass(frozen=True, eq=False)
+class Rollout:
+    """Plays the same jobs, on new episodes, as often as it is asked to."""
+
+    env: Env
+    behaviour: Behaviour
+    jobs: Jobs
+    mesh: Mesh
+    """One axis, over which neighbouring jobs are spread."""
+    lanes: int
+    """S, how many environments each device steps side by side."""
+
+    def play(self, shared: PyTree, keys: jax.Array) -> Played:
+        """Play every job to its end; to be called under jit.
+
+        Args:
+          shared: see `Behaviour`.
+          keys: (episodes,) typed keys, one per distinct episode of the jobs.
+        """
+        everywhere, apart = PartitionSpec(), PartitionSpec(self.mesh.axis_names[0])
+        member, episode, pool, lengths = map(jnp.asarray, self._shares)
+        played = jax.shard_map(
+            self._play_share,
+            mesh=self.mesh,
+            in_specs=(everywhere, apart),
+            out_specs=apart,
+            check_vma=False,
+        )(shared, _Queue(member, episode, keys[pool], lengths))
+        # The one exchange between devices; it leaves out the padding.
+        gathered = jax.lax.with_sharding_constraint(played, NamedSharding(self.mesh, everywhere))
+        count = len(self.jobs.member)
+        return Played(*(x[:count] for x in gathered[:-1]), gathered.lane_steps)
+
+    @cached_property
+    def _shares(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Members, local episodes, their global numbers and queue lengths, device after device."""
+        devices, count = self.mesh.size, len(self.jobs.member)
+        share = -(-count // devices)
+        padded = np.minimum(np.arange(devices * share), count - 1).reshape(devices, share)
+        # A device resets each of its episodes once, however many of its jobs share it.
+        numbers = [np.unique(self.jobs.episode[jobs]) for jobs in padded]
+        local = [np.searchsorted(n, self.jobs.episode[jobs]) for n, jobs in zip(numbers, padded)]
+        most = max(map(len, numbers))
+        pool = [np.pad(n, (0, most - len(n)), mode="edge") for n in numbers]
+        lengths = np.clip(count - share * np.arange(devices), 0, share)
+        as_int = [np.asarray(x, np.int32) for x in (local, pool, lengths)]
+        return self.jobs.member[padded].reshape(-1), *(x.reshape(-1) for x in as_int)
+
+    def _play_share(self, shared: PyTree, queue: _Queue) -> Played:
+        pool = jax.vmap(lambda key: self.env.reset(reset_key(key)))(queue.keys)
+        num_jobs, size = queue.member.shape[0], self._observation_size(shared, pool)
+        zeros, per_job = jnp.zeros((self.lanes, size)), jnp.zeros((num_jobs, size))
+        nobody = _Lanes(
+            # Any values will do: every lane takes a job before the first step.
+            jax.tree.map(lambda x: jnp.broadcast_to(x[:1], (self.lanes, *x.shape[1:])), pool),
+            self._fresh_memory(self.lanes),
+            jnp.zeros(self.lanes),
+            zeros,
+            zeros,
+        )
+        nothing = Played(
+            jnp.zeros(num_jobs),
+            jnp.zeros(num_jobs, jnp.int32),
+            per_job,
+            per_job,
+            jnp.zeros(1, jnp.int32),
+        )
+        start = _Progress(
+            nobody,
+            job=jnp.zeros(self.lanes, jnp.int32),
+            active=jnp.zeros(self.lanes, bool),
+            queued=jnp.zeros(1, jnp.int32),
+            played=nothing,
+        )
+
+        def unfinished(progress: _Progress) -> jax.Array:
+            return (progress.queued < queue.length)[0] | progress.active.any()
+
+        def refill_and_go_on(progress: _Progress) -> _Progress:
+            return self._until_one_ends(shared, queue, self._refill(queue, pool, progress))
+
+        return jax.lax.while_loop(unfinished, refill_and_go_on, start).played
+
+    def _refill(self, queue: _Queue, pool: State, progress: _Progress) -> _Progress:
+        """Give the lanes that are idle the next jobs of the queue, in lane order."""
+        idle = ~progress.active
+        job = jnp.where(idle, progress.queued + jnp.cumsum(idle) - 1, progress.job)
+        fresh = idle & (job < queue.length)
+        job = jnp.minimum(job, queue.member.shape[0] - 1)
+        episode = _rows(queue.episode, job)
+        started = _Lanes(
+            jax.tree.map(lambda x: _rows(x, episode), pool),
+            self._fresh_memory(len(job)),
+            *jax.tree.map(jnp.zeros_like, progress.lanes[2:]),
+        )
+        return _Progress(
+            jax.tree.map(lambda new, old: _where(fresh, new, old), started, progress.lanes),
+            job,
+            progress.active | fresh,
+            progress.queued + jnp.sum(fresh),
+            progress.played,
+        )
+
+    def _until_one_ends(self, shared: PyTree, queue: _Queue, progress: _Progress) -> _Progress:
+        """Step all lanes until an episode has ended, and note what it earned."""
+        job, active = progress.job, progress.active
+        # Looked up here rather than in every step: this is most of what a perturbed network costs
+        # beyond an unperturbed one.
+        select = jax.vmap(self.behaviour.select, in_axes=(None, 0))
+        selected = select(shared, _rows(queue.member, job))
+        episode_key = _rows(queue.keys, _rows(queue.episode, job))
+
+        def lane_step(
+            selected: PyTree, key: jax.Array, memory: PyTree, state: State
+        ) -> tuple[State, PyTree, jax.Array]:
+            policy_key, env_key = step_keys(key, state.steps)
+            action, memory, vector = self.behaviour.act(
+                shared, selected, memory, state.obs, policy_key
+            )
+            return self.env.step(state, action, env_key), memory, vector
+
+        def step(carry: tuple[_Lanes, jax.Array]) -> tuple[_Lanes, jax.Array]:
+            lanes, steps = carry
+            state, memory, vector = jax.vmap(lane_step)(
+                selected, episode_key, lanes.memory, lanes.state
+            )
+            lanes = _Lanes(
+                state,
+                memory,
+                lanes.total + state.reward,
+                lanes.obs_sum + vector,
+                lanes.obs_squares + vector**2,
+            )
+            return lanes, steps + 1
+
+        def ended(lanes: _Lanes) -> jax.Array:
+            return active & (lanes.state.terminated | lanes.state.truncated)
+
+        lanes, steps = jax.lax.while_loop(
+            lambda carry: ~ended(carry[0]).any(), step, (progress.lanes, jnp.int32(0))
+        )
+        # A job number one past the end is dropped.
+        finished = jnp.where(ended(lanes), job, queue.member.shape[0])
 
         def put(jobs: Array, lanes: jax.Array) -> jax.Array:
             return jnp.asarray(jobs).at[finished].set(lanes, mode="drop")
 
+        played = progress.played
         played = Played(
-            put(carry.played.returns, total),
-            put(carry.played.lengths, state.steps),
-            put(carry.played.obs_sum, obs_sum),
-            put(carry.played.obs_squares, obs_squares),
-            carry.played.lane_steps + lanes,
+            put(played.returns, lanes.total),
+            put(played.lengths, lanes.state.steps),
+            put(played.obs_sum, lanes.obs_sum),
+            put(played.obs_squares, lanes.obs_squares),
+            played.lane_steps + steps * len(job),
         )
-        # Lanes that are done take the next jobs of the queue, in lane order.
-        job = jnp.where(done, carry.queued + jnp.cumsum(done) - 1, carry.job)
-        active = carry.active & (job < num_jobs)
-        job = jnp.minimum(job, num_jobs - 1)
-        fresh = jax.tree.map(lambda x: x[jobs.episode[job]], pool)
-        return _Carry(
-            jax.tree.map(lambda new, old: _where(done, new, old), fresh, state),
-            job,
-            active,
-            jnp.where(done, 0.0, total),
-            _where(done, jnp.zeros_like(obs_sum), obs_sum),
-            _where(done, jnp.zeros_like(obs_squares), obs_squares),
-            carry.queued + jnp.sum(done),
-            played,
-        )
+        return progress._replace(lanes=lanes, active=active & ~ended(lanes), played=played)
 
-    job = jnp.minimum(jnp.arange(lanes), num_jobs - 1)
-    state = jax.tree.map(lambda x: x[jobs.episode[job]], pool)
-    obs_shape = jax.eval_shape(jax.vmap(lane_step), job, state)[1]
-    zeros = jnp.zeros(obs_shape.shape, obs_shape.dtype)
-    per_job = jnp.zeros((num_jobs, *zeros.shape[1:]), zeros.dtype)
-    start = _Carry(
-        state=state,
-        job=job,
-        active=jnp.arange(lanes) < num_jobs,
-        total=jnp.zeros(lanes),
-        obs_sum=zeros,
-        obs_squares=zeros,
-        queued=jnp.int32(min(lanes, num_jobs)),
-        played=Played(
-            jnp.zeros(num_jobs), jnp.zeros(num_jobs, jnp.int32), per_job, per_job, jnp.int32(0)
-        ),
-    )
-    return jax.lax.while_loop(lambda carry: carry.active.any(), body, start).played
+    def _fresh_memory(self, lanes: int) -> PyTree:
+        def stack(x: jax.Array) -> jax.Array:
+            return jnp.broadcast_to(x, (lanes, *x.shape))
+
+        return jax.tree.map(stack, self.behaviour.memory)
+
+    def _observation_size(self, shared: PyTree, pool: State) -> int:
+        def observe(shared: PyTree, obs: jax.Array, key: jax.Array) -> jax.Array:
+            selected = self.behaviour.select(shared, jnp.int32(0))
+            return self.behaviour.act(shared, selected, self.behaviour.memory, obs, key)[2]
+
+        (size,) = jax.eval_shape(observe, shared, pool.obs[0], jax.random.key(0)).shape
+        return size
 
 
-def _where(done: jax.Array, new: Any, old: Any) -> Any:
-    """`new` in lanes that are done; `done` is (S,), the values (S, ...), keys included."""
-    return jnp.where(done.reshape(done.shape + (1,) * (old.ndim - 1)), new, old)
+def _rows(x: jax.Array, index: jax.Array) -> jax.Array:
+    """x[index] for an index that is known to be within: a third of the operations to compile."""
+    return x.at[index].get(mode="promise_in_bounds", wrap_negative_indices=False)
+
+
+def _where(fresh: jax.Array, new: Any, old: Any) -> Any:
+    """`new` in lanes that are fresh; `fresh` is (S,), the values (S, ...), keys included."""
+    return jnp.where(fresh.reshape(fresh.shape + (1,) * (old.ndim - 1)), new, old)

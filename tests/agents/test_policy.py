@@ -56,18 +56,19 @@ def test_the_normaliser_is_applied():
     policy = make_policy()
     network, weights = policy.actor, policy.weights
 
-    def head(x):
-        return network.module.apply(weights.params, x)
+    def forward(memory, x):
+        return memory, x * jnp.ones(2)
 
     vector = network.vector(jnp.array([1.25]), weights.mean, weights.std)
     np.testing.assert_allclose(vector, 0.5)
-    far = network.action(lambda x: x * jnp.ones(2), jnp.array([1e6]), jax.random.key(0))
+    far, memory = network.action(forward, (), jnp.array([1e6]), jax.random.key(0))
     assert int(far) == 0
+    assert memory == ()
     raw = Network(
         network.observation_space, network.action_space, NetworkConfig(normalize_observations=False)
     )
     np.testing.assert_allclose(raw.vector(jnp.array([1.25]), weights.mean, weights.std), 1.25)
-    assert np.asarray(head(vector)).shape == (2,)
+    assert network.module.apply(weights.params, (), vector)[1].shape == (2,)
 
 
 @pytest.mark.parametrize("actor", [RandomActor, ZeroActor])

@@ -197,7 +197,8 @@ def test_pictures_need_no_display(name):
     try:
         frames = env.render([first, second])
     except RuntimeError as error:
-        assert "on Debian or Ubuntu install libegl1" in str(error)
+        if "on Debian or Ubuntu install libegl1" not in str(error):
+            raise
         pytest.skip("no EGL on this machine")
     assert len(frames) == 2
     assert frames[0].dtype == np.uint8

@@ -7,27 +7,46 @@ import pytest
 
 import envs
 from es_rl import observations
-from es_rl.rollout import Jobs, episode_keys, make_jobs, play, reset_key, step_keys
+from es_rl.devices import lanes_per_device, make_mesh
+from es_rl.rollout import (
+    Behaviour,
+    Jobs,
+    Rollout,
+    episode_keys,
+    make_jobs,
+    reset_key,
+    step_keys,
+)
 
-POPULATION, EPISODES = 12, 2
+POPULATION, EPISODES = 13, 2
 ENV = envs.make("probe/random_length")
-# Each member acts by its own threshold, so that members differ on the same episode.
 JOBS = make_jobs(POPULATION, EPISODES, sharing=2)
 KEYS = episode_keys(jax.random.key(4), int(JOBS.episode.max()) + 1)
 
 
-def act(member, obs, key):
-    chance = jax.random.uniform(key)
-    return jnp.where(chance < member / POPULATION, obs[0] > 0, 0).astype(jnp.int32), obs * 2
+def act(shared, chance, memory, obs, key):
+    """Each member acts by its own chance, and remembers how often it has acted."""
+    right = jax.random.uniform(key) < chance
+    action = jnp.where(right, obs[0] > 0, memory % 3 == 0).astype(jnp.int32)
+    return action, memory + 1, obs * 2
+
+
+BEHAVIOUR = Behaviour(lambda shared, member: member / shared, jnp.int32(0), act)
+
+
+def play(jobs, *, lanes, devices=1, env=ENV):
+    rollout = Rollout(env, BEHAVIOUR, jobs, make_mesh(devices), lanes)
+    return jax.jit(rollout.play)(jnp.float32(POPULATION), KEYS)
 
 
 def play_one(member, episode):
     """The plain loop: one environment, one episode."""
     key = KEYS[episode]
-    state, total, observed = ENV.reset(reset_key(key)), 0.0, []
+    state, memory, total, observed = ENV.reset(reset_key(key)), 0, 0.0, []
     while True:
         policy_key, env_key = step_keys(key, state.steps)
-        action, vector = act(member, state.obs, policy_key)
+        chance = jnp.float32(member) / POPULATION
+        action, memory, vector = act(None, chance, memory, state.obs, policy_key)
         observed.append(vector)
         state = ENV.step(state, action, env_key)
         total += float(state.reward)
@@ -40,24 +59,52 @@ def one_by_one():
     return [play_one(m, e) for m, e in zip(JOBS.member, JOBS.episode, strict=True)]
 
 
-@pytest.mark.parametrize("lanes", [1, 5, 8, 24, 40])
-def test_every_number_of_lanes_plays_what_the_plain_loop_plays(lanes, one_by_one):
-    played = jax.jit(lambda keys: play(ENV, act, JOBS, keys, lanes=lanes))(KEYS)
+@pytest.mark.parametrize("devices", [1, 2])
+@pytest.mark.parametrize("lanes", [1, 5, 8, 26, 40])
+def test_every_number_of_lanes_plays_what_the_plain_loop_plays(lanes, devices, one_by_one):
+    played = play(JOBS, lanes=lanes, devices=devices)
     returns, lengths, observed = zip(*one_by_one, strict=True)
     np.testing.assert_array_equal(played.returns, np.float32(returns))
     np.testing.assert_array_equal(played.lengths, lengths)
     np.testing.assert_array_equal(played.obs_sum, [o.sum(0) for o in observed])
     np.testing.assert_array_equal(played.obs_squares, [(o**2).sum(0) for o in observed])
-    assert int(played.lane_steps) % lanes == 0
-    assert int(played.lane_steps) >= sum(lengths)
+    assert played.lane_steps.shape == (devices,)
+    assert (played.lane_steps % lanes == 0).all()
+    assert played.lane_steps.sum() >= sum(lengths)
     if lanes == 1:
-        assert int(played.lane_steps) == sum(lengths)
+        np.testing.assert_array_equal(
+            played.lane_steps, np.reshape(lengths, (devices, -1)).sum(axis=1)
+        )
+
+
+def test_more_devices_than_jobs_and_uneven_shares():
+    single = Jobs(JOBS.member[3:4], JOBS.episode[3:4])
+    np.testing.assert_array_equal(
+        play(single, lanes=2, devices=2).returns, play(JOBS, lanes=8).returns[3:4]
+    )
+    uneven = Jobs(JOBS.member[:7], JOBS.episode[:7])
+    played = play(uneven, lanes=3, devices=2)
+    np.testing.assert_array_equal(played.returns, play(JOBS, lanes=8).returns[:7])
+    assert played.obs_sum.shape == (7, 1)
 
 
 def test_busy_lanes_beat_lockstep():
-    played = jax.jit(lambda keys: play(ENV, act, JOBS, keys, lanes=6))(KEYS)
+    played = play(JOBS, lanes=6)
     lockstep = 6 * ENV.spec.max_episode_steps * (len(JOBS.member) // 6)
-    assert int(played.lane_steps) < 0.8 * lockstep
+    assert int(played.lane_steps.sum()) < 0.8 * lockstep
+
+
+def test_lanes_are_chosen_from_the_device_and_the_jobs():
+    mesh = make_mesh(2)
+    assert lanes_per_device(10_000, mesh) == 32
+    assert lanes_per_device(20, mesh) == 10
+    assert lanes_per_device(10_000, mesh, lanes=65) == 33
+    assert lanes_per_device(21, mesh, lanes=65) == 11
+
+
+def test_too_many_devices():
+    with pytest.raises(ValueError, match="devices=3: must be from 1 to 2, the devices here"):
+        make_mesh(3)
 
 
 def test_jobs_share_episodes_within_couples_and_groups():
@@ -69,8 +116,8 @@ def test_jobs_share_episodes_within_couples_and_groups():
 
 
 def test_the_same_episode_gives_the_same_randomness():
-    jobs = Jobs(jnp.array([3, 3, 3]), jnp.array([0, 1, 0]))
-    played = play(ENV, act, jobs, KEYS, lanes=2)
+    jobs = Jobs(np.array([3, 3, 3], np.int32), np.array([0, 1, 0], np.int32))
+    played = play(jobs, lanes=2)
     assert played.lengths[0] == played.lengths[2] != played.lengths[1]
     assert played.returns[0] == played.returns[2]
 

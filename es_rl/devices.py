@@ -1,0 +1,90 @@
+"""Devices: how many a run uses, how many lanes each of them steps, and compiling for them."""
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+AXIS = "devices"
+"""The mesh axis over which the population is spread."""
+
+
+def use_cpu_devices(count: int | None = None) -> None:
+    """Make JAX see the CPU as `count` devices, one per core unless given.
+
+    One device uses 1.4 to 2 of 4 cores on Brax; one device per core uses them all. Call this
+    before anything else asks JAX for its devices. Accelerators are not affected.
+
+    Raises:
+      RuntimeError: JAX has started already.
+    """
+    jax.config.update("jax_num_cpu_devices", count or _cores())
+
+
+def _cores() -> int:
+    # Where the system knows, those that this process may run on.
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def make_mesh(count: int | None = None) -> Mesh:
+    """A mesh with one axis over the first `count` devices of the default backend, or over all.
+
+    Raises:
+      ValueError: there are fewer devices.
+    """
+    devices = jax.devices()
+    if count is not None and not 1 <= count <= len(devices):
+        raise ValueError(f"devices={count}: must be from 1 to {len(devices)}, the devices here")
+    return Mesh(np.array(devices[:count]), (AXIS,))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """Every device has the whole array."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def spread(mesh: Mesh) -> NamedSharding:
+    """Every device has its part of the first axis."""
+    return NamedSharding(mesh, PartitionSpec(AXIS))
+
+
+def lanes_per_device(jobs: int, mesh: Mesh, lanes: int | None = None) -> int:
+    """How many environments each device steps side by side in a rollout.
+
+    Args:
+      jobs: how many episodes are to be played.
+      mesh: the devices.
+      lanes: on all devices together; chosen from the device and the jobs unless given.
+    """
+    share = -(-jobs // mesh.size)
+    if lanes is not None:
+        return min(share, -(-lanes // mesh.size))
+    # A CPU core gains little from more lanes than 32, whatever the environment, and a long last
+    # episode holds them all; an accelerator needs thousands to be busy.
+    return min(share, 32 if mesh.devices.flat[0].platform == "cpu" else 2048)
+
+
+class Program:
+    """A jitted function that can be compiled before its first call, beside others."""
+
+    def __init__(self, function: Callable[..., Any], **options: Any):
+        self._jitted = jax.jit(function, **options)
+        self._compiled: Callable[..., Any] | None = None
+
+    def compile(self, *args: Any) -> None:
+        """Compile for arguments of these shapes and placements; only those may follow."""
+        if self._compiled is None:
+            self._compiled = self._jitted.lower(*args).compile()
+
+    def __call__(self, *args: Any) -> Any:
+        return (self._compiled or self._jitted)(*args)
+
+
+def all_at_once(*tasks: Callable[[], Any]) -> list[Any]:
+    """Run tasks in threads, as compilations, which leave Python alone for most of their time."""
+    with ThreadPoolExecutor(len(tasks)) as pool:
+        return list(pool.map(lambda task: task(), tasks))
