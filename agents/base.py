@@ -3,6 +3,7 @@
 from typing import Any, Protocol
 
 import jax
+from jax.sharding import Mesh
 
 from agents.policy import Policy
 from envs.base import Env, HostEnv
@@ -16,6 +17,8 @@ class Agent(Protocol):
 
     name: str
     env: Env | HostEnv
+    mesh: Mesh
+    """The devices that it uses, and that evaluation is to use."""
     config: Any
     """A frozen dataclass of JSON values: with the environment, all that defines the agent."""
 

@@ -153,6 +153,8 @@ class EvolutionAgent:
         self._num_episodes = int(self._jobs.episode.max()) + 1
         # A host environment's actions are computed in one call, on one device.
         self.mesh = devices.make_mesh(1 if isinstance(env, HostEnv) else config.devices)
+        everywhere = devices.replicated(self.mesh)
+        self._init = jax.jit(self._initial, out_shardings=everywhere)
         if isinstance(env, HostEnv):
             self._num_lanes = min(config.lanes or _HOST_LANES, len(self._jobs.member))
             self._lanes = env.lanes(self._num_lanes)
@@ -163,19 +165,19 @@ class EvolutionAgent:
             self._lanes = None
             lanes = devices.lanes_per_device(len(self._jobs.member), self.mesh, config.lanes)
             behaviour = Behaviour(self._select, self.network.memory, self._act_as_member)
-            self._rollout = Rollout(env, behaviour, self._jobs, self.mesh, lanes)
+            self.rollout = Rollout(env, behaviour, self._jobs, self.mesh, lanes)
             self._generation = Program(
-                self._play_generation,
-                out_shardings=devices.replicated(self.mesh),
-                donate_argnums=0,
+                self._play_generation, out_shardings=everywhere, donate_argnums=0
             )
 
     def init(self, key: jax.Array) -> EvolutionState:
+        return self._init(key)
+
+    def _initial(self, key: jax.Array) -> EvolutionState:
         params_key, es_key, episodes_key = jax.random.split(key, 3)
         es_state = self.strategy.init(es_key, self.network.init(params_key))
         moments = observations.empty(self.network.observation_size)
-        state = EvolutionState(es_state, moments, episodes_key)
-        return jax.device_put(state, devices.replicated(self.mesh))
+        return EvolutionState(es_state, moments, episodes_key)
 
     def compile(self, state: EvolutionState) -> None:
         if self._lanes is None:
@@ -226,7 +228,7 @@ class EvolutionAgent:
 
     def _play_generation(self, state: EvolutionState) -> tuple[EvolutionState, dict[str, Any]]:
         noise, keys = self._ask_and_keys(state)
-        return self._learn(state, noise, self._rollout.play((state, noise), keys))
+        return self._learn(state, noise, self.rollout.play((state, noise), keys))
 
     def _step_on_host(self, state: EvolutionState) -> tuple[EvolutionState, dict[str, Any]]:
         noise, keys = self._ask(state)

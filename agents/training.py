@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from agents.base import Agent
 from agents.evaluation import Evaluation, Evaluator
 from agents.policy import Policy
 from envs.base import HostEnv
+from es_rl import devices
 
 _LIBRARIES = ("jax", "jaxlib", "flax", "optax", "gymnasium", "numpy")
 
@@ -34,8 +35,10 @@ class TrainResult:
     """Of that policy."""
     generations: int
     env_steps: int
+    compile_seconds: float
+    """Spent before the first iteration."""
     wall_seconds: float
-    """Of training and evaluation, compilation included."""
+    """Of training and evaluation, without that."""
     stopped_by: int | None = None
     """The signal that ended the run before its time, if one did."""
     out: Path | None = None
@@ -71,65 +74,52 @@ def train(
     Raises:
       ValueError: an argument is out of range, or the folder holds something already.
     """
-    if env_steps < 1 or eval_every < 1 or (eval_episodes is not None and eval_episodes < 1):
-        name = "env_steps" if env_steps < 1 else "eval_every" if eval_every < 1 else "eval_episodes"
-        raise ValueError(f"{name}={locals()[name]}: must be at least 1")
+    _check_at_least_1(env_steps=env_steps, eval_every=eval_every, eval_episodes=eval_episodes)
     folder = Path(out) if out is not None else None
     if folder is not None and (folder.is_file() or (folder.is_dir() and any(folder.iterdir()))):
         raise ValueError(f"out={str(folder)!r}: must be an empty or a new folder")
-    if eval_episodes is None:
-        eval_episodes = 32 if isinstance(agent.env, HostEnv) else 128
+    episodes = eval_episodes or (32 if isinstance(agent.env, HostEnv) else 128)
 
     with ExitStack() as stack:
         caught = stack.enter_context(_deferred_signals())
         run = stack.enter_context(_RunFolder(folder)) if folder is not None else None
         if run is not None:
             run.write_config(agent, env_steps=env_steps, seed=seed, target_return=target_return)
+        started = time.perf_counter()
         state = agent.init(jax.random.key(seed))
         policy = agent.snapshot(state)
-        evaluator = Evaluator(agent.env, policy.actor)
-        start, spent, generation = time.perf_counter(), 0, 0
-        while True:
-            began = time.perf_counter()
-            state, step_metrics = agent.step(state)
-            step_metrics = {k: np.asarray(v).item() for k, v in step_metrics.items()}
-            spent += step_metrics["env_steps"]
-            seconds = time.perf_counter() - began
+        evaluator = Evaluator(agent.env, policy.actor, agent.mesh)
+        devices.all_at_once(
+            lambda: agent.compile(state),
+            lambda: evaluator.compile(policy.weights, episodes=episodes),
+        )
+        compiled = time.perf_counter()
+        spent, generation, over = 0, 0, False
+        while not over:
+            state, metrics = _timed_step(agent, state)
+            spent += metrics["env_steps"]
+            metrics = {"generation": generation, **metrics, "env_steps": spent}
             over = spent >= env_steps or bool(caught)
-            promising = target_return is not None and step_metrics["return_mean"] >= target_return
-            metrics = {
-                "generation": generation,
-                **step_metrics,
-                "env_steps": spent,
-                "wall_seconds": time.perf_counter() - start,
-                "steps_per_second": step_metrics["env_steps"] / seconds,
-            }
+            promising = target_return is not None and metrics["return_mean"] >= target_return
             if over or promising or generation % eval_every == 0:
                 policy = agent.snapshot(state)
-                evaluation = evaluator(policy.weights, episodes=eval_episodes)
+                evaluation = evaluator(policy.weights, episodes=episodes)
                 over = over or (target_return is not None and evaluation.mean >= target_return)
                 over = over or bool(caught)
                 metrics |= {
                     "eval_return_mean": evaluation.mean,
                     "eval_return_std": evaluation.std,
-                    "eval_episodes": eval_episodes,
-                    "wall_seconds": time.perf_counter() - start,
+                    "eval_episodes": episodes,
                 }
+            metrics["wall_seconds"] = time.perf_counter() - compiled
             generation += 1
             if run is not None:
                 run.log(metrics)
             if on_generation is not None:
                 on_generation(metrics)
-            if over:
-                break
-        wall_seconds = time.perf_counter() - start
-        training = {"seed": seed, "env_steps": spent, "generations": generation}
-        policy = Policy(
-            policy.spec,
-            policy.actor,
-            policy.weights,
-            policy.agent,
-            training=training,
+        policy = replace(
+            policy,
+            training={"seed": seed, "env_steps": spent, "generations": generation},
             evaluation=evaluation.to_json(),
         )
         if folder is not None:
@@ -139,10 +129,26 @@ def train(
         evaluation=evaluation,
         generations=generation,
         env_steps=spent,
-        wall_seconds=wall_seconds,
+        compile_seconds=compiled - started,
+        wall_seconds=metrics["wall_seconds"],
         stopped_by=caught[0] if caught else None,
         out=folder,
     )
+
+
+def _check_at_least_1(**arguments: int | None) -> None:
+    for name, value in arguments.items():
+        if value is not None and value < 1:
+            raise ValueError(f"{name}={value}: must be at least 1")
+
+
+def _timed_step(agent: Agent, state: Any) -> tuple[Any, dict[str, Any]]:
+    """One iteration, its metrics on the host and with their env steps per second."""
+    began = time.perf_counter()
+    state, metrics = agent.step(state)
+    metrics = {name: np.asarray(value).item() for name, value in jax.device_get(metrics).items()}
+    seconds = time.perf_counter() - began
+    return state, {**metrics, "steps_per_second": metrics["env_steps"] / seconds}
 
 
 @contextmanager
@@ -195,7 +201,7 @@ class _RunFolder:
             **run,
             "versions": {"python": platform.python_version()}
             | {name: version(name) for name in _LIBRARIES},
-            "device": str(jax.devices()[0].device_kind),
+            "device": f"{agent.mesh.size} x {agent.mesh.devices.flat[0].device_kind}",
         }
         text = json.dumps(config, indent=1) + "\n"
         (self._folder / "config.json").write_text(text)

@@ -11,6 +11,7 @@ from agents.evaluation import Evaluator
 from agents.network import Weights
 from agents.policy import Policy
 from envs.base import Env, HostEnv
+from es_rl.devices import make_mesh
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,8 @@ class UntrainedAgent:
         self._actor = RandomActor(space) if name == "random" else ZeroActor(space)
         empty = np.zeros(0, np.float32)
         self._weights = Weights({}, empty, empty)
-        self._evaluator = Evaluator(env, self._actor)
+        self.mesh = make_mesh(1 if isinstance(env, HostEnv) else None)
+        self._evaluator = Evaluator(env, self._actor, self.mesh)
 
     def init(self, key: jax.Array) -> int:
         del key

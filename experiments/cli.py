@@ -12,9 +12,10 @@ T = TypeVar("T")
 
 _USAGE = """usage: es-rl COMMAND ...
 
-  train    train a policy: es-rl train brax/inverted_pendulum
-  replay   play a saved policy again: es-rl replay RUN --video replay.gif
-  envs     list the environments
+  train      train a policy: es-rl train brax/inverted_pendulum
+  replay     play a saved policy again: es-rl replay RUN --video replay.gif
+  benchmark  measure the engine beside its alternatives
+  envs       list the environments
 
 es-rl COMMAND --help shows the flags of a command."""
 
@@ -45,11 +46,15 @@ def _command(name: str) -> Callable[[list[str]], int]:
             from experiments import replay
 
             return replay.main
+        case "benchmark":
+            from experiments import benchmark
+
+            return benchmark.main
         case "envs":
             from experiments import list_envs
 
             return list_envs.main
-    commands = ("train", "replay", "envs")
+    commands = ("train", "replay", "benchmark", "envs")
     close = difflib.get_close_matches(name, commands, n=1)
     hint = f"did you mean {close[0]}?" if close else f"must be one of {', '.join(commands)}"
     raise ValueError(f"no command {name!r}: {hint}")

@@ -13,6 +13,7 @@ from agents.evaluation import Evaluation
 from agents.filming import Film, film
 from agents.policy import Policy
 from experiments.cli import parse
+from experiments.startup import start_jax
 
 _VIDEO_FORMATS = (".mp4", ".gif")
 
@@ -42,6 +43,7 @@ def main(arguments: list[str]) -> int:
         raise ValueError(f"seed={flags.seed}: must be at least 0")
     if flags.video is not None and flags.video.suffix.lower() not in _VIDEO_FORMATS:
         raise ValueError(f"video={flags.video}: must end in {' or '.join(_VIDEO_FORMATS)}")
+    start_jax()
     policy = agents.load_policy(flags.run)
     env = envs.make(policy.spec.id, **policy.spec.kwargs)
     evaluation = agents.evaluate(policy, env, episodes=flags.episodes, seed=flags.seed)

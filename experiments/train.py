@@ -16,6 +16,7 @@ import envs
 from agents.presets import preset
 from agents.registry import config_type, default_config
 from experiments.cli import parse
+from experiments.startup import start_jax
 
 Config = TypeVar("Config")
 
@@ -67,6 +68,7 @@ def main(arguments: list[str]) -> int:
         raise ValueError(f"seed={flags.seed}: must be at least 0")
     if flags.backend is not None and not flags.env.startswith("brax/"):
         raise ValueError(f"backend={flags.backend}: only brax/... environments have one")
+    start_jax(getattr(flags.settings, "devices", None))
     env = envs.make(flags.env, **({"backend": flags.backend} if flags.backend else {}))
     agent = agents.make(flags.agent, env, **vars(flags.settings))
     stamp = time.strftime("%Y%m%d-%H%M%S")
@@ -88,7 +90,8 @@ def main(arguments: list[str]) -> int:
         f"{flags.env} {flags.agent} seed {flags.seed}: "
         f"evaluation return {evaluation.mean:.1f} +- {evaluation.std:.1f} "
         f"({len(evaluation.returns)} episodes) after {result.env_steps:,} env steps, "
-        f"{result.generations} generations, {result.wall_seconds:.1f} s"
+        f"{result.generations} generations, {result.wall_seconds:.1f} s "
+        f"(and {result.compile_seconds:.1f} s of compilation)"
     )
     print(f"run: {out}")
     if result.stopped_by is not None:

@@ -1,0 +1,120 @@
+"""`es-rl benchmark`: what the engine costs beside its alternatives, measured in one process.
+
+Every table names its reference; a ratio is the reference's time over the row's, so that more is
+faster. Times are medians over rounds in which all rows of a table take turns, compilation apart.
+"""
+
+import json
+import platform
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import jax
+import tyro
+
+from experiments.cli import parse
+from experiments.startup import start_jax
+from experiments.timing import Table
+
+Section: TypeAlias = Literal["forward", "update", "generation", "lanes", "memory"]
+_LIBRARIES = ("jax", "jaxlib", "flax", "optax", "brax", "numpy")
+
+
+@dataclass(frozen=True)
+class BenchmarkFlags:
+    """Measure the engine beside its alternatives, and print a table for each comparison."""
+
+    sections: tyro.conf.Positional[tuple[Section, ...]] = (
+        "forward",
+        "update",
+        "generation",
+        "lanes",
+        "memory",
+    )
+    """What to measure; everything takes about half an hour on 4 cores."""
+    rounds: int = 5
+    """Every row is timed so often, in turns with the others of its table."""
+    devices: int | None = None
+    """Devices that share a population: all unless given. On a CPU one is a core."""
+    json: Path | None = None
+    """Write the tables with command, versions and machine to this file."""
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command and return its exit code."""
+    flags: BenchmarkFlags = parse("benchmark", BenchmarkFlags, arguments)
+    for name in ("rounds", "devices"):
+        value = getattr(flags, name)
+        if value is not None and value < 1:
+            raise ValueError(f"{name}={value}: must be at least 1")
+    if flags.json is not None and not flags.json.parent.is_dir():
+        raise ValueError(f"json={flags.json}: must be a file in a folder that exists")
+    start_jax(flags.devices)
+    # What is compiled here is timed.
+    jax.config.update("jax_enable_compilation_cache", False)
+    from experiments import benchmark_engine, benchmark_rollouts
+
+    rounds, devices = flags.rounds, flags.devices
+    measure: dict[Section, Callable[[], list[Table]]] = {
+        "forward": lambda: benchmark_engine.forward(rounds, devices),
+        "update": lambda: benchmark_engine.update(rounds),
+        "generation": lambda: benchmark_rollouts.generation(rounds, devices),
+        "lanes": lambda: benchmark_rollouts.lanes(rounds, devices),
+        "memory": benchmark_engine.memory,
+    }
+    tables: list[Table] = []
+    for section in flags.sections:
+        for table in measure[section]():
+            _print(table)
+            tables.append(table)
+            if flags.json is not None:  # after each, as the next may take minutes
+                _write(flags.json, arguments, tables)
+    return 0
+
+
+def _print(table: Table) -> None:
+    from rich.console import Console
+    from rich.table import Table as RichTable
+
+    shown = RichTable(title=table.title, title_justify="left")
+    shown.add_column("")
+    for column in table.columns:
+        shown.add_column(column, justify="right")
+    for row in table.rows:
+        values = [row.values.get(column) for column in table.columns]
+        formats = table.columns.values()
+        cells = ["-" if v is None else format(v, f) for v, f in zip(values, formats, strict=True)]
+        shown.add_row(row.name, *cells)
+    console = Console()
+    console.print(shown)
+    for note in table.notes:
+        console.print(note, highlight=False)
+
+
+def _write(path: Path, arguments: list[str], tables: list[Table]) -> None:
+    device = jax.devices()[0]
+    record = {
+        "command": " ".join(["es-rl", "benchmark", *arguments]),
+        "versions": {"python": platform.python_version()}
+        | {name: version(name) for name in _LIBRARIES},
+        "machine": {
+            "system": f"{platform.system()} {platform.machine()}",
+            "processor": _processor(),
+            "devices": f"{jax.device_count()} x {device.device_kind} ({device.platform})",
+        },
+        "tables": [asdict(table) for table in tables],
+    }
+    path.write_text(json.dumps(record, indent=1) + "\n")
+
+
+def _processor() -> str:
+    if sys.platform == "linux":
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+        if names:
+            return f"{len(names)} x {names[0]}"
+    return platform.processor()

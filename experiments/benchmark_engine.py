@@ -1,0 +1,234 @@
+"""The engine alone: forward, update and memory of a population."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+from jax.sharding import Mesh, PartitionSpec
+
+import es_rl
+from es_rl.devices import AXIS, Program, lanes_per_device, make_mesh
+from es_rl.noise import LowRank, sample
+from experiments.timing import Contender, Row, Table, side_by_side
+
+_SIZES = {"64-256x3-8": (64, (256,) * 3, 8), "256-1024x3-32": (256, (1024,) * 3, 32)}
+_SCAN_STEPS = 20
+_MOST_BYTES = 6e9
+"""Rows that would hold more are left out."""
+
+
+class _MLP(nn.Module):
+    hidden: tuple[int, ...]
+    outputs: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        for width in self.hidden:
+            x = nn.tanh(nn.Dense(width)(x))
+        return nn.Dense(self.outputs)(x)
+
+
+def forward(rounds: int, devices: int | None) -> list[Table]:
+    """(a) One observation a member through the population's networks."""
+    mesh = make_mesh(devices)
+    tables = [_forward(size, 1024, mesh, rounds) for size in _SIZES]
+    # As many as a rollout steps at once.
+    lanes = lanes_per_device(1024, mesh) * mesh.size
+    return [*tables, _forward("64-256x3-8", lanes, mesh, rounds)]
+
+
+def _forward(size: str, population: int, mesh: Mesh, rounds: int) -> Table:
+    inputs, hidden, outputs = _SIZES[size]
+    module = _MLP(hidden, outputs)
+    params = module.init(jax.random.key(0), jnp.zeros(inputs))
+    es = es_rl.eggroll(population_size=population)
+    state = es.init(jax.random.key(1), params)
+    noise = jax.jit(es.ask)(state)
+    members = jnp.arange(population)
+    x = jax.random.normal(jax.random.key(2), (population, inputs))
+    look_up = jax.vmap(es_rl.select, in_axes=(None, None, 0))
+    selected = jax.jit(look_up)(params, noise, members)
+
+    def shared(own: Any, x: jax.Array) -> jax.Array:
+        return module.apply(params, x)
+
+    def kept(selected: Any, x: jax.Array) -> jax.Array:
+        apply = jax.vmap(es_rl.apply_selected, in_axes=(None, None, 0, 0))
+        return apply(module, params, selected, x)
+
+    def looked_up(members: jax.Array, x: jax.Array) -> jax.Array:
+        return kept(look_up(params, noise, members), x)
+
+    def regenerated(members: jax.Array, x: jax.Array) -> jax.Array:
+        def one(member: jax.Array, x: jax.Array) -> jax.Array:
+            key = jax.random.fold_in(state.key, member // es.noise_reuse)
+            own = es_rl.Noise(sample(key, params, draws=1, rank=1), noise.sigma, noise_reuse=0)
+            return es_rl.perturbed_apply(module, params, own, 0, x)
+
+        return jax.vmap(one)(members, x)
+
+    def full(trees: Any, x: jax.Array) -> jax.Array:
+        return jax.vmap(module.apply)(trees, x)
+
+    variants: dict[str, tuple[Callable[[Any, jax.Array], jax.Array], Any]] = {
+        "shared weights, no noise": (shared, members),
+        "factors kept, looked up before": (kept, selected),
+        "factors kept, looked up in the call": (looked_up, members),
+        "factors regenerated in the call": (regenerated, members),
+    }
+    title = f"(a) forward, MLP {size}, {population} members, one observation each"
+    notes = [
+        "call: a single call on one device. scan: time per step of a scan in which each step is "
+        f"fed by the one before, the members spread over {mesh.size} devices as in a rollout; XLA "
+        "moves what does not change out of the scan, looking up and regenerating included.",
+    ]
+    count = sum(leaf.size for leaf in jax.tree.leaves(params))
+    if 4 * count * population <= _MOST_BYTES:
+        materialize = jax.vmap(es_rl.materialize, in_axes=(None, None, 0))
+        trees = jax.jit(materialize)(params, noise, members)
+        variants["full parameters per member"] = (full, trees)
+    else:
+        gigabytes = 4e-9 * count * population
+        notes.append(f"full parameters per member: not run, they take {gigabytes:.1f} GB")
+
+    def single(function: Any, own: Any) -> Contender:
+        program = Program(function)
+        return Contender("", lambda _: program(own, x), lambda _: program.compile(own, x))
+
+    def scanned(function: Any, own: Any) -> Contender:
+        def run(own: Any, x: jax.Array) -> jax.Array:
+            def step(x: jax.Array, _: None) -> tuple[jax.Array, None]:
+                return x + 1e-3 * jnp.mean(function(own, x), axis=1, keepdims=True), None
+
+            return jax.lax.scan(step, x, None, _SCAN_STEPS)[0]
+
+        apart = PartitionSpec(AXIS)
+        spread = jax.shard_map(run, mesh=mesh, in_specs=apart, out_specs=apart, check_vma=False)
+        return single(spread, own)
+
+    contenders = []
+    for kind, make in (("call", single), ("scan", scanned)):
+        for name, (function, own) in variants.items():
+            made = make(function, own)
+            contenders.append(Contender(f"{kind}: {name}", made.run, made.compile))
+    taken = side_by_side(contenders, 3 * rounds)
+    rows = []
+    for name in variants:
+        call, scan = taken[f"call: {name}"][0], taken[f"scan: {name}"][0] / _SCAN_STEPS
+        first = next(iter(variants))
+        rows.append(
+            Row(
+                name,
+                {
+                    "call ms": call * 1e3,
+                    "call ratio": taken[f"call: {first}"][0] / call,
+                    "scan ms": scan * 1e3,
+                    "scan ratio": taken[f"scan: {first}"][0] / _SCAN_STEPS / scan,
+                },
+            )
+        )
+    columns = {"call ms": ".2f", "call ratio": ".2f", "scan ms": ".2f", "scan ratio": ".2f"}
+    return Table(title, columns, rows, notes)
+
+
+def update(rounds: int) -> list[Table]:
+    """(b) The gradient estimate from the members' weights."""
+    return [_update("64-256x3-8", 1024, rounds), _update("256-1024x3-32", 1024, rounds)]
+
+
+def _update(size: str, population: int, rounds: int) -> Table:
+    inputs, hidden, outputs = _SIZES[size]
+    params = _MLP(hidden, outputs).init(jax.random.key(0), jnp.zeros(inputs))
+    weights = jax.random.normal(jax.random.key(1), (population,))
+    es, open_es = es_rl.eggroll(population), es_rl.open_es(population)
+    noise = jax.jit(es.ask)(es.init(jax.random.key(2), params))
+
+    def bare(noise: es_rl.Noise, weights: jax.Array) -> list[jax.Array]:
+        """The matrix products over the draws alone."""
+        matrices = [eps for eps in noise.leaves if isinstance(eps, LowRank)]
+        flat = [[x.reshape(-1, x.shape[-1]) for x in eps] for eps in matrices]
+        return [a.T @ b for a, b in flat]
+
+    def explicit(noise: es_rl.Noise, weights: jax.Array) -> Any:
+        """One member after another, its perturbation in full."""
+        zeros = jax.tree.map(jnp.zeros_like, params)
+        unit = noise.replace(sigma=jnp.float32(1))
+
+        def add(total: Any, member: jax.Array) -> tuple[Any, None]:
+            own = es_rl.materialize(zeros, unit, member)
+            return jax.tree.map(lambda t, e: t + weights[member] * e, total, own), None
+
+        total, _ = jax.lax.scan(add, zeros, jnp.arange(population))
+        return jax.tree.map(lambda t: t / (population * noise.sigma), total)
+
+    def contender(name: str, function: Any, noise: es_rl.Noise) -> Contender:
+        program = Program(function)
+        return Contender(
+            name,
+            lambda _: program(noise, weights),
+            lambda _: program.compile(noise, weights),
+        )
+
+    def gradient(of: es_rl.EvolutionStrategy) -> Callable[..., Any]:
+        return lambda noise, weights: of.gradient(params, noise, weights)
+
+    contenders = [
+        contender("bare matrix products over the draws", bare, noise),
+        contender("update", gradient(es), noise),
+        contender("explicit sum over members", explicit, noise),
+    ]
+    notes = []
+    full_bytes = 4 * sum(leaf.size for leaf in jax.tree.leaves(params)) * open_es.num_draws
+    if full_bytes <= _MOST_BYTES:
+        full = jax.jit(open_es.ask)(open_es.init(jax.random.key(2), params))
+        contenders.append(contender("OpenES, full noise kept", gradient(open_es), full))
+    else:
+        notes.append(f"OpenES: not run, its noise takes {full_bytes * 1e-9:.1f} GB")
+    taken = side_by_side(contenders, 3 * rounds)
+    reference = taken[contenders[0].name][0]
+    rows = [
+        Row(c.name, {"ms": taken[c.name][0] * 1e3, "ratio": reference / taken[c.name][0]})
+        for c in contenders
+    ]
+    title = f"(b) update, MLP {size}, {population} members in mirrored pairs"
+    return Table(title, {"ms": ".3f", "ratio": ".3f"}, rows, notes)
+
+
+def memory() -> list[Table]:
+    """(e) Memory of a generation's noise and of a population's forward, as XLA plans it."""
+    population = 256
+    rows = []
+    for label, width in (("1 M", 572), ("10 M", 1820), ("100 M", 5768)):
+        module = _MLP((width,) * 4, 32)
+        shape = jax.ShapeDtypeStruct((64,), jnp.float32)
+        params = jax.eval_shape(module.init, jax.random.key(0), shape)
+        count = sum(leaf.size for leaf in jax.tree.leaves(params))
+        values: dict[str, float | None] = {"parameters": count}
+        optimizer = optax.identity()
+        for name, es in (
+            ("low rank", es_rl.eggroll(population, optimizer=optimizer)),
+            ("full rank", es_rl.open_es(population, optimizer=optimizer)),
+        ):
+            noise = jax.eval_shape(lambda p, es=es: es.ask(es.init(jax.random.key(0), p)), params)
+            noise_bytes = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(noise))
+            x = jax.ShapeDtypeStruct((population, 64), jnp.float32)
+
+            def run(params: Any, noise: es_rl.Noise, x: jax.Array) -> jax.Array:
+                apply = jax.vmap(es_rl.perturbed_apply, in_axes=(None, None, None, 0, 0))  # noqa: B023
+                return apply(module, params, noise, jnp.arange(population), x)  # noqa: B023
+
+            plan = jax.jit(run).lower(params, noise, x).compile().memory_analysis()
+            values[f"{name}: noise"] = noise_bytes / population / 1e6
+            values[f"{name}: forward"] = plan.temp_size_in_bytes / population / 1e6
+        rows.append(Row(label, values))
+    columns = {"parameters": ",.0f"} | {
+        f"{name}: {kind}": ",.3f"
+        for name in ("low rank", "full rank")
+        for kind in ("noise", "forward")
+    }
+    title = f"(e) memory, MB a member, {population} members in mirrored pairs, MLP 64-Wx4-32"
+    notes = ["noise: what `ask` keeps; forward: XLA's temporary buffers, planned and not run."]
+    return [Table(title, columns, rows, notes)]

@@ -1,0 +1,61 @@
+"""Times of alternatives, side by side, and tables of them."""
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a table."""
+
+    name: str
+    values: dict[str, float | None]
+    """Column -> value; None where it was not measured."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """One comparison."""
+
+    title: str
+    columns: dict[str, str]
+    """Column -> how to print its values, a format specification."""
+    rows: list[Row] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One row of a table of times."""
+
+    name: str
+    run: Callable[[Any], Any]
+    """What is timed: it gets the round's input, and returns arrays to wait for."""
+    compile: Callable[[Any], None]
+    """Called once with the first round's input."""
+    prepare: Callable[[int], Any] = lambda number: number
+    """The input of a round, made before the clock starts; inputs may be used up by the run."""
+
+
+def side_by_side(contenders: Sequence[Contender], rounds: int) -> dict[str, tuple[float, float]]:
+    """Seconds of a run (the median) and of the compilation, by name."""
+    compiled = {}
+    for contender in contenders:
+        given = contender.prepare(0)
+        began = time.perf_counter()
+        contender.compile(given)
+        compiled[contender.name] = time.perf_counter() - began
+        jax.block_until_ready(contender.run(contender.prepare(0)))
+    times: dict[str, list[float]] = {contender.name: [] for contender in contenders}
+    for number in range(rounds):
+        for contender in contenders:
+            given = jax.block_until_ready(contender.prepare(number))
+            began = time.perf_counter()
+            jax.block_until_ready(contender.run(given))
+            times[contender.name].append(time.perf_counter() - began)
+    return {name: (statistics.median(taken), compiled[name]) for name, taken in times.items()}
