@@ -165,7 +165,8 @@ class EvolutionAgent:
             self._lanes = None
             lanes = devices.lanes_per_device(len(self._jobs.member), self.mesh, config.lanes)
             behaviour = Behaviour(self._select, self.network.memory, self._act_as_member)
-            self.rollout = Rollout(env, behaviour, self._jobs, self.mesh, lanes)
+            tail = devices.tail_lanes(lanes, self.mesh)
+            self.rollout = Rollout(env, behaviour, self._jobs, self.mesh, lanes, tail)
             self._generation = Program(
                 self._play_generation, out_shardings=everywhere, donate_argnums=0
             )

@@ -122,10 +122,6 @@ class Policy:
         _write(folder / "weights.safetensors", blob)
         _write(folder / "policy.json", (json.dumps(description, indent=1) + "\n").encode())
 
-    def with_evaluation(self, evaluation: dict[str, Any]) -> "Policy":
-        """The same policy with an evaluation to be saved beside it."""
-        return replace(self, evaluation=evaluation)
-
 
 def load_policy(folder: str | Path) -> Policy:
     """Read a saved policy, checking everything; no code from the files is run.
