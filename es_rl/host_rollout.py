@@ -1,6 +1,7 @@
 """Population rollouts of environments that step on the host: the same jobs, the same results."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import TypeAlias
 
 import jax
@@ -68,7 +69,7 @@ def play_on_host(
             job[refilled] = np.arange(queued, queued + len(refilled))
             obs[refilled] = envs.reset(refilled, [seeds[e] for e in episode[job[refilled]]])
             queued += len(refilled)
-            memory = jax.tree.map(lambda new, old: _put(new, old, refilled), start, memory)
+            memory = jax.tree.map(partial(_put, lanes=refilled), start, memory)
         busy = np.setdiff1d(busy, done[len(refilled) :])
     assert obs_sum is not None
     float32 = [np.asarray(x, np.float32) for x in (returns, obs_sum, obs_squares)]

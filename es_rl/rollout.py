@@ -169,7 +169,8 @@ class Rollout:
         padded = np.minimum(np.arange(devices * share), count - 1).reshape(devices, share)
         # A device resets each of its episodes once, however many of its jobs share it.
         numbers = [np.unique(self.jobs.episode[jobs]) for jobs in padded]
-        local = [np.searchsorted(n, self.jobs.episode[jobs]) for n, jobs in zip(numbers, padded)]
+        shares = zip(numbers, padded, strict=True)
+        local = [np.searchsorted(n, self.jobs.episode[jobs]) for n, jobs in shares]
         most = max(map(len, numbers))
         pool = [np.pad(n, (0, most - len(n)), mode="edge") for n in numbers]
         lengths = np.clip(count - share * np.arange(devices), 0, share)

@@ -32,6 +32,17 @@ def test_solves_the_probes(name, probe, budget):
     assert result.env_steps < budget
 
 
+def test_memory_solves_what_needs_it_and_nothing_else_does():
+    def best(memory):
+        settings = {**SMALL, "population_size": 128, "memory": memory}
+        agent = agents.make("eggroll", env("probe/recall"), **settings)
+        budget = {"env_steps": 20_000, "target_return": 1.0, "eval_every": 4}
+        return agents.train(agent, **budget).evaluation.mean
+
+    assert best(memory=8) == 1
+    assert best(memory=0) < 0.7
+
+
 def test_nothing_to_learn_moves_nothing():
     agent = agents.make("eggroll", env("probe/constant_reward"), **SMALL)
     state = agent.init(jax.random.key(0))
@@ -51,6 +62,7 @@ def test_nothing_to_learn_moves_nothing():
         {"rank": 3, "optimizer": "sgd", "weight_decay": 0.01, "sigma_decay": 0.99},
         {"freeze_vectors": True, "lanes": 7},
         {"normalize_observations": False, "activation": "layer_norm_relu"},
+        {"matmul_precision": "bfloat16", "memory": 4},
     ],
     ids=lambda settings: ",".join(settings),
 )
@@ -60,13 +72,16 @@ def test_every_setting_still_learns(settings):
     assert result.evaluation.mean >= 7.5
 
 
-def test_returns_do_not_depend_on_the_lanes():
-    def run(lanes):
-        agent = agents.make("eggroll", env("gymnasium/phys2d/CartPole-v1"), lanes=lanes, **SMALL)
-        _, metrics = agent.step(agent.init(jax.random.key(0)))
-        return [float(metrics[k]) for k in ("return_mean", "return_std", "return_max", "env_steps")]
+def test_devices_change_nothing_and_memory_may_be_had():
+    def run(devices):
+        settings = {**SMALL, "memory": 4, "lanes": 8 * devices, "devices": devices}
+        agent = agents.make("eggroll", env("gymnasium/phys2d/CartPole-v1"), **settings)
+        assert agent.mesh.size == devices
+        state, metrics = agent.step(agent.init(jax.random.key(0)))
+        assert state.es.params["params"]["memory"]["hn"]["kernel"].shape == (4, 4)
+        return jax.device_get((state.es.params, metrics["return_mean"], state.moments))
 
-    assert run(8) == run(64)
+    jax.tree.map(np.testing.assert_array_equal, run(1), run(2))
 
 
 def test_host_and_accelerator_agree_on_counting():
@@ -149,6 +164,8 @@ def test_a_run_leaves_everything_behind(tmp_path):
     assert config["settings"]["population_size"] == 64
     assert config["seed"] == 5
     assert config["versions"]["jax"] == jax.__version__
+    assert config["device"] == "2 x cpu"
+    assert config["settings"]["matmul_precision"] == "float32"
     assert any((out / "tensorboard").iterdir())
 
     policy = agents.load_policy(out)
@@ -209,6 +226,9 @@ def test_every_preset_builds(name):
         ("eggroll", {"hidden": (0,)}, r"hidden=\(0,\): must be widths"),
         ("eggroll", {"activation": "gelu"}, "activation='gelu': must be one of tanh, relu"),
         ("eggroll", {"lanes": 0}, "lanes=0: must be at least 1"),
+        ("eggroll", {"devices": 3}, "devices=3: must be from 1 to 2, the devices here"),
+        ("eggroll", {"memory": -1}, "memory=-1: must be at least 0"),
+        ("eggroll", {"matmul_precision": "fp8"}, "matmul_precision='fp8': must be one of float32"),
         ("eggroll", {"learning_rate": 0.0}, "learning_rate=0.0: must be greater than 0"),
         ("eggroll", {"optimizer": "lion"}, "optimizer='lion': must be one of adam, sgd"),
         ("random", {"episodes": 0}, "episodes=0: must be at least 1"),

@@ -11,6 +11,7 @@ from gymnasium import spaces
 import agents
 import envs
 from agents.actors import RandomActor, ZeroActor
+from agents.filming import film
 from agents.network import Network, NetworkConfig, Weights
 from envs.base import EnvSpec
 
@@ -50,6 +51,37 @@ def test_one_observation_or_a_batch_numpy_in_and_out():
     assert policy(np.float32([1])) == batch[0] == batch[2]
     with pytest.raises(ValueError, match=r"obs has shape \(2,\): must be \(1,\)"):
         policy(np.zeros(2))
+
+
+def test_a_policy_with_a_memory_is_stepped(tmp_path):
+    policy = make_policy(memory=4)
+    policy.save(tmp_path)
+    loaded = agents.load_policy(tmp_path)
+    with pytest.raises(ValueError, match=r"has a memory: call policy.step\(obs, memory\)"):
+        loaded(np.float32([1]))
+    obs = np.float32([[1], [-1]])
+    first, memory = loaded.step(obs)
+    assert first.shape == (2,)
+    assert memory.shape == (2, 4)
+    again, alone = loaded.step(obs[0])
+    assert again == first[0]
+    np.testing.assert_allclose(alone, memory[:1], rtol=1e-6)
+    _, later = loaded.step(obs, memory)
+    assert (np.abs(later - memory) > 1e-3).any()
+
+
+@pytest.mark.parametrize("name", ["gymnasium/CartPole-v1", "gymnasium/phys2d/CartPole-v1"])
+def test_a_film_of_a_policy_with_a_memory_shows_the_episode_of_the_evaluation(name):
+    env = envs.make(name)
+    agent = agents.make("eggroll", env, population_size=4, hidden=(8,), memory=4)
+    policy = agent.snapshot(agent.init(jax.random.key(3)))
+    # The second of a host environment's episodes starts in a lane that has played another.
+    evaluation = agents.evaluate(policy, env, episodes=10)
+    assert film(policy, env).episode_return == evaluation.returns[0]
+    assert len(set(evaluation.returns.tolist())) > 1
+    np.testing.assert_array_equal(
+        agents.evaluate(policy, env, episodes=3).returns, evaluation.returns[:3]
+    )
 
 
 def test_the_normaliser_is_applied():

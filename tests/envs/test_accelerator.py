@@ -218,3 +218,14 @@ def test_probes_pay_what_they_promise(name, best):
         state = env.step(state, jnp.int32(right), jax.random.key(int(state.steps)))
         total += float(state.reward)
     assert total == best == env.spec.reward_threshold
+
+
+def test_recall_shows_its_sign_once():
+    env = make("probe/recall")
+    state, seen, total = env.reset(jax.random.key(1)), [], 0.0
+    while not state.truncated:
+        seen.append(float(state.obs[0]))
+        state = env.step(state, jnp.int32(seen[0] > 0), jax.random.key(0))
+        total += float(state.reward)
+    assert abs(seen[0]) == total == env.spec.reward_threshold == 1
+    assert seen[1:] == [0, 0, 0, 0]

@@ -7,7 +7,7 @@ import pytest
 
 import envs
 from es_rl import observations
-from es_rl.devices import lanes_per_device, make_mesh
+from es_rl.devices import lanes_per_device, make_mesh, tail_lanes
 from es_rl.rollout import (
     Behaviour,
     Jobs,
@@ -34,8 +34,8 @@ def act(shared, chance, memory, obs, key):
 BEHAVIOUR = Behaviour(lambda shared, member: member / shared, jnp.int32(0), act)
 
 
-def play(jobs, *, lanes, devices=1, env=ENV):
-    rollout = Rollout(env, BEHAVIOUR, jobs, make_mesh(devices), lanes)
+def play(jobs, *, lanes, devices=1, tail=0):
+    rollout = Rollout(ENV, BEHAVIOUR, jobs, make_mesh(devices), lanes, tail)
     return jax.jit(rollout.play)(jnp.float32(POPULATION), KEYS)
 
 
@@ -60,21 +60,28 @@ def one_by_one():
 
 
 @pytest.mark.parametrize("devices", [1, 2])
-@pytest.mark.parametrize("lanes", [1, 5, 8, 26, 40])
-def test_every_number_of_lanes_plays_what_the_plain_loop_plays(lanes, devices, one_by_one):
-    played = play(JOBS, lanes=lanes, devices=devices)
+@pytest.mark.parametrize(("lanes", "tail"), [(1, 0), (5, 0), (8, 3), (26, 1), (40, 40)])
+def test_every_number_of_lanes_plays_what_the_plain_loop_plays(lanes, tail, devices, one_by_one):
+    played = play(JOBS, lanes=lanes, devices=devices, tail=tail)
     returns, lengths, observed = zip(*one_by_one, strict=True)
     np.testing.assert_array_equal(played.returns, np.float32(returns))
     np.testing.assert_array_equal(played.lengths, lengths)
     np.testing.assert_array_equal(played.obs_sum, [o.sum(0) for o in observed])
     np.testing.assert_array_equal(played.obs_squares, [(o**2).sum(0) for o in observed])
     assert played.lane_steps.shape == (devices,)
-    assert (played.lane_steps % lanes == 0).all()
     assert played.lane_steps.sum() >= sum(lengths)
+    if tail == 0:
+        assert (played.lane_steps % lanes == 0).all()
     if lanes == 1:
         np.testing.assert_array_equal(
             played.lane_steps, np.reshape(lengths, (devices, -1)).sum(axis=1)
         )
+
+
+def test_lanes_that_finish_alone_execute_no_idle_steps():
+    together, alone = play(JOBS, lanes=8), play(JOBS, lanes=8, tail=3)
+    np.testing.assert_array_equal(together.returns, alone.returns)
+    assert alone.lengths.sum() <= alone.lane_steps.sum() < together.lane_steps.sum()
 
 
 def test_more_devices_than_jobs_and_uneven_shares():
@@ -100,6 +107,7 @@ def test_lanes_are_chosen_from_the_device_and_the_jobs():
     assert lanes_per_device(20, mesh) == 10
     assert lanes_per_device(10_000, mesh, lanes=65) == 33
     assert lanes_per_device(21, mesh, lanes=65) == 11
+    assert [tail_lanes(n, mesh) for n in (1, 8, 32)] == [0, 1, 4]
 
 
 def test_too_many_devices():
