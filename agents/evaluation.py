@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 
 from agents.network import Weights
 from agents.policy import Actor, Policy
-from envs.base import Env, HostEnv
+from envs.base import Env, HostEnv, Lanes
 from es_rl.devices import Program, make_mesh
 from es_rl.host_rollout import episode_seeds, play_on_host
 from es_rl.rollout import Behaviour, Jobs, Rollout, episode_keys, step_keys
@@ -64,11 +64,11 @@ class Evaluator:
         """`mesh`: the devices that share the episodes of an accelerator environment, all of them
         unless given. They change no return."""
         self._actor = actor
+        self._lanes: Lanes | None = None
         if isinstance(env, HostEnv):
             self._lanes = env.lanes(_HOST_LANES)
             self._act = jax.jit(self._act_in_lanes)
         else:
-            self._lanes = None
             self._env = env
             self._mesh = mesh or make_mesh()
             self._program = cache(self._make_program)

@@ -1,6 +1,6 @@
 """The agents that evolve a policy: EGGROLL and OpenES."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, TypeAlias, get_args
 
 import jax
@@ -12,7 +12,7 @@ from flax import struct
 import es_rl
 from agents.network import Network, NetworkConfig, Weights
 from agents.policy import Policy
-from envs.base import Env, HostEnv
+from envs.base import Env, HostEnv, Lanes
 from es_rl import devices, observations
 from es_rl.devices import Program
 from es_rl.host_rollout import episode_seeds, play_on_host
@@ -155,6 +155,7 @@ class EvolutionAgent:
         self.mesh = devices.make_mesh(1 if isinstance(env, HostEnv) else config.devices)
         everywhere = devices.replicated(self.mesh)
         self._init = jax.jit(self._initial, out_shardings=everywhere)
+        self._lanes: Lanes | None = None
         if isinstance(env, HostEnv):
             self._num_lanes = min(config.lanes or _HOST_LANES, len(self._jobs.member))
             self._lanes = env.lanes(self._num_lanes)
@@ -162,7 +163,6 @@ class EvolutionAgent:
             self._act = jax.jit(self._act_in_lanes)
             self._tell = jax.jit(self._learn, donate_argnums=0)
         else:
-            self._lanes = None
             lanes = devices.lanes_per_device(len(self._jobs.member), self.mesh, config.lanes)
             behaviour = Behaviour(self._select, self.network.memory, self._act_as_member)
             tail = devices.tail_lanes(lanes, self.mesh)
@@ -185,7 +185,11 @@ class EvolutionAgent:
             self._generation.compile(state)
 
     def step(self, state: EvolutionState) -> tuple[EvolutionState, dict[str, Any]]:
-        return self._generation(state) if self._lanes is None else self._step_on_host(state)
+        return (
+            self._generation(state)
+            if self._lanes is None
+            else self._step_on_host(state, self._lanes)
+        )
 
     def snapshot(self, state: EvolutionState) -> Policy:
         # A copy, as the next step may reuse the memory of the state.
@@ -199,7 +203,8 @@ class EvolutionAgent:
         if self.strategy.num_draws % self.mesh.size == 0:
             # Each device draws its part, then all of them have all of it.
             apart = devices.spread(self.mesh)
-            noise = noise.replace(leaves=jax.lax.with_sharding_constraint(noise.leaves, apart))
+            leaves = jax.lax.with_sharding_constraint(noise.leaves, apart)
+            noise = replace(noise, leaves=leaves)
         noise = jax.lax.with_sharding_constraint(noise, devices.replicated(self.mesh))
         key = jax.random.fold_in(state.key, state.es.generation)
         return noise, episode_keys(key, self._num_episodes)
@@ -231,7 +236,9 @@ class EvolutionAgent:
         noise, keys = self._ask_and_keys(state)
         return self._learn(state, noise, self.rollout.play((state, noise), keys))
 
-    def _step_on_host(self, state: EvolutionState) -> tuple[EvolutionState, dict[str, Any]]:
+    def _step_on_host(
+        self, state: EvolutionState, envs: Lanes
+    ) -> tuple[EvolutionState, dict[str, Any]]:
         noise, keys = self._ask(state)
 
         def act(memory: Any, member: Any, episode: Any, steps: Any, obs: Any) -> Any:
@@ -239,7 +246,7 @@ class EvolutionAgent:
 
         seeds, memory = episode_seeds(keys, evaluation=False), self.network.memory
         lanes = self._num_lanes
-        played = play_on_host(self._lanes, act, memory, self._jobs, seeds, lanes=lanes)
+        played = play_on_host(envs, act, memory, self._jobs, seeds, lanes=lanes)
         return self._tell(state, noise, played)
 
     def _act_in_lanes(

@@ -77,6 +77,6 @@ def play_on_host(
 
 
 def _put(new: np.ndarray, old: jax.Array, lanes: np.ndarray) -> np.ndarray:
-    old = np.array(old)
-    old[lanes] = new[lanes]
-    return old
+    mixed = np.array(old)
+    mixed[lanes] = new[lanes]
+    return mixed

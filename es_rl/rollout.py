@@ -158,11 +158,11 @@ class Rollout:
         )(shared, _Queue(member, episode, keys[pool], lengths))
         # The one exchange between devices; it leaves out the padding.
         gathered = jax.lax.with_sharding_constraint(played, NamedSharding(self.mesh, everywhere))
-        count = len(self.jobs.member)
-        return Played(*(x[:count] for x in gathered[:-1]), gathered.lane_steps)
+        trimmed = jax.tree.map(lambda x: x[: len(self.jobs.member)], gathered)
+        return trimmed._replace(lane_steps=gathered.lane_steps)
 
     @cached_property
-    def _shares(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    def _shares(self) -> tuple[np.ndarray, ...]:
         """Members, local episodes, their global numbers and queue lengths, device after device."""
         devices, count = self.mesh.size, len(self.jobs.member)
         share = -(-count // devices)

@@ -1,5 +1,6 @@
 """The engine alone: forward, update and memory of a population."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -10,12 +11,12 @@ from flax import linen as nn
 from jax.sharding import Mesh, PartitionSpec
 
 import es_rl
-from es_rl.devices import AXIS, Program, lanes_per_device, make_mesh
+from es_rl.devices import AXIS, Program, lanes_per_device, make_mesh, spread
 from es_rl.noise import LowRank, sample
 from experiments.timing import Contender, Row, Table, side_by_side
 
 _SIZES = {"64-256x3-8": (64, (256,) * 3, 8), "256-1024x3-32": (256, (1024,) * 3, 32)}
-_SCAN_STEPS = 20
+_SCAN_STEPS = 50
 _MOST_BYTES = 6e9
 """Rows that would hold more are left out."""
 
@@ -52,10 +53,10 @@ def _forward(size: str, population: int, mesh: Mesh, rounds: int) -> Table:
     look_up = jax.vmap(es_rl.select, in_axes=(None, None, 0))
     selected = jax.jit(look_up)(params, noise, members)
 
-    def shared(own: Any, x: jax.Array) -> jax.Array:
+    def shared(own: Any, x: jax.Array) -> Any:
         return module.apply(params, x)
 
-    def kept(selected: Any, x: jax.Array) -> jax.Array:
+    def kept(selected: Any, x: jax.Array) -> Any:
         apply = jax.vmap(es_rl.apply_selected, in_axes=(None, None, 0, 0))
         return apply(module, params, selected, x)
 
@@ -70,7 +71,7 @@ def _forward(size: str, population: int, mesh: Mesh, rounds: int) -> Table:
 
         return jax.vmap(one)(members, x)
 
-    def full(trees: Any, x: jax.Array) -> jax.Array:
+    def full(trees: Any, x: jax.Array) -> Any:
         return jax.vmap(module.apply)(trees, x)
 
     variants: dict[str, tuple[Callable[[Any, jax.Array], jax.Array], Any]] = {
@@ -94,7 +95,7 @@ def _forward(size: str, population: int, mesh: Mesh, rounds: int) -> Table:
         gigabytes = 4e-9 * count * population
         notes.append(f"full parameters per member: not run, they take {gigabytes:.1f} GB")
 
-    def single(function: Any, own: Any) -> Contender:
+    def single(function: Any, own: Any, x: jax.Array = x) -> Contender:
         program = Program(function)
         return Contender("", lambda _: program(own, x), lambda _: program.compile(own, x))
 
@@ -106,8 +107,10 @@ def _forward(size: str, population: int, mesh: Mesh, rounds: int) -> Table:
             return jax.lax.scan(step, x, None, _SCAN_STEPS)[0]
 
         apart = PartitionSpec(AXIS)
-        spread = jax.shard_map(run, mesh=mesh, in_specs=apart, out_specs=apart, check_vma=False)
-        return single(spread, own)
+        over_devices = jax.shard_map(
+            run, mesh=mesh, in_specs=apart, out_specs=apart, check_vma=False
+        )
+        return single(over_devices, *jax.device_put((own, x), spread(mesh)))
 
     contenders = []
     for kind, make in (("call", single), ("scan", scanned)):
@@ -155,7 +158,7 @@ def _update(size: str, population: int, rounds: int) -> Table:
     def explicit(noise: es_rl.Noise, weights: jax.Array) -> Any:
         """One member after another, its perturbation in full."""
         zeros = jax.tree.map(jnp.zeros_like, params)
-        unit = noise.replace(sigma=jnp.float32(1))
+        unit = dataclasses.replace(noise, sigma=jnp.float32(1))
 
         def add(total: Any, member: jax.Array) -> tuple[Any, None]:
             own = es_rl.materialize(zeros, unit, member)
@@ -212,17 +215,9 @@ def memory() -> list[Table]:
             ("low rank", es_rl.eggroll(population, optimizer=optimizer)),
             ("full rank", es_rl.open_es(population, optimizer=optimizer)),
         ):
-            noise = jax.eval_shape(lambda p, es=es: es.ask(es.init(jax.random.key(0), p)), params)
-            noise_bytes = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(noise))
-            x = jax.ShapeDtypeStruct((population, 64), jnp.float32)
-
-            def run(params: Any, noise: es_rl.Noise, x: jax.Array) -> jax.Array:
-                apply = jax.vmap(es_rl.perturbed_apply, in_axes=(None, None, None, 0, 0))  # noqa: B023
-                return apply(module, params, noise, jnp.arange(population), x)  # noqa: B023
-
-            plan = jax.jit(run).lower(params, noise, x).compile().memory_analysis()
+            noise_bytes, forward_bytes = _memory(es, module, params)
             values[f"{name}: noise"] = noise_bytes / population / 1e6
-            values[f"{name}: forward"] = plan.temp_size_in_bytes / population / 1e6
+            values[f"{name}: forward"] = forward_bytes / population / 1e6
         rows.append(Row(label, values))
     columns = {"parameters": ",.0f"} | {
         f"{name}: {kind}": ",.3f"
@@ -232,3 +227,19 @@ def memory() -> list[Table]:
     title = f"(e) memory, MB a member, {population} members in mirrored pairs, MLP 64-Wx4-32"
     notes = ["noise: what `ask` keeps; forward: XLA's temporary buffers, planned and not run."]
     return [Table(title, columns, rows, notes)]
+
+
+def _memory(es: es_rl.EvolutionStrategy, module: nn.Module, params: Any) -> tuple[int, int]:
+    """Bytes of a generation's noise, and of the population's forward beside it."""
+    noise = jax.eval_shape(lambda params: es.ask(es.init(jax.random.key(0), params)), params)
+    members = jnp.arange(es.population_size)
+    x = jax.ShapeDtypeStruct((es.population_size, 64), jnp.float32)
+
+    def run(params: Any, noise: es_rl.Noise, x: jax.Array) -> jax.Array:
+        apply = jax.vmap(es_rl.perturbed_apply, in_axes=(None, None, None, 0, 0))
+        return apply(module, params, noise, members, x)
+
+    plan = jax.jit(run).lower(params, noise, x).compile().memory_analysis()
+    assert plan is not None
+    kept = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(noise))
+    return kept, plan.temp_size_in_bytes

@@ -117,7 +117,8 @@ def make_agent(
     assert isinstance(agent, EvolutionAgent)
     if lockstep:
         own = agent.rollout
-        agent.rollout = Lockstep(own.env, own.behaviour, own.jobs, own.mesh)
+        rollout: Any = Lockstep(own.env, own.behaviour, own.jobs, own.mesh)
+        agent.rollout = rollout
     return agent
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+from typing import Any
 
 import jax
 from platformdirs import user_cache_path
@@ -20,11 +21,13 @@ def start_jax(devices: int | None = None) -> None:
     Args:
       devices: how many devices to make of the CPU; one per core unless given.
     """
-    if jax.config.jax_compilation_cache_dir is None:
+    config: Any = jax.config  # which declares its options at run time
+    if config.jax_compilation_cache_dir is None:
         folder = str(user_cache_path("es-rl", appauthor=False) / "compiled")
-        jax.config.update("jax_compilation_cache_dir", folder)
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
-    chosen = jax.config.jax_num_cpu_devices > 0 or _OWN_CHOICE in os.environ.get("XLA_FLAGS", "")
+        config.update("jax_compilation_cache_dir", folder)
+        config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    chosen = config.jax_num_cpu_devices > 0
+    chosen = chosen or _OWN_CHOICE in os.environ.get("XLA_FLAGS", "")
     if devices is not None or not chosen:
         # JAX runs already when a notebook calls a command; it then keeps the devices that it has.
         with contextlib.suppress(RuntimeError):
