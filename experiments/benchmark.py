@@ -7,7 +7,7 @@ faster. Times are medians over rounds in which all rows of a table take turns, c
 import json
 import platform
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -59,7 +59,7 @@ def main(arguments: list[str]) -> int:
     from experiments import benchmark_engine, benchmark_rollouts
 
     rounds, devices = flags.rounds, flags.devices
-    measure: dict[Section, Callable[[], list[Table]]] = {
+    measure: dict[Section, Callable[[], Iterable[Table]]] = {
         "forward": lambda: benchmark_engine.forward(rounds, devices),
         "update": lambda: benchmark_engine.update(rounds),
         "generation": lambda: benchmark_rollouts.generation(rounds, devices),

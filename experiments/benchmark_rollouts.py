@@ -1,6 +1,7 @@
 """Whole generations: lanes beside a fixed scan, the environment alone, and evosax."""
 
 import importlib.util
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,12 +100,11 @@ _FULL_LENGTH = (
 )
 
 
-def generation(rounds: int, devices: int | None) -> list[Table]:
+def generation(rounds: int, devices: int | None) -> Iterator[Table]:
     """(c) A generation, compilation apart."""
-    first = [_generation(task, "first generation", rounds, devices) for task in _FIRST]
-    return first + [
-        _generation(task, "full-length episodes", rounds, devices) for task in _FULL_LENGTH
-    ]
+    for what, tasks in (("first generation", _FIRST), ("full-length episodes", _FULL_LENGTH)):
+        for task in tasks:
+            yield _generation(task, what, rounds, devices)
 
 
 def make_agent(
