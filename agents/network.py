@@ -128,7 +128,9 @@ class Network:
 
     def precision(self) -> AbstractContextManager[None]:
         """Trace within this for matrix products in the configured precision."""
-        name = self.config.matmul_precision
+        name: str = self.config.matmul_precision
+        if jax.default_backend() == "cpu":  # not all of its matrix products know another one
+            name = "float32"
         # JAX takes its own "bfloat16" for "the fastest", which is TF32 on a GPU.
         return jax.default_matmul_precision("BF16_BF16_F32" if name == "bfloat16" else name)
 

@@ -63,9 +63,9 @@ def lanes_per_device(jobs: int, mesh: Mesh, lanes: int | None = None) -> int:
     share = -(-jobs // mesh.size)
     if lanes is not None:
         return min(share, -(-lanes // mesh.size))
-    # A CPU core gains little from more lanes than 32, whatever the environment, and a long last
-    # episode holds them all; an accelerator needs thousands to be busy.
-    return min(share, 32 if _on_cpu(mesh) else 2048)
+    # On a CPU core 64 lanes step up to a tenth faster than 32, and more hardly help; but with few
+    # jobs for each they idle at the end. An accelerator needs thousands to be busy.
+    return min(share, max(32, min(64, share // 4)) if _on_cpu(mesh) else 2048)
 
 
 def tail_lanes(lanes: int, mesh: Mesh) -> int:

@@ -79,9 +79,14 @@ def test_devices_change_nothing_and_memory_may_be_had():
         assert agent.mesh.size == devices
         state, metrics = agent.step(agent.init(jax.random.key(0)))
         assert state.es.params["params"]["memory"]["hn"]["kernel"].shape == (4, 4)
-        return jax.device_get((state.es.params, metrics["return_mean"], state.moments))
+        return jax.device_get((state, metrics["return_mean"], metrics["env_steps"]))
 
-    jax.tree.map(np.testing.assert_array_equal, run(1), run(2))
+    (one, *earned_by_one), (two, *earned_by_two) = run(1), run(2)
+    assert earned_by_one == earned_by_two
+    # Another program may sum in another order.
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6)
+    jax.tree.map(close, one.es.params, two.es.params)
+    jax.tree.map(close, one.moments, two.moments)
 
 
 def test_host_and_accelerator_agree_on_counting():

@@ -103,7 +103,8 @@ def test_busy_lanes_beat_lockstep():
 
 def test_lanes_are_chosen_from_the_device_and_the_jobs():
     mesh = make_mesh(2)
-    assert lanes_per_device(10_000, mesh) == 32
+    assert lanes_per_device(10_000, mesh) == 64
+    assert lanes_per_device(256, mesh) == 32
     assert lanes_per_device(20, mesh) == 10
     assert lanes_per_device(10_000, mesh, lanes=65) == 33
     assert lanes_per_device(21, mesh, lanes=65) == 11
