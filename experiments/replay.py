@@ -1,8 +1,10 @@
 """`es-rl replay`: play a saved policy again, as numbers or as a video."""
 
 import json
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tyro
@@ -91,4 +93,9 @@ def _write_video(path: Path, recorded: Film) -> None:
         milliseconds = 1000 / recorded.frames_per_second
         imageio.imwrite(path, frames, extension=".gif", duration=milliseconds, loop=0)
     else:
-        imageio.imwrite(path, frames, extension=".mp4", fps=recorded.frames_per_second)
+        with warnings.catch_warnings():
+            # JAX warns of any fork; this one turns into ffmpeg at once.
+            warnings.filterwarnings("ignore", message=r"os\.fork\(\)")
+            # H.264 wants even sizes; imageio would stretch to multiples of 16.
+            options: dict[str, Any] = {"fps": recorded.frames_per_second, "macro_block_size": 2}
+            imageio.imwrite(path, frames, extension=".mp4", **options)

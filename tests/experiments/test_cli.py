@@ -67,6 +67,7 @@ def test_replay_writes_a_video(run, tmp_path, suffix):
     path = tmp_path / "new folder" / f"replay.{suffix}"
     done = es_rl("replay", run[0], "--episodes", 1, "--video", path)
     assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
     frames = imageio.imread(path)
     assert len(frames) > 100
     assert min(frame.std() for frame in frames) > 5
