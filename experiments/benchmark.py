@@ -35,7 +35,7 @@ class BenchmarkFlags:
         "lanes",
         "memory",
     )
-    """What to measure; everything takes about half an hour on 4 cores."""
+    """What to measure; everything takes about half an hour on 2 cores."""
     rounds: int = 5
     """Every row is timed so often, in turns with the others of its table."""
     devices: int | None = None
