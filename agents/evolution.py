@@ -185,11 +185,9 @@ class EvolutionAgent:
             self._generation.compile(state)
 
     def step(self, state: EvolutionState) -> tuple[EvolutionState, dict[str, Any]]:
-        return (
-            self._generation(state)
-            if self._lanes is None
-            else self._step_on_host(state, self._lanes)
-        )
+        if self._lanes is None:
+            return self._generation(state)
+        return self._step_on_host(state, self._lanes)
 
     def snapshot(self, state: EvolutionState) -> Policy:
         # A copy, as the next step may reuse the memory of the state.

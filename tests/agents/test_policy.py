@@ -75,7 +75,6 @@ def test_a_film_of_a_policy_with_a_memory_shows_the_episode_of_the_evaluation(na
     env = envs.make(name)
     agent = agents.make("eggroll", env, population_size=4, hidden=(8,), memory=4)
     policy = agent.snapshot(agent.init(jax.random.key(3)))
-    # The second of a host environment's episodes starts in a lane that has played another.
     evaluation = agents.evaluate(policy, env, episodes=10)
     assert film(policy, env).episode_return == evaluation.returns[0]
     assert len(set(evaluation.returns.tolist())) > 1

@@ -59,8 +59,11 @@ def one_by_one():
     return [play_one(m, e) for m, e in zip(JOBS.member, JOBS.episode, strict=True)]
 
 
+LANES_AND_TAILS = [*((lanes, 0) for lanes in (1, 5, 8, 26, 40)), (8, 3), (26, 1), (40, 40)]
+
+
 @pytest.mark.parametrize("devices", [1, 2])
-@pytest.mark.parametrize(("lanes", "tail"), [(1, 0), (5, 0), (8, 3), (26, 1), (40, 40)])
+@pytest.mark.parametrize(("lanes", "tail"), LANES_AND_TAILS)
 def test_every_number_of_lanes_plays_what_the_plain_loop_plays(lanes, tail, devices, one_by_one):
     played = play(JOBS, lanes=lanes, devices=devices, tail=tail)
     returns, lengths, observed = zip(*one_by_one, strict=True)

