@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -40,7 +40,38 @@ def forward(rounds: int, devices: int | None) -> list[Table]:
     return [*tables, _forward("64-256x3-8", 32 * mesh.size, mesh, rounds)]
 
 
+_Forward: TypeAlias = Callable[[Any, jax.Array], Any]
+"""(what members have of their own, x (members, in)) -> (members, out)."""
+
+
 def _forward(size: str, population: int, mesh: Mesh, rounds: int) -> Table:
+    x = jax.random.normal(jax.random.key(2), (population, _SIZES[size][0]))
+    variants, notes = _variants(size, population)
+    contenders = [_call(f"call: {name}", *variant, x) for name, variant in variants.items()]
+    contenders += [_scan(f"scan: {name}", *variant, x, mesh) for name, variant in variants.items()]
+    taken = side_by_side(contenders, 3 * rounds)
+    reference = next(iter(variants))
+    rows = []
+    for name in variants:
+        values: dict[str, float | None] = {}
+        for kind, steps in (("call", 1), ("scan", _SCAN_STEPS)):
+            seconds = taken[f"{kind}: {name}"][0]
+            values[f"{kind} ms"] = seconds / steps * 1e3
+            values[f"{kind} ratio"] = taken[f"{kind}: {reference}"][0] / seconds
+        rows.append(Row(name, values))
+    title = f"(a) forward, MLP {size}, {population} members, one observation each"
+    columns = {f"{kind} {what}": ".2f" for kind in ("call", "scan") for what in ("ms", "ratio")}
+    notes = [
+        "call: a single call on one device. scan: time per step of a scan in which each step is "
+        f"fed by the one before, the members spread over {mesh.size} devices as in a rollout; XLA "
+        "moves what does not change out of the scan, looking up and regenerating included.",
+        *notes,
+    ]
+    return Table(title, columns, rows, notes)
+
+
+def _variants(size: str, population: int) -> tuple[dict[str, tuple[_Forward, Any]], list[str]]:
+    """Ways to the same outputs, each with what it is given, the reference first; and notes."""
     inputs, hidden, outputs = _SIZES[size]
     module = _MLP(hidden, outputs)
     params = module.init(jax.random.key(0), jnp.zeros(inputs))
@@ -48,21 +79,19 @@ def _forward(size: str, population: int, mesh: Mesh, rounds: int) -> Table:
     state = es.init(jax.random.key(1), params)
     noise = jax.jit(es.ask)(state)
     members = jnp.arange(population)
-    x = jax.random.normal(jax.random.key(2), (population, inputs))
     look_up = jax.vmap(es_rl.select, in_axes=(None, None, 0))
-    selected = jax.jit(look_up)(params, noise, members)
 
-    def shared(own: Any, x: jax.Array) -> Any:
+    def shared(members: jax.Array, x: jax.Array) -> Any:
         return module.apply(params, x)
 
     def kept(selected: Any, x: jax.Array) -> Any:
         apply = jax.vmap(es_rl.apply_selected, in_axes=(None, None, 0, 0))
         return apply(module, params, selected, x)
 
-    def looked_up(members: jax.Array, x: jax.Array) -> jax.Array:
+    def looked_up(members: jax.Array, x: jax.Array) -> Any:
         return kept(look_up(params, noise, members), x)
 
-    def regenerated(members: jax.Array, x: jax.Array) -> jax.Array:
+    def regenerated(members: jax.Array, x: jax.Array) -> Any:
         def one(member: jax.Array, x: jax.Array) -> jax.Array:
             key = jax.random.fold_in(state.key, member // es.noise_reuse)
             own = es_rl.Noise(sample(key, params, draws=1, rank=1), noise.sigma, noise_reuse=0)
@@ -73,67 +102,36 @@ def _forward(size: str, population: int, mesh: Mesh, rounds: int) -> Table:
     def full(trees: Any, x: jax.Array) -> Any:
         return jax.vmap(module.apply)(trees, x)
 
-    variants: dict[str, tuple[Callable[[Any, jax.Array], jax.Array], Any]] = {
+    variants: dict[str, tuple[_Forward, Any]] = {
         "shared weights, no noise": (shared, members),
-        "factors kept, looked up before": (kept, selected),
+        "factors kept, looked up before": (kept, jax.jit(look_up)(params, noise, members)),
         "factors kept, looked up in the call": (looked_up, members),
         "factors regenerated in the call": (regenerated, members),
     }
-    title = f"(a) forward, MLP {size}, {population} members, one observation each"
-    notes = [
-        "call: a single call on one device. scan: time per step of a scan in which each step is "
-        f"fed by the one before, the members spread over {mesh.size} devices as in a rollout; XLA "
-        "moves what does not change out of the scan, looking up and regenerating included.",
-    ]
-    count = sum(leaf.size for leaf in jax.tree.leaves(params))
-    if 4 * count * population <= _MOST_BYTES:
-        materialize = jax.vmap(es_rl.materialize, in_axes=(None, None, 0))
-        trees = jax.jit(materialize)(params, noise, members)
-        variants["full parameters per member"] = (full, trees)
-    else:
-        gigabytes = 4e-9 * count * population
-        notes.append(f"full parameters per member: not run, they take {gigabytes:.1f} GB")
+    full_bytes = 4 * population * sum(leaf.size for leaf in jax.tree.leaves(params))
+    if full_bytes > _MOST_BYTES:
+        missing = f"full parameters per member: not run, they take {full_bytes * 1e-9:.1f} GB"
+        return variants, [missing]
+    materialize = jax.jit(jax.vmap(es_rl.materialize, in_axes=(None, None, 0)))
+    variants["full parameters per member"] = (full, materialize(params, noise, members))
+    return variants, []
 
-    def single(function: Any, own: Any, x: jax.Array = x) -> Contender:
-        program = Program(function)
-        return Contender("", lambda _: program(own, x), lambda _: program.compile(own, x))
 
-    def scanned(function: Any, own: Any) -> Contender:
-        def run(own: Any, x: jax.Array) -> jax.Array:
-            def step(x: jax.Array, _: None) -> tuple[jax.Array, None]:
-                return x + 1e-3 * jnp.mean(function(own, x), axis=1, keepdims=True), None
+def _call(name: str, function: _Forward, own: Any, x: jax.Array) -> Contender:
+    program = Program(function)
+    return Contender(name, lambda _: program(own, x), lambda _: program.compile(own, x))
 
-            return jax.lax.scan(step, x, None, _SCAN_STEPS)[0]
 
-        apart = PartitionSpec(AXIS)
-        over_devices = jax.shard_map(
-            run, mesh=mesh, in_specs=apart, out_specs=apart, check_vma=False
-        )
-        return single(over_devices, *jax.device_put((own, x), spread(mesh)))
+def _scan(name: str, function: _Forward, own: Any, x: jax.Array, mesh: Mesh) -> Contender:
+    def run(own: Any, x: jax.Array) -> jax.Array:
+        def step(x: jax.Array, _: None) -> tuple[jax.Array, None]:
+            return x + 1e-3 * jnp.mean(function(own, x), axis=1, keepdims=True), None
 
-    contenders = []
-    for kind, make in (("call", single), ("scan", scanned)):
-        for name, (function, own) in variants.items():
-            made = make(function, own)
-            contenders.append(Contender(f"{kind}: {name}", made.run, made.compile))
-    taken = side_by_side(contenders, 3 * rounds)
-    rows = []
-    for name in variants:
-        call, scan = taken[f"call: {name}"][0], taken[f"scan: {name}"][0] / _SCAN_STEPS
-        first = next(iter(variants))
-        rows.append(
-            Row(
-                name,
-                {
-                    "call ms": call * 1e3,
-                    "call ratio": taken[f"call: {first}"][0] / call,
-                    "scan ms": scan * 1e3,
-                    "scan ratio": taken[f"scan: {first}"][0] / _SCAN_STEPS / scan,
-                },
-            )
-        )
-    columns = {"call ms": ".2f", "call ratio": ".2f", "scan ms": ".2f", "scan ratio": ".2f"}
-    return Table(title, columns, rows, notes)
+        return jax.lax.scan(step, x, None, _SCAN_STEPS)[0]
+
+    apart = PartitionSpec(AXIS)
+    over_devices = jax.shard_map(run, mesh=mesh, in_specs=apart, out_specs=apart, check_vma=False)
+    return _call(name, over_devices, *jax.device_put((own, x), spread(mesh)))
 
 
 def update(rounds: int) -> list[Table]:
