@@ -6,7 +6,7 @@ import jax
 from jax.sharding import Mesh
 
 from agents.policy import Policy
-from envs.base import Env, HostEnv
+from envs.base import Env, HostEnv, Lanes
 
 
 class Agent(Protocol):
@@ -19,6 +19,8 @@ class Agent(Protocol):
     env: Env | HostEnv
     mesh: Mesh
     """The devices that it uses, and that evaluation is to use."""
+    lanes: Lanes | None
+    """The host environments that it steps, likewise; None on an accelerator."""
     config: Any
     """A frozen dataclass of JSON values: with the environment, all that defines the agent."""
 

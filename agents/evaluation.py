@@ -16,13 +16,12 @@ from agents.network import Weights
 from agents.policy import Actor, Policy
 from envs.base import Env, HostEnv, Lanes
 from es_rl.devices import Program, make_mesh
-from es_rl.host_rollout import episode_seeds, play_on_host
-from es_rl.rollout import Behaviour, Jobs, Rollout, episode_keys, step_keys
+from es_rl.host_rollout import HostRollout, episode_seeds
+from es_rl.rollout import Behaviour, Jobs, Rollout, episode_keys
 
 EVALUATION_LANES = 32
-"""Lanes on each device, whatever the number of episodes: a matrix product of another size may
-round differently, and a replayed episode has to give the return that was recorded."""
-_HOST_LANES = 8
+"""Lanes on each device, or on the host, whatever the number of episodes: a matrix product of
+another size may round differently, and a replayed episode has to give the recorded return."""
 _DOMAIN = 0x65766C  # apart from the keys that training derives from a seed
 
 
@@ -60,59 +59,57 @@ def evaluation_keys(seed: int, episodes: int) -> jax.Array:
 class Evaluator:
     """Plays an actor's episodes; keeps what it compiled, so make one and call it often."""
 
-    def __init__(self, env: Env | HostEnv, actor: Actor, mesh: Mesh | None = None):
-        """`mesh`: the devices that share the episodes of an accelerator environment, all of them
-        unless given. They change no return."""
-        self._actor = actor
-        self._lanes: Lanes | None = None
+    def __init__(
+        self,
+        env: Env | HostEnv,
+        actor: Actor,
+        mesh: Mesh | None = None,
+        lanes: Lanes | None = None,
+    ):
+        """Neither of these changes a return.
+
+        Args:
+          env: where to play.
+          actor: how to act.
+          mesh: the devices that share the episodes of an accelerator environment; all of them
+            unless given.
+          lanes: of a host environment, at least `EVALUATION_LANES`; its own unless given.
+        """
+
+        def act(weights: Weights, selected: Any, memory: Any, obs: Any, key: Any) -> Any:
+            return *actor.act(weights, memory, obs, key), jnp.zeros(0)
+
+        behaviour = Behaviour(lambda weights, member: (), actor.memory, act)
         if isinstance(env, HostEnv):
-            self._lanes = env.lanes(_HOST_LANES)
-            self._act = jax.jit(self._act_in_lanes)
+            on_host = lanes or env.lanes(EVALUATION_LANES)
+            self._on_host = cache(
+                lambda episodes: HostRollout(
+                    env.spec.id, on_host, behaviour, _jobs(episodes), EVALUATION_LANES
+                )
+            )
+            self._program = None
         else:
-            self._env = env
-            self._mesh = mesh or make_mesh()
-            self._program = cache(self._make_program)
+            mesh = mesh or make_mesh()
+            self._program = cache(
+                lambda episodes: Program(
+                    Rollout(env, behaviour, _jobs(episodes), mesh, EVALUATION_LANES).play
+                )
+            )
 
     def __call__(self, weights: Weights, *, episodes: int = 128, seed: int = 0) -> Evaluation:
         """Play episodes 0 ... episodes-1 of an evaluation seed."""
         keys = evaluation_keys(seed, episodes)
-        if self._lanes is None:
+        if self._program is not None:
             played = self._program(episodes)(weights, keys)
         else:
             seeds = episode_seeds(keys, evaluation=True)
-
-            def act(memory: Any, member: Any, episode: Any, steps: Any, obs: Any) -> Any:
-                return self._act(weights, keys, memory, episode, steps, obs)
-
-            jobs, memory = _jobs(episodes), self._actor.memory
-            played = play_on_host(self._lanes, act, memory, jobs, seeds, lanes=_HOST_LANES)
+            played = self._on_host(episodes).play(weights, keys, seeds)
         return Evaluation(seed, np.asarray(played.returns), np.asarray(played.lengths))
 
     def compile(self, weights: Weights, *, episodes: int) -> None:
         """Compile for that many episodes, before the first call."""
-        if self._lanes is None:
+        if self._program is not None:
             self._program(episodes).compile(weights, evaluation_keys(0, episodes))
-
-    def _make_program(self, episodes: int) -> Program:
-        def act(weights: Weights, selected: Any, memory: Any, obs: Any, key: Any) -> Any:
-            return *self._actor.act(weights, memory, obs, key), jnp.zeros(0)
-
-        behaviour = Behaviour(lambda weights, member: (), self._actor.memory, act)
-        jobs = _jobs(episodes)
-        return Program(Rollout(self._env, behaviour, jobs, self._mesh, EVALUATION_LANES).play)
-
-    def _act_in_lanes(
-        self,
-        weights: Weights,
-        keys: jax.Array,
-        memory: Any,
-        episode: jax.Array,
-        steps: jax.Array,
-        obs: jax.Array,
-    ) -> tuple[jax.Array, Any, jax.Array]:
-        policy_keys, _ = jax.vmap(step_keys)(keys[episode], steps)
-        act = jax.vmap(self._actor.act, in_axes=(None, 0, 0, 0))
-        return *act(weights, memory, obs, policy_keys), jnp.zeros((obs.shape[0], 0))
 
 
 def _jobs(episodes: int) -> Jobs:

@@ -10,17 +10,17 @@ import optax
 from flax import struct
 
 import es_rl
+from agents.evaluation import EVALUATION_LANES
 from agents.network import Network, NetworkConfig, Weights
 from agents.policy import Policy
 from envs.base import Env, HostEnv, Lanes
 from es_rl import devices, observations
 from es_rl.devices import Program
-from es_rl.host_rollout import episode_seeds, play_on_host
+from es_rl.host_rollout import HostRollout, episode_seeds, lanes_for
 from es_rl.observations import Moments
-from es_rl.rollout import Behaviour, Played, Rollout, episode_keys, make_jobs, step_keys
+from es_rl.rollout import Behaviour, Played, Rollout, episode_keys, make_jobs
 from es_rl.shaping import GroupStd, Shaping
 
-_HOST_LANES = 32
 OptimizerName: TypeAlias = Literal["adam", "sgd"]
 
 
@@ -155,16 +155,19 @@ class EvolutionAgent:
         self.mesh = devices.make_mesh(1 if isinstance(env, HostEnv) else config.devices)
         everywhere = devices.replicated(self.mesh)
         self._init = jax.jit(self._initial, out_shardings=everywhere)
-        self._lanes: Lanes | None = None
+        behaviour = Behaviour(self._select, self.network.memory, self._act_as_member)
+        count = len(self._jobs.member)
+        self.lanes: Lanes | None = None
         if isinstance(env, HostEnv):
-            self._num_lanes = min(config.lanes or _HOST_LANES, len(self._jobs.member))
-            self._lanes = env.lanes(self._num_lanes)
+            num_lanes = lanes_for(count, env.workers, config.lanes)
+            self.lanes = env.lanes(max(num_lanes, EVALUATION_LANES))
+            self._host_rollout = HostRollout(
+                env.spec.id, self.lanes, behaviour, self._jobs, num_lanes
+            )
             self._ask = jax.jit(self._ask_and_keys)
-            self._act = jax.jit(self._act_in_lanes)
             self._tell = jax.jit(self._learn, donate_argnums=0)
         else:
-            lanes = devices.lanes_per_device(len(self._jobs.member), self.mesh, config.lanes)
-            behaviour = Behaviour(self._select, self.network.memory, self._act_as_member)
+            lanes = devices.lanes_per_device(count, self.mesh, config.lanes)
             tail = devices.tail_lanes(lanes, self.mesh)
             self.rollout = Rollout(env, behaviour, self._jobs, self.mesh, lanes, tail)
             self._generation = Program(
@@ -181,13 +184,15 @@ class EvolutionAgent:
         return EvolutionState(es_state, moments, episodes_key)
 
     def compile(self, state: EvolutionState) -> None:
-        if self._lanes is None:
+        if self.lanes is None:
             self._generation.compile(state)
 
     def step(self, state: EvolutionState) -> tuple[EvolutionState, dict[str, Any]]:
-        if self._lanes is None:
+        if self.lanes is None:
             return self._generation(state)
-        return self._step_on_host(state, self._lanes)
+        noise, keys = self._ask(state)
+        seeds = episode_seeds(keys, evaluation=False)
+        return self._tell(state, noise, self._host_rollout.play((state, noise), keys, seeds))
 
     def snapshot(self, state: EvolutionState) -> Policy:
         # A copy, as the next step may reuse the memory of the state.
@@ -233,36 +238,6 @@ class EvolutionAgent:
     def _play_generation(self, state: EvolutionState) -> tuple[EvolutionState, dict[str, Any]]:
         noise, keys = self._ask_and_keys(state)
         return self._learn(state, noise, self.rollout.play((state, noise), keys))
-
-    def _step_on_host(
-        self, state: EvolutionState, envs: Lanes
-    ) -> tuple[EvolutionState, dict[str, Any]]:
-        noise, keys = self._ask(state)
-
-        def act(memory: Any, member: Any, episode: Any, steps: Any, obs: Any) -> Any:
-            return self._act(state, noise, keys, memory, member, episode, steps, obs)
-
-        seeds, memory = episode_seeds(keys, evaluation=False), self.network.memory
-        lanes = self._num_lanes
-        played = play_on_host(envs, act, memory, self._jobs, seeds, lanes=lanes)
-        return self._tell(state, noise, played)
-
-    def _act_in_lanes(
-        self,
-        state: EvolutionState,
-        noise: es_rl.Noise,
-        keys: jax.Array,
-        memory: Any,
-        member: jax.Array,
-        episode: jax.Array,
-        steps: jax.Array,
-        obs: jax.Array,
-    ) -> tuple[jax.Array, Any, jax.Array]:
-        shared = state, noise
-        policy_keys, _ = jax.vmap(step_keys)(keys[episode], steps)
-        selected = jax.vmap(self._select, in_axes=(None, 0))(shared, member)
-        act = jax.vmap(self._act_as_member, in_axes=(None, 0, 0, 0, 0))
-        return act(shared, selected, memory, obs, policy_keys)
 
     def _learn(
         self, state: EvolutionState, noise: es_rl.Noise, played: Played

@@ -88,7 +88,7 @@ def train(
         started = time.perf_counter()
         state = agent.init(jax.random.key(seed))
         policy = agent.snapshot(state)
-        evaluator = Evaluator(agent.env, policy.actor, agent.mesh)
+        evaluator = Evaluator(agent.env, policy.actor, agent.mesh, agent.lanes)
         devices.all_at_once(
             lambda: agent.compile(state),
             lambda: evaluator.compile(policy.weights, episodes=episodes),

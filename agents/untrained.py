@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from agents.actors import RandomActor, ZeroActor
-from agents.evaluation import Evaluator
+from agents.evaluation import EVALUATION_LANES, Evaluator
 from agents.network import Weights
 from agents.policy import Policy
 from envs.base import Env, HostEnv
@@ -38,7 +38,8 @@ class UntrainedAgent:
         empty = np.zeros(0, np.float32)
         self._weights = Weights({}, empty, empty)
         self.mesh = make_mesh(1 if isinstance(env, HostEnv) else None)
-        self._evaluator = Evaluator(env, self._actor, self.mesh)
+        self.lanes = env.lanes(EVALUATION_LANES) if isinstance(env, HostEnv) else None
+        self._evaluator = Evaluator(env, self._actor, self.mesh, self.lanes)
 
     def init(self, key: jax.Array) -> int:
         del key

@@ -1,7 +1,7 @@
 """Environments: one contract, and the adapters to each suite."""
 
-from envs.base import Env, EnvSpec, HostEnv, Lanes, State
-from envs.gymnasium_suite import from_func_env
+from envs.base import Env, EnvSpec, HostEnv, Lanes, Received, State
+from envs.gymnasium_suite import from_func_env, import_module
 from envs.registry import list_ids, make, register
 
 __all__ = [
@@ -9,8 +9,10 @@ __all__ = [
     "EnvSpec",
     "HostEnv",
     "Lanes",
+    "Received",
     "State",
     "from_func_env",
+    "import_module",
     "list_ids",
     "make",
     "register",

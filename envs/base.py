@@ -2,12 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import gymnasium
 import jax
 import numpy as np
 from flax import struct
+
+from envs.worker import IDLE as IDLE
+from envs.worker import RESET as RESET
+from envs.worker import STEP as STEP
 
 
 @dataclass(frozen=True)
@@ -68,19 +72,57 @@ class Env(Protocol):
         ...
 
 
-Transition: TypeAlias = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
-"""obs (n, ...), reward (n,) float64, terminated (n,) bool, truncated (n,) bool."""
+class Received(NamedTuple):
+    """What n lanes have to say after an exchange; rows of lanes that were idle mean nothing."""
+
+    obs: np.ndarray
+    """(n, ...)."""
+    reward: np.ndarray
+    """(n,) float64."""
+    terminated: np.ndarray
+    """(n,) bool."""
+    truncated: np.ndarray
+    """(n,) bool; never true together with `terminated`."""
+    lost: np.ndarray
+    """(n,) bool: lanes whose episodes are lost, through no fault of theirs unless..."""
+    faults: dict[int, str]
+    """...they are named here: number of the lane -> what its environment did."""
 
 
 class Lanes(Protocol):
-    """Host environments stepped side by side; no lane is ever reset unasked."""
+    """Host environments stepped side by side; no lane is ever reset unasked.
 
-    def reset(self, lanes: np.ndarray, seeds: Sequence[int]) -> np.ndarray:
-        """Start a new episode in each of the named lanes; their observations (n, ...)."""
+    Spans of lanes take turns: while one is stepped the actions of another can be computed.
+    """
+
+    count: int
+
+    def begin(self) -> None:
+        """Called before a rollout: what an interrupted one left behind is dropped."""
         ...
 
-    def step(self, lanes: np.ndarray, actions: np.ndarray) -> Transition:
-        """Step each of the named lanes once."""
+    def send(
+        self, span: slice, command: np.ndarray, seeds: np.ndarray, actions: np.ndarray | None
+    ) -> None:
+        """Tell n neighbouring lanes what to do, without waiting for them.
+
+        Args:
+          span: slice(first, last) of lanes, which have nothing else to do at present.
+          command: (n,) IDLE, STEP or RESET.
+          seeds: (n,) ints, given to the environments that are reset.
+          actions: (n, ...), given to those that step; None where none does.
+
+        Raises:
+          RuntimeError: the environment cannot be started.
+        """
+        ...
+
+    def receive(self, span: slice) -> Received:
+        """Wait for lanes that were sent to.
+
+        Raises:
+          RuntimeError: the environment cannot be kept running.
+        """
         ...
 
     def close(self) -> None: ...
@@ -91,9 +133,11 @@ class HostEnv(Protocol):
     """An environment that steps on the host, outside JAX."""
 
     spec: EnvSpec
+    workers: int
+    """Processes, or threads, among which lanes are divided."""
 
     def lanes(self, count: int) -> Lanes:
-        """`count` independent copies, ready to be reset."""
+        """`count` independent copies, to be reset before they step."""
         ...
 
     def film(self, act: Any, seed: int) -> tuple[float, list[np.ndarray]]:

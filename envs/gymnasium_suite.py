@@ -1,6 +1,10 @@
 """Gymnasium environments: functional JAX ones on the accelerator, all others on the host."""
 
+import importlib
+import json
+import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import gymnasium
@@ -10,10 +14,16 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.experimental.functional import FuncEnv
 
-from envs.base import EnvSpec, State, Transition, time_limited
+from envs.base import EnvSpec, State, time_limited
+from envs.pool import WorkerPool
 
 _DEFAULT_LIMIT = 1000
 """Steps after which an episode is truncated where the registration names no limit."""
+
+
+_STEP_TIMEOUT = 60.0
+_IMPORTED: list[str] = []
+_EXTRAS = ("box2d", "classic-control", "mujoco")
 
 
 def names() -> list[str]:
@@ -21,15 +31,38 @@ def names() -> list[str]:
     return list(gymnasium.registry)
 
 
+def import_module(module: str) -> None:
+    """Import a module that registers environments, here and in every worker to come.
+
+    Raises:
+      ValueError: there is no such module, or it cannot be imported.
+    """
+    try:
+        importlib.import_module(module)
+    except Exception as error:
+        reason = f"{type(error).__name__}: {_one_line(error)}"
+        raise ValueError(
+            f"import={module}: must be a module that can be imported ({reason})"
+        ) from error
+    if module not in _IMPORTED:
+        _IMPORTED.append(module)
+
+
 def make(
-    name: str, max_episode_steps: int | None = None, **kwargs: Any
+    name: str,
+    max_episode_steps: int | None = None,
+    workers: int | None = None,
+    step_timeout: float | None = None,
+    **kwargs: Any,
 ) -> "FunctionalEnv | GymnasiumEnv":
     """Build a registered environment; a functional JAX one if its class is one.
 
     Args:
       name: a registered id, as "CartPole-v1".
       max_episode_steps: truncation; the registered limit (or 1000) unless given.
-      **kwargs: passed to `gymnasium.make`.
+      workers: processes that step it, if it steps on the host; one per core unless given.
+      step_timeout: seconds after which a step on the host counts as hanging; 60 unless given.
+      **kwargs: passed to `gymnasium.make`; JSON values, as they are saved with policies.
 
     Raises:
       ValueError: the environment refuses the arguments.
@@ -39,32 +72,29 @@ def make(
     given = dict(kwargs)
     if max_episode_steps is not None:
         given["max_episode_steps"] = max_episode_steps
-    limit = max_episode_steps or registered.max_episode_steps or _DEFAULT_LIMIT
-
-    def single(render_mode: str | None = None) -> gymnasium.Env:
-        options = kwargs if render_mode is None else {"render_mode": render_mode, **kwargs}
+    for key, value in given.items():
         try:
-            return gymnasium.make(
-                name, max_episode_steps=limit, disable_env_checker=True, **options
-            )
-        except (gymnasium.error.DependencyNotInstalled, ImportError) as error:
-            raise RuntimeError(f"gymnasium/{name}: {_one_line(error)}") from error
-        except (gymnasium.error.Error, TypeError, ValueError) as error:
-            raise ValueError(f"env='gymnasium/{name}': {_one_line(error)}") from error
-
-    first = single()
-    func_env = getattr(first.unwrapped, "func_env", None)
-    if isinstance(func_env, FuncEnv):
-        spec = EnvSpec(
-            id=f"gymnasium/{name}",
-            observation_space=first.observation_space,
-            action_space=first.action_space,
-            max_episode_steps=limit,
-            reward_threshold=registered.reward_threshold,
-            kwargs=given,
-            frames_per_second=first.metadata.get("render_fps", 30),
-        )
-        return FunctionalEnv(func_env, spec)
+            json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError):
+            raise ValueError(
+                f"{key}={value!r}: must be a JSON value, as it is saved with the policy"
+            ) from None
+    for key, number in (("workers", workers), ("max_episode_steps", max_episode_steps)):
+        if number is not None and number < 1:
+            raise ValueError(f"{key}={number}: must be at least 1")
+    if step_timeout is not None and not 0 < step_timeout < float("inf"):
+        raise ValueError(f"step_timeout={step_timeout}: must be a number of seconds above 0")
+    limit = max_episode_steps or registered.max_episode_steps or _DEFAULT_LIMIT
+    # The registration itself, which a worker can make without having imported what registered it.
+    single = partial(
+        gymnasium.make, registered, max_episode_steps=limit, disable_env_checker=True, **kwargs
+    )
+    try:
+        first = single()
+    except (gymnasium.error.DependencyNotInstalled, ImportError) as error:
+        raise RuntimeError(f"gymnasium/{name}: {_one_line(error)}{_hint(registered)}") from error
+    except (gymnasium.error.Error, TypeError, ValueError) as error:
+        raise ValueError(f"env='gymnasium/{name}': {_one_line(error)}") from error
     spec = EnvSpec(
         id=f"gymnasium/{name}",
         observation_space=first.observation_space,
@@ -74,8 +104,27 @@ def make(
         kwargs=given,
         frames_per_second=first.metadata.get("render_fps", 30),
     )
+    func_env = getattr(first.unwrapped, "func_env", None)
+    if isinstance(func_env, FuncEnv):
+        for key, option in (("workers", workers), ("step_timeout", step_timeout)):
+            if option is not None:
+                raise ValueError(f"{key}={option}: gymnasium/{name} does not step on the host")
+        return FunctionalEnv(func_env, spec)
     first.close()
-    return GymnasiumEnv(spec, single)
+    return GymnasiumEnv(spec, single, workers or _cores(), step_timeout or _STEP_TIMEOUT)
+
+
+def _hint(registered: gymnasium.envs.registration.EnvSpec) -> str:
+    """How to install what an environment of Gymnasium's own needs."""
+    for extra in _EXTRAS:
+        if f".{extra.replace('-', '_')}" in str(registered.entry_point):
+            return f' (pip install "es-rl[{extra}]")'
+    return ""
+
+
+def _cores() -> int:
+    # Where the system knows, those that this process may run on.
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def from_func_env(
@@ -174,17 +223,36 @@ class FunctionalEnv:
 
 
 class GymnasiumEnv:
-    """A registered Gymnasium environment, stepped on the host."""
+    """A registered Gymnasium environment, stepped on the host by worker processes.
 
-    def __init__(self, spec: EnvSpec, single: Callable[[str | None], gymnasium.Env]):
+    Gymnasium's own vector environments are of no use here: they reset lanes by themselves and
+    take one seed for all of them, where an episode's seed must not depend on its lane.
+    """
+
+    def __init__(
+        self,
+        spec: EnvSpec,
+        single: Callable[..., gymnasium.Env],
+        workers: int,
+        step_timeout: float,
+    ):
         self.spec = spec
+        self.workers = workers
         self._single = single
+        self._step_timeout = step_timeout
 
-    def lanes(self, count: int) -> "GymnasiumLanes":
-        return GymnasiumLanes([self._single(None) for _ in range(count)])
+    def lanes(self, count: int) -> WorkerPool:
+        return WorkerPool(
+            self.spec,
+            self._single,
+            count=count,
+            workers=self.workers,
+            step_timeout=self._step_timeout,
+            imports=_IMPORTED,
+        )
 
     def film(self, act: Callable[[np.ndarray], Any], seed: int) -> tuple[float, list[np.ndarray]]:
-        env = self._single("rgb_array")
+        env = self._single(render_mode="rgb_array")
         try:
             obs, _ = env.reset(seed=seed)
             total, frames, done = 0.0, [_picture(env)], False
@@ -195,35 +263,6 @@ class GymnasiumEnv:
                 done = terminated or truncated
             return total, frames
         finally:
-            env.close()
-
-
-class GymnasiumLanes:
-    """Environments stepped one after another in this process."""
-
-    def __init__(self, singles: Sequence[gymnasium.Env]):
-        self._envs = singles
-
-    def reset(self, lanes: np.ndarray, seeds: Sequence[int]) -> np.ndarray:
-        pairs = zip(lanes, seeds, strict=True)
-        return np.stack([self._envs[lane].reset(seed=int(seed))[0] for lane, seed in pairs])
-
-    def step(self, lanes: np.ndarray, actions: np.ndarray) -> Transition:
-        results = [
-            self._envs[lane].step(_native(self._envs[lane], action))
-            for lane, action in zip(lanes, actions, strict=True)
-        ]
-        obs, rewards, terminated, truncated, _ = zip(*results, strict=True)
-        ended = np.asarray(terminated, bool)
-        return (
-            np.stack(obs),
-            np.asarray(rewards, np.float64),
-            ended,
-            np.asarray(truncated, bool) & ~ended,
-        )
-
-    def close(self) -> None:
-        for env in self._envs:
             env.close()
 
 

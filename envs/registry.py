@@ -48,9 +48,10 @@ def make(id: str, **kwargs: Any) -> Env | HostEnv:
 
     Args:
       id: suite/name: "brax/ant", "gymnasium/HalfCheetah-v5" (steps on the host),
-        "gymnasium/phys2d/CartPole-v1" (Gymnasium's functional JAX environments).
-      **kwargs: `max_episode_steps` for any of them; `backend` for Brax; otherwise passed on to
-        the environment.
+        "gymnasium/phys2d/CartPole-v1" (Gymnasium's functional JAX environments),
+        "gymnasium/my_module:MyEnv-v0" (registered by a module, which is imported).
+      **kwargs: `max_episode_steps` for any of them; `backend` for Brax; `workers` (processes) and
+        `step_timeout` (seconds) for those on the host; otherwise passed on to the environment.
 
     Raises:
       ValueError: unknown id (with close matches) or argument, or a space that policies cannot use.
@@ -60,6 +61,10 @@ def make(id: str, **kwargs: Any) -> Env | HostEnv:
     if id in _REGISTERED:
         return _REGISTERED[id](**kwargs)
     suite, _, name = id.partition("/")
+    if suite == "gymnasium" and ":" in name:
+        module, _, name = name.partition(":")
+        gymnasium_suite.import_module(module)
+        id = f"gymnasium/{name}"
     if suite not in _SUITES or name not in _SUITES[suite][0]():
         raise ValueError(f"env={id!r}: unknown environment{_close(id)}")
     return _SUITES[suite][1](name, **kwargs)

@@ -1,82 +1,285 @@
-"""Population rollouts of environments that step on the host: the same jobs, the same results."""
+"""Population rollouts of environments that step on the host: the same jobs, the same results.
 
-from collections.abc import Callable
-from functools import partial
-from typing import TypeAlias
+The lanes are two halves that take turns: while the workers step one, the actions of the other are
+computed, for all its lanes in one call. As on the accelerator, a lane whose episode has ended
+takes the next job, and all that an episode depends on comes from its key and the step.
+"""
+
+import logging
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from envs.base import Lanes
-from es_rl.rollout import Jobs, Played, PyTree
-
-HostAct: TypeAlias = Callable[
-    [PyTree, np.ndarray, np.ndarray, np.ndarray, np.ndarray], tuple[jax.Array, PyTree, jax.Array]
-]
-"""(memory, members, episodes, steps, obs), each with S rows -> (actions, memory, observation
-vectors (S, d))."""
+from envs.base import IDLE, RESET, STEP, Lanes, Received
+from es_rl.rollout import Behaviour, Jobs, Played, PyTree, fresh_memory, step_keys, where
 
 _EVALUATION_BIT = 1 << 31
+_LANES_PER_WORKER = 64
+"""Half of them step at a time: enough to make little of what an exchange costs."""
+_ATTEMPTS = 2
+"""How often a job is played whose environment fails."""
+
+_log = logging.getLogger("es_rl")
 
 
-def episode_seeds(keys: jax.Array, *, evaluation: bool) -> list[int]:
+def episode_seeds(keys: jax.Array, *, evaluation: bool) -> np.ndarray:
     """One seed per episode key for `reset`: below 2^31 for training, from 2^31 for evaluation."""
     bits = np.asarray(jax.random.key_data(keys))[..., -1] & (_EVALUATION_BIT - 1)
-    return [int(b) + evaluation * _EVALUATION_BIT for b in bits]
+    return bits.astype(np.int64) + evaluation * _EVALUATION_BIT
 
 
-def play_on_host(
-    envs: Lanes, act: HostAct, memory: PyTree, jobs: Jobs, seeds: list[int], *, lanes: int
-) -> Played:
-    """Play every job to its end.
+def lanes_for(jobs: int, workers: int, lanes: int | None = None) -> int:
+    """How many lanes a rollout uses: an even number, for two halves.
 
     Args:
-      envs: `lanes` host environments.
-      act: the members' actions, for all lanes in one call.
-      memory: what a policy remembers when an episode starts; () for nothing.
-      jobs: what to play.
-      seeds: one per distinct episode, given to the environment's reset.
-      lanes: S; rows of idle lanes are still passed to `act`, so that its shapes never change.
+      jobs: how many episodes are to be played.
+      workers: how many processes step them.
+      lanes: chosen from the workers and the jobs unless given.
     """
-    member, episode = np.asarray(jobs.member), np.asarray(jobs.episode)
-    num_jobs = len(member)
-    busy = np.arange(min(lanes, num_jobs))
-    job = np.minimum(np.arange(lanes), num_jobs - 1)
-    first = envs.reset(busy, [seeds[e] for e in episode[job[busy]]])
-    obs = np.zeros((lanes, *first.shape[1:]), first.dtype)
-    obs[busy] = first
-    queued, executed = len(busy), 0
-    returns, lengths = np.zeros(num_jobs), np.zeros(num_jobs, np.int32)
-    obs_sum: np.ndarray | None = None
-    start = jax.tree.map(lambda x: np.stack([x] * lanes), memory)
-    memory = start
-    while len(busy):
-        actions, memory, observed = act(memory, member[job], episode[job], lengths[job], obs)
-        vectors = np.asarray(observed, np.float64)
-        if obs_sum is None:
-            obs_sum = np.zeros((num_jobs, vectors.shape[1]))
-            obs_squares = np.zeros_like(obs_sum)
-        obs[busy], reward, terminated, truncated = envs.step(busy, np.asarray(actions)[busy])
-        playing = job[busy]
-        returns[playing] += reward
-        lengths[playing] += 1
-        obs_sum[playing] += vectors[busy]
-        obs_squares[playing] += vectors[busy] ** 2
-        executed += lanes
-        done = busy[terminated | truncated]
-        refilled = done[: num_jobs - queued]
-        if len(refilled):
-            job[refilled] = np.arange(queued, queued + len(refilled))
-            obs[refilled] = envs.reset(refilled, [seeds[e] for e in episode[job[refilled]]])
-            queued += len(refilled)
-            memory = jax.tree.map(partial(_put, lanes=refilled), start, memory)
-        busy = np.setdiff1d(busy, done[len(refilled) :])
-    assert obs_sum is not None
-    float32 = [np.asarray(x, np.float32) for x in (returns, obs_sum, obs_squares)]
-    return Played(float32[0], lengths, float32[1], float32[2], np.asarray([executed], np.int32))
+    chosen = min(jobs, _LANES_PER_WORKER * workers if lanes is None else lanes)
+    return chosen + chosen % 2
 
 
-def _put(new: np.ndarray, old: jax.Array, lanes: np.ndarray) -> np.ndarray:
-    mixed = np.array(old)
-    mixed[lanes] = new[lanes]
-    return mixed
+class _Carry(NamedTuple):
+    """What one half of the lanes keeps on the device between steps, per lane."""
+
+    selected: PyTree
+    key: jax.Array
+    memory: PyTree
+    obs_sum: jax.Array
+    obs_squares: jax.Array
+
+
+@dataclass(frozen=True, eq=False)
+class HostRollout:
+    """Plays the same jobs, on new episodes, as often as it is asked to."""
+
+    env_id: str
+    """For messages."""
+    lanes: Lanes
+    behaviour: Behaviour
+    jobs: Jobs
+    count: int
+    """S, an even number: how many of the lanes to use."""
+
+    def play(self, shared: PyTree, keys: jax.Array, seeds: np.ndarray) -> Played:
+        """Play every job to its end.
+
+        A job whose environment fails is played once more, on a new worker; if it fails again its
+        return is NaN and its length 0. Jobs that are lost beside it are played again.
+
+        Args:
+          shared: see `Behaviour`.
+          keys: (episodes,) typed keys, one per distinct episode of the jobs.
+          seeds: (episodes,) ints, given to the environments' reset.
+
+        Raises:
+          RuntimeError: most jobs failed, or the environment cannot be started.
+        """
+        self.lanes.begin()
+        play = _Play(self, shared, keys, seeds)
+        middle = self.count // 2
+        halves = [_Half(play, slice(0, middle)), _Half(play, slice(middle, self.count))]
+        for half in halves:
+            half.assign(np.arange(middle))
+        busy = [half for half in halves if half.busy]
+        for half in busy:
+            half.send()
+        while busy:
+            for half in busy:
+                half.exchange()
+            busy = [half for half in busy if half.busy]
+        return play.played()
+
+    @cached_property
+    def start(self) -> Any:
+        """(shared, keys, obs) -> the carry of a half, with any values."""
+
+        def start(shared: PyTree, keys: jax.Array, obs: jax.Array) -> _Carry:
+            nobody = jnp.zeros(obs.shape[0], jnp.int32)
+            selected, key, memory = self._of_jobs(shared, keys, nobody, nobody)
+            act = jax.vmap(self.behaviour.act, in_axes=(None, 0, 0, 0, 0))
+            vector = jax.eval_shape(act, shared, selected, memory, obs, key)[2]
+            return _Carry(selected, key, memory, jnp.zeros(vector.shape), jnp.zeros(vector.shape))
+
+        return jax.jit(start)
+
+    @cached_property
+    def act(self) -> Any:
+        """(shared, keys, carry, fresh, member, episode, steps, obs) -> (actions, carry).
+
+        Where `fresh` (n,) is true an episode starts: of `member`, and with the key `episode`.
+        """
+
+        def act(
+            shared: PyTree,
+            keys: jax.Array,
+            carry: _Carry,
+            fresh: jax.Array,
+            member: jax.Array,
+            episode: jax.Array,
+            steps: jax.Array,
+            obs: jax.Array,
+        ) -> tuple[jax.Array, _Carry]:
+            def refill(carry: _Carry) -> _Carry:
+                zeros = jnp.zeros_like(carry.obs_sum)
+                new = _Carry(*self._of_jobs(shared, keys, member, episode), zeros, zeros)
+                return jax.tree.map(lambda x, old: where(fresh, x, old), new, carry)
+
+            # In most steps of long episodes nobody starts, and looking factors up is what a
+            # perturbed network costs beyond an unperturbed one.
+            carry = jax.lax.cond(fresh.any(), refill, lambda carry: carry, carry)
+            policy_keys, _ = jax.vmap(step_keys)(carry.key, steps)
+            actions, memory, vector = jax.vmap(self.behaviour.act, in_axes=(None, 0, 0, 0, 0))(
+                shared, carry.selected, carry.memory, obs, policy_keys
+            )
+            sums = carry.obs_sum + vector, carry.obs_squares + vector**2
+            return actions, _Carry(carry.selected, carry.key, memory, *sums)
+
+        return jax.jit(act, donate_argnums=2)
+
+    def _of_jobs(
+        self, shared: PyTree, keys: jax.Array, member: jax.Array, episode: jax.Array
+    ) -> tuple[PyTree, jax.Array, PyTree]:
+        selected = jax.vmap(self.behaviour.select, in_axes=(None, 0))(shared, member)
+        return selected, keys[episode], fresh_memory(self.behaviour, member.shape[0])
+
+
+class _Play:
+    """What one call of `HostRollout.play` has to do, and what came of it so far."""
+
+    def __init__(self, rollout: HostRollout, shared: PyTree, keys: jax.Array, seeds: np.ndarray):
+        self.rollout = rollout
+        self.shared, self.keys, self.seeds = shared, keys, seeds
+        self.num_jobs = len(rollout.jobs.member)
+        self.queued = 0
+        self.executed = 0
+        self.attempts = np.zeros(self.num_jobs, int)
+        self.failed = 0
+        self.returns = np.zeros(self.num_jobs)
+        self.lengths = np.zeros(self.num_jobs, np.int32)
+        self.obs_moments: np.ndarray | None = None
+        """Sums and sums of squares, (2, jobs, d)."""
+
+    def next_jobs(self, count: int) -> np.ndarray:
+        """(count,) the numbers of jobs that have waited longest; -1 where none waits."""
+        jobs = self.queued + np.arange(count)
+        self.queued = min(self.queued + count, self.num_jobs)
+        return np.where(jobs < self.num_jobs, jobs, -1)
+
+    def finish(self, jobs: np.ndarray, half: "_Half", lanes: np.ndarray) -> None:
+        """Note what the jobs earned that lanes of a half have played to their ends."""
+        sums, squares = np.asarray(half.carry.obs_sum), np.asarray(half.carry.obs_squares)
+        if self.obs_moments is None:
+            self.obs_moments = np.zeros((2, self.num_jobs, sums.shape[1]), np.float32)
+        self.returns[jobs], self.lengths[jobs] = half.total[lanes], half.steps[lanes]
+        self.obs_moments[:, jobs] = sums[lanes], squares[lanes]
+
+    def may_retry(self, job: int, step: int, reason: str) -> bool:
+        """Note that a job has failed; whether to play it once more."""
+        self.attempts[job] += 1
+        again = self.attempts[job] < _ATTEMPTS
+        seed = self.seeds[self.rollout.jobs.episode[job]]
+        message = f"{self.rollout.env_id}, seed {seed}, step {step}: {reason}"
+        outcome = "played once more" if again else "failed again, counts as not finite"
+        _log.warning("%s; %s", message, outcome)
+        if not again:
+            self.returns[job] = np.nan
+            self.failed += 1
+            if 2 * self.failed > self.num_jobs:
+                raise RuntimeError(f"most of {self.num_jobs} episodes failed; the last: {message}")
+        return again
+
+    def played(self) -> Played:
+        assert self.obs_moments is not None
+        returns, executed = self.returns.astype(np.float32), np.asarray([self.executed], np.int32)
+        sums, squares = self.obs_moments
+        return Played(returns, self.lengths, sums, squares, executed)
+
+
+class _Half:
+    """One half of the lanes: n of them, stepped at a time."""
+
+    def __init__(self, play: _Play, span: slice):
+        size = span.stop - span.start
+        self._play = play
+        self._span = span
+        self._job = np.full(size, -1)
+        """(n,), what each lane plays; -1 for nothing."""
+        self._command = np.full(size, IDLE, np.uint8)
+        """(n,), what each lane is told."""
+        self._actions: np.ndarray | None = None
+        """(n, ...); None before the first step."""
+        self.carry: Any = None
+        self.steps = np.zeros(size, np.int32)
+        self.total = np.zeros(size)
+
+    @property
+    def busy(self) -> bool:
+        """Whether any lane has something to do."""
+        return bool((self._job >= 0).any())
+
+    def assign(self, lanes: np.ndarray) -> None:
+        """Give lanes new jobs, as far as there are any."""
+        self._job[lanes] = self._play.next_jobs(len(lanes))
+        self._command[lanes] = IDLE
+        self._restart(lanes[self._job[lanes] >= 0])
+
+    def _restart(self, lanes: np.ndarray) -> None:
+        self._command[lanes] = RESET
+        self.steps[lanes] = 0
+        self.total[lanes] = 0.0
+
+    def send(self) -> None:
+        play, rollout = self._play, self._play.rollout
+        seeds = play.seeds[rollout.jobs.episode[self._job]]
+        rollout.lanes.send(self._span, self._command, seeds, self._actions)
+        play.executed += len(self._job)
+
+    def exchange(self) -> None:
+        """Wait for the lanes, and tell them how to go on."""
+        received = self._play.rollout.lanes.receive(self._span)
+        playing, commanded = (self._job >= 0) & ~received.lost, self._command
+        stepped = playing & (commanded == STEP)
+        fresh = playing & (commanded == RESET)
+        self.total[stepped] += received.reward[stepped]
+        self.steps[stepped] += 1
+        self._command = np.where(self._job >= 0, STEP, IDLE).astype(np.uint8)
+        done = np.flatnonzero(stepped & (received.terminated | received.truncated))
+        if len(done):
+            self._play.finish(self._job[done], self, done)
+            self.assign(done)
+        if received.lost.any():
+            self._replay(received, commanded)
+        if (self._command == STEP).any():
+            self._act(fresh, received.obs)
+        if self.busy:
+            self.send()
+
+    def _replay(self, received: Received, commanded: np.ndarray) -> None:
+        """Start lost episodes again, but for those that have failed too often."""
+        for lane in np.flatnonzero(received.lost & (self._job >= 0)).tolist():
+            reason = received.faults.get(self._span.start + lane)
+            step = int(self.steps[lane]) + int(commanded[lane] == STEP)
+            again = reason is None or self._play.may_retry(int(self._job[lane]), step, reason)
+            if again:
+                self._restart(np.array([lane]))
+            else:
+                self.assign(np.array([lane]))
+
+    def _act(self, fresh: np.ndarray, obs: np.ndarray) -> None:
+        play, rollout = self._play, self._play.rollout
+        if np.issubdtype(obs.dtype, np.floating):
+            obs = obs.astype(np.float32)
+        if self.carry is None:
+            self.carry = rollout.start(play.shared, play.keys, obs)
+        # Rows of idle lanes are computed with the others, whatever they hold.
+        member, episode = rollout.jobs.member[self._job], rollout.jobs.episode[self._job]
+        actions, self.carry = rollout.act(
+            play.shared, play.keys, self.carry, fresh, member, episode, self.steps, obs
+        )
+        self._actions = np.asarray(actions)

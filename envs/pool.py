@@ -1,0 +1,306 @@
+"""Host environments in worker processes, over shared memory."""
+
+import json
+import mmap
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any
+
+import cloudpickle
+import gymnasium
+import numpy as np
+
+from envs import worker
+from envs.base import EnvSpec, Received
+
+_START_SECONDS = 120.0
+"""How long a worker may take to start, imports included."""
+_CLOSE_SECONDS = 2.0
+"""How long a worker may take to close its environments."""
+_STARTS_IN_VAIN = 3
+"""A worker that ends so often without any environment at fault will not do better."""
+
+
+class WorkerPool:
+    """Lanes (see `envs.base.Lanes`) that are spread over worker processes.
+
+    Worker w steps lanes w, w + W, w + 2 W, ... A worker whose environment raises, that ends, or
+    that gives no sign of life is replaced, and its lanes are reported as lost. Workers end with
+    the process that made them, however it ends.
+    """
+
+    def __init__(
+        self,
+        spec: EnvSpec,
+        make: Callable[[], gymnasium.Env],
+        *,
+        count: int,
+        workers: int,
+        step_timeout: float,
+        imports: Sequence[str] = (),
+    ):
+        """Start the workers; they are waited for when they are first needed.
+
+        Args:
+          spec: of the environment.
+          make: builds one; pickled, so it should not refer to modules that are slow to import.
+          count: lanes.
+          workers: processes.
+          step_timeout: seconds after which a step or reset counts as hanging.
+          imports: modules that a worker imports first.
+
+        Raises:
+          ValueError: `make` cannot be pickled.
+        """
+        try:
+            self._pickled = cloudpickle.dumps(make)
+        except Exception as error:
+            raise ValueError(f"env={spec.id!r}: cannot be sent to a worker: {error}") from error
+        self.count = count
+        self._id = spec.id
+        self._timeout = step_timeout
+        self._imports = list(imports)
+        workers = min(workers, count)
+        self._layout, self._size = _layout(spec, count, workers)
+        self._file = _anonymous_file(self._size)
+        self._shared = worker.arrays(mmap.mmap(self._file, self._size), self._layout)
+        self._lost = np.zeros(count, bool)
+        self._faults: dict[int, str] = {}
+        self._workers = [_Process(number) for number in range(workers)]
+        self._finalizer = weakref.finalize(self, _end, self._workers, os.getpid(), self._file)
+        for process in self._workers:
+            self._start(process)
+
+    def begin(self) -> None:
+        for process in self._workers:
+            if process.asked:  # by a rollout that was interrupted
+                self._replace(process)
+        self._lost[:] = False
+        self._faults.clear()
+
+    def send(
+        self, span: slice, command: np.ndarray, seeds: np.ndarray, actions: np.ndarray | None
+    ) -> None:
+        shared, lost = self._shared, self._lost[span]
+        lost &= command != worker.RESET
+        shared["command"][span] = np.where(lost, worker.IDLE, command)
+        shared["seed"][span] = seeds
+        if actions is not None:
+            shared["action"][span] = actions
+        request = worker.SPAN.pack(span.start, span.stop)
+        for process in self._workers:
+            if not process.ready:
+                self._wait_until_ready(process)
+            process.asked.append(span)
+            # One that is gone is noticed when its answer is waited for.
+            with suppress(ConnectionError):
+                process.connection.sendall(request)
+
+    def receive(self, span: slice) -> Received:
+        for process in self._workers:
+            while span in process.asked:
+                self._receive_from(process)
+        shared = self._shared
+        lost = self._lost[span].copy()
+        self._lost[span] = False
+        lanes = [lane for lane in self._faults if span.start <= lane < span.stop]
+        faults = {lane: self._faults.pop(lane) for lane in lanes}
+        terminated, truncated = shared["ended"][span].T.astype(bool)
+        return Received(
+            shared["obs"][span].copy(),
+            shared["reward"][span].copy(),
+            terminated,
+            truncated & ~terminated,
+            lost,
+            faults,
+        )
+
+    def close(self) -> None:
+        """End the workers. The pool is of no use afterwards."""
+        self._finalizer()
+
+    @property
+    def pids(self) -> list[int]:
+        """The process of each worker."""
+        return [process.popen.pid for process in self._workers]
+
+    def _start(self, process: "_Process") -> None:
+        setup = {
+            "path": sys.path,
+            "imports": self._imports,
+            "make_size": len(self._pickled),
+            "memory": self._file,
+            "memory_size": self._size,
+            "arrays": self._layout,
+            "number": process.number,
+            "workers": len(self._workers),
+        }
+        self._shared["at"][process.number] = -1, 0
+        process.start(setup, self._file, self._pickled)
+
+    def _wait_until_ready(self, process: "_Process") -> None:
+        answer = process.answer(_START_SECONDS)
+        if answer != worker.READY:
+            reason = process.reason(answer, _START_SECONDS)
+            process.kill()
+            raise RuntimeError(f"{self._id}: a worker could not start: {reason}")
+        process.ready = True
+
+    def _receive_from(self, process: "_Process") -> None:
+        """Wait for the answer to the oldest request of a worker, or for its end."""
+        at = self._shared["at"][process.number]
+        answer: bytes | None = None
+        alive = True
+        while answer is None and alive:
+            before = int(at[1])
+            answer = process.answer(self._timeout)
+            alive = int(at[1]) != before
+        if answer == worker.DONE:
+            process.asked.popleft()
+            process.starts_in_vain = 0
+            return
+        reason = process.reason(answer, self._timeout)
+        lane = int(at[0])
+        if lane >= 0:
+            self._faults[lane] = reason
+        else:
+            process.starts_in_vain += 1
+        if process.starts_in_vain == _STARTS_IN_VAIN:
+            raise RuntimeError(f"{self._id}: a worker ended again and again: {reason}")
+        self._replace(process)
+
+    def _replace(self, process: "_Process") -> None:
+        process.kill()
+        self._lost[process.number :: len(self._workers)] = True
+        self._start(process)
+
+
+class _Process:
+    """One worker, as this process sees it."""
+
+    popen: subprocess.Popen
+    connection: socket.socket
+    life: int
+    """The writing end of a pipe whose end ends the worker."""
+
+    def __init__(self, number: int):
+        self.number = number
+        self.asked: deque[slice] = deque()
+        """Requests that it has not answered yet."""
+        self.ready = False
+        self.starts_in_vain = 0
+
+    def start(self, setup: dict[str, Any], memory: int, pickled: bytes) -> None:
+        self.asked.clear()
+        self.ready = False
+        self.connection, theirs = socket.socketpair()
+        end_of_life, self.life = os.pipe()
+        inherited = theirs.fileno(), end_of_life, memory
+        # One thread each, as there is a worker per core; and no accelerator for simulators.
+        single = {"OMP_NUM_THREADS": "1", "JAX_PLATFORMS": "cpu"}
+        self.popen = subprocess.Popen(
+            # -P: its folder is not to be searched for modules.
+            [sys.executable, "-P", worker.__file__, *map(str, inherited[:2])],
+            stdin=subprocess.DEVNULL,
+            stdout=2,  # what environments print is no output of the command
+            pass_fds=inherited,
+            env={**os.environ, **single},
+            start_new_session=True,  # out of reach of Ctrl-C, which is for the parent to handle
+        )
+        theirs.close()
+        os.close(end_of_life)
+        described = json.dumps(setup).encode()
+        message = worker.LENGTH.pack(len(described)) + described + pickled
+        with suppress(ConnectionError):
+            self.connection.sendall(message)
+
+    def answer(self, seconds: float) -> bytes | None:
+        """What it says within that time: one byte, b"" if it has ended, None if nothing."""
+        poll = select.poll()
+        poll.register(self.connection, select.POLLIN)
+        if not poll.poll(seconds * 1000):
+            return None
+        try:
+            return self.connection.recv(1)
+        except ConnectionError:
+            return b""
+
+    def reason(self, answer: bytes | None, seconds: float) -> str:
+        """Why `answer` is not the one that was hoped for."""
+        if answer is None:
+            return f"no sign of life for {seconds:g} s"
+        if answer == worker.FAILED:
+            with suppress(EOFError, ConnectionError):
+                (size,) = worker.LENGTH.unpack(worker.read(self.connection, worker.LENGTH.size))
+                return worker.read(self.connection, size).decode()
+        try:
+            code = self.popen.wait(_CLOSE_SECONDS)
+        except subprocess.TimeoutExpired:
+            return "the worker closed its connection"
+        if code < 0:
+            return f"the worker was killed by {signal.Signals(-code).name}"
+        return f"the worker exited with code {code}"
+
+    def kill(self) -> None:
+        """End it and all processes that it started."""
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.popen.pid, signal.SIGKILL)
+        self.popen.wait()
+        self.connection.close()
+        os.close(self.life)
+
+
+def _end(workers: list[_Process], owner: int, memory: int) -> None:
+    """Let workers close their environments and end; kill those that do not."""
+    if os.getpid() != owner:  # a fork's exit is not ours
+        return
+    for process in workers:
+        with suppress(OSError):
+            process.connection.shutdown(socket.SHUT_RDWR)
+    deadline = time.monotonic() + _CLOSE_SECONDS
+    for process in workers:
+        with suppress(subprocess.TimeoutExpired):
+            process.popen.wait(max(0.0, deadline - time.monotonic()))
+        process.kill()
+    os.close(memory)
+
+
+def _layout(spec: EnvSpec, count: int, workers: int) -> tuple[dict[str, Any], int]:
+    """What lies where in the shared memory (see `worker.arrays`), and its size in bytes."""
+    layout, offset = {}, 0
+    obs, action = spec.observation_space, spec.action_space
+    for name, dtype, shape in (
+        ("command", np.uint8, ()),
+        ("seed", np.int64, ()),
+        ("action", action.dtype, action.shape),
+        ("obs", obs.dtype, obs.shape),
+        ("reward", np.float64, ()),
+        ("ended", np.uint8, (2,)),
+        ("at", np.int64, (2,)),  # of each worker: the lane that it steps, and a running number
+    ):
+        whole = ((workers if name == "at" else count), *(shape or ()))
+        layout[name] = [np.dtype(dtype).str, whole, offset]
+        size = int(np.prod(whole)) * np.dtype(dtype).itemsize
+        offset += -(-size // 64) * 64  # nobody shares a cache line with another array
+    return layout, offset
+
+
+def _anonymous_file(size: int) -> int:
+    """A file descriptor of memory that is gone as soon as nobody holds it."""
+    if hasattr(os, "memfd_create"):
+        number = os.memfd_create("es-rl-lanes")
+    else:
+        with tempfile.TemporaryFile() as file:
+            number = os.dup(file.fileno())
+    os.ftruncate(number, size)
+    return number

@@ -1,0 +1,162 @@
+"""What a worker process runs: it steps its share of the lanes of a `WorkerPool`.
+
+Run as a script, not imported, so that a worker starts without JAX and without the caller's
+`__main__`. It reads requests from a socket and works on arrays in shared memory; see `pool.py`.
+"""
+
+import fcntl
+import importlib
+import json
+import mmap
+import os
+import signal
+import socket
+import struct
+import sys
+from typing import Any
+
+import numpy as np
+
+IDLE, STEP, RESET = 0, 1, 2
+"""What a lane is to do next."""
+
+READY, DONE, FAILED = b"r", b"d", b"f"
+"""What a worker answers; FAILED is followed by the length and the text of a reason."""
+
+SPAN = struct.Struct("<II")
+"""A request: the lanes from the first number up to the second, as far as they are this worker's."""
+
+LENGTH = struct.Struct("<I")
+
+
+def arrays(memory: mmap.mmap, layout: dict[str, Any]) -> dict[str, np.ndarray]:
+    """The named arrays of a shared memory: name -> [dtype, shape, offset]."""
+    return {
+        name: np.ndarray(tuple(shape), dtype, memory, offset)
+        for name, (dtype, shape, offset) in layout.items()
+    }
+
+
+def read(connection: socket.socket, size: int) -> bytes:
+    """Exactly `size` bytes.
+
+    Raises:
+      EOFError: the other side is gone.
+    """
+    data = bytearray()
+    while len(data) < size:
+        part = connection.recv(size - len(data))
+        if not part:
+            raise EOFError
+        data += part
+    return bytes(data)
+
+
+def _die_with_parent(life: int) -> None:
+    # The kernel signals the end of the pipe that only the parent holds open, and SIGIO kills: even
+    # a worker that hangs inside an environment's C code, and even when the parent was killed.
+    signal.signal(signal.SIGIO, signal.SIG_DFL)
+    fcntl.fcntl(life, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(life, fcntl.F_SETFL, fcntl.fcntl(life, fcntl.F_GETFL) | os.O_ASYNC | os.O_NONBLOCK)
+    try:
+        if os.read(life, 1) == b"":
+            os._exit(0)
+    except BlockingIOError:
+        pass  # nothing to read, and somebody there: the parent lives
+
+
+def main() -> None:
+    control, life = int(sys.argv[1]), int(sys.argv[2])
+    _die_with_parent(life)
+    connection = socket.socket(fileno=control)
+    setup = json.loads(read(connection, LENGTH.unpack(read(connection, LENGTH.size))[0]))
+    pickled = read(connection, setup["make_size"])
+    sys.path[:] = setup["path"]
+    memory = mmap.mmap(setup["memory"], setup["memory_size"])
+    try:
+        import cloudpickle
+
+        for module in setup["imports"]:
+            importlib.import_module(module)
+        make = cloudpickle.loads(pickled)
+        worker = _Worker(make, arrays(memory, setup["arrays"]), setup["number"], setup["workers"])
+    except Exception as error:
+        _fail(connection, error)
+        return
+    connection.sendall(READY)
+    try:
+        while True:
+            first, last = SPAN.unpack(read(connection, SPAN.size))
+            try:
+                worker.step(first, last)
+            except Exception as error:
+                _fail(connection, error)
+                return
+            connection.sendall(DONE)
+    except (EOFError, ConnectionError):
+        worker.close()
+
+
+def _fail(connection: socket.socket, error: Exception) -> None:
+    reason = " ".join(f"{type(error).__name__}: {error}".split()).encode()
+    connection.sendall(FAILED + LENGTH.pack(len(reason)) + reason)
+
+
+class _Worker:
+    """Environments number, number + workers, number + 2 workers, ... of the pool."""
+
+    def __init__(self, make: Any, shared: dict[str, np.ndarray], number: int, workers: int):
+        self._make = make
+        self._shared = shared
+        self._number, self._workers = number, workers
+        self._at = shared["at"][number]
+        # The first one at once, so that one that cannot be made is known before it is needed.
+        self._envs: dict[int, Any] = {number: self._new()}
+        space = self._envs[number].action_space
+        # A Python int for Discrete; the row itself, which has the space's shape and dtype, else.
+        self._discrete = space.shape == () and np.issubdtype(space.dtype, np.integer)
+
+    def step(self, first: int, last: int) -> None:
+        shared, at, envs = self._shared, self._at, self._envs
+        start = first + (self._number - first) % self._workers
+        mine = slice(start, last, self._workers)
+        commands = shared["command"][mine].tolist()
+        actions = shared["action"][mine]
+        actions = actions.tolist() if self._discrete else actions.copy()
+        obs, rewards, ends = shared["obs"], shared["reward"], shared["ended"]
+        for lane, command, action in zip(
+            range(start, last, self._workers), commands, actions, strict=True
+        ):
+            if command == IDLE:
+                continue
+            at[0] = lane
+            at[1] += 1  # a sign of life
+            if command == STEP:
+                value, reward, terminated, truncated, _ = envs[lane].step(action)
+                rewards[lane] = reward
+                ends[lane] = terminated, truncated
+            else:
+                if lane not in envs:
+                    envs[lane] = self._new()
+                value, _ = envs[lane].reset(seed=int(shared["seed"][lane]))
+            obs[lane] = value
+        at[0] = -1
+
+    def _new(self) -> Any:
+        # The process that made the pool has made one before, and shown what that had to say.
+        shown = os.dup(2)
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        try:
+            return self._make()
+        finally:
+            os.dup2(shown, 2)
+            os.close(shown)
+
+    def close(self) -> None:
+        for env in self._envs.values():
+            env.close()
+
+
+if __name__ == "__main__":
+    main()
