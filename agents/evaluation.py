@@ -16,7 +16,7 @@ from agents.network import Weights
 from agents.policy import Actor, Policy
 from envs.base import Env, HostEnv, Lanes
 from es_rl.devices import Program, make_mesh
-from es_rl.host_rollout import HostRollout, episode_seeds
+from es_rl.host_rollout import HostRollout, episode_seeds, with_idle_lanes
 from es_rl.rollout import Behaviour, Jobs, Rollout, episode_keys
 
 EVALUATION_LANES = 32
@@ -73,7 +73,7 @@ class Evaluator:
           actor: how to act.
           mesh: the devices that share the episodes of an accelerator environment; all of them
             unless given.
-          lanes: of a host environment, at least `EVALUATION_LANES`; its own unless given.
+          lanes: of a host environment, at least `EVALUATION_LANES` to use; its own unless given.
         """
 
         def act(weights: Weights, selected: Any, memory: Any, obs: Any, key: Any) -> Any:
@@ -81,7 +81,7 @@ class Evaluator:
 
         behaviour = Behaviour(lambda weights, member: (), actor.memory, act)
         if isinstance(env, HostEnv):
-            on_host = lanes or env.lanes(EVALUATION_LANES)
+            on_host = lanes or env.lanes(with_idle_lanes(EVALUATION_LANES))
             self._on_host = cache(
                 lambda episodes: HostRollout(
                     env.spec.id, on_host, behaviour, _jobs(episodes), EVALUATION_LANES

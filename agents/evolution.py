@@ -16,7 +16,7 @@ from agents.policy import Policy
 from envs.base import Env, HostEnv, Lanes
 from es_rl import devices, observations
 from es_rl.devices import Program
-from es_rl.host_rollout import HostRollout, episode_seeds, lanes_for
+from es_rl.host_rollout import HostRollout, episode_seeds, lanes_for, with_idle_lanes
 from es_rl.observations import Moments
 from es_rl.rollout import Behaviour, Played, Rollout, episode_keys, make_jobs
 from es_rl.shaping import GroupStd, Shaping
@@ -160,7 +160,7 @@ class EvolutionAgent:
         self.lanes: Lanes | None = None
         if isinstance(env, HostEnv):
             num_lanes = lanes_for(count, env.workers, config.lanes)
-            self.lanes = env.lanes(max(num_lanes, EVALUATION_LANES))
+            self.lanes = env.lanes(with_idle_lanes(max(num_lanes, EVALUATION_LANES)))
             self._host_rollout = HostRollout(
                 env.spec.id, self.lanes, behaviour, self._jobs, num_lanes
             )

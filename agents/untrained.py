@@ -10,8 +10,9 @@ from agents.actors import RandomActor, ZeroActor
 from agents.evaluation import EVALUATION_LANES, Evaluator
 from agents.network import Weights
 from agents.policy import Policy
-from envs.base import Env, HostEnv
+from envs.base import Env, HostEnv, Lanes
 from es_rl.devices import make_mesh
+from es_rl.host_rollout import with_idle_lanes
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,9 @@ class UntrainedAgent:
         empty = np.zeros(0, np.float32)
         self._weights = Weights({}, empty, empty)
         self.mesh = make_mesh(1 if isinstance(env, HostEnv) else None)
-        self.lanes = env.lanes(EVALUATION_LANES) if isinstance(env, HostEnv) else None
+        self.lanes: Lanes | None = None
+        if isinstance(env, HostEnv):
+            self.lanes = env.lanes(with_idle_lanes(EVALUATION_LANES))
         self._evaluator = Evaluator(env, self._actor, self.mesh, self.lanes)
 
     def init(self, key: jax.Array) -> int:

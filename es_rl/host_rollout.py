@@ -1,13 +1,13 @@
 """Population rollouts of environments that step on the host: the same jobs, the same results.
 
 The lanes are two halves that take turns: while the workers step one, the actions of the other are
-computed, for all its lanes in one call. As on the accelerator, a lane whose episode has ended
+computed in one call. As on the accelerator, a lane whose episode has ended
 takes the next job, and all that an episode depends on comes from its key and the step.
 """
 
 import logging
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -15,11 +15,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from envs.base import IDLE, RESET, STEP, Lanes, Received
-from es_rl.rollout import Behaviour, Jobs, Played, PyTree, fresh_memory, step_keys, where
+from es_rl.rollout import Behaviour, Jobs, Played, PyTree, step_keys, where
 
 _EVALUATION_BIT = 1 << 31
 _LANES_PER_WORKER = 64
 """Half of them step at a time: enough to make little of what an exchange costs."""
+_BLOCK = 32
+"""Rows of a matrix product. One of another size may round differently, so actions are computed in
+blocks of this size, however many lanes there are: they then change no return."""
 _ATTEMPTS = 2
 """How often a job is played whose environment fails."""
 
@@ -33,19 +36,23 @@ def episode_seeds(keys: jax.Array, *, evaluation: bool) -> np.ndarray:
 
 
 def lanes_for(jobs: int, workers: int, lanes: int | None = None) -> int:
-    """How many lanes a rollout uses: an even number, for two halves.
+    """How many lanes a rollout keeps busy at most.
 
     Args:
       jobs: how many episodes are to be played.
       workers: how many processes step them.
-      lanes: chosen from the workers and the jobs unless given.
+      lanes: chosen from the workers unless given.
     """
-    chosen = min(jobs, _LANES_PER_WORKER * workers if lanes is None else lanes)
-    return chosen + chosen % 2
+    return min(jobs, _LANES_PER_WORKER * workers if lanes is None else lanes)
+
+
+def with_idle_lanes(lanes: int) -> int:
+    """How many lanes a `HostRollout` needs to keep so many busy: two halves of whole blocks."""
+    return 2 * _BLOCK * -(-lanes // (2 * _BLOCK))
 
 
 class _Carry(NamedTuple):
-    """What one half of the lanes keeps on the device between steps, per lane."""
+    """What one half keeps on the device between steps; all arrays are (blocks, rows, ...)."""
 
     selected: PyTree
     key: jax.Array
@@ -61,10 +68,11 @@ class HostRollout:
     env_id: str
     """For messages."""
     lanes: Lanes
+    """At least `with_idle_lanes(busy)`; the others never start."""
     behaviour: Behaviour
     jobs: Jobs
-    count: int
-    """S, an even number: how many of the lanes to use."""
+    busy: int
+    """S, how many lanes to use."""
 
     def play(self, shared: PyTree, keys: jax.Array, seeds: np.ndarray) -> Played:
         """Play every job to its end.
@@ -82,10 +90,10 @@ class HostRollout:
         """
         self.lanes.begin()
         play = _Play(self, shared, keys, seeds)
-        middle = self.count // 2
-        halves = [_Half(play, slice(0, middle)), _Half(play, slice(middle, self.count))]
-        for half in halves:
-            half.assign(np.arange(middle))
+        middle = with_idle_lanes(self.busy) // 2
+        halves = [_Half(play, slice(0, middle)), _Half(play, slice(middle, 2 * middle))]
+        halves[0].assign(np.arange(-(-self.busy // 2)))
+        halves[1].assign(np.arange(self.busy // 2))
         busy = [half for half in halves if half.busy]
         for half in busy:
             half.send()
@@ -100,11 +108,12 @@ class HostRollout:
         """(shared, keys, obs) -> the carry of a half, with any values."""
 
         def start(shared: PyTree, keys: jax.Array, obs: jax.Array) -> _Carry:
-            nobody = jnp.zeros(obs.shape[0], jnp.int32)
+            nobody = jnp.zeros((obs.shape[0] // _BLOCK, _BLOCK), jnp.int32)
             selected, key, memory = self._of_jobs(shared, keys, nobody, nobody)
-            act = jax.vmap(self.behaviour.act, in_axes=(None, 0, 0, 0, 0))
-            vector = jax.eval_shape(act, shared, selected, memory, obs, key)[2]
-            return _Carry(selected, key, memory, jnp.zeros(vector.shape), jnp.zeros(vector.shape))
+            first = jax.tree.map(lambda x: x[0, 0], (selected, memory))
+            vector = jax.eval_shape(self.behaviour.act, shared, *first, obs[0], keys[0])[2]
+            zeros = jnp.zeros((*nobody.shape, *vector.shape))
+            return _Carry(selected, key, memory, zeros, zeros)
 
         return jax.jit(start)
 
@@ -112,41 +121,47 @@ class HostRollout:
     def act(self) -> Any:
         """(shared, keys, carry, fresh, member, episode, steps, obs) -> (actions, carry).
 
-        Where `fresh` (n,) is true an episode starts: of `member`, and with the key `episode`.
+        All with a row for each of the half's n lanes. Where `fresh` (n,) is true an episode
+        starts: of `member`, and with the key number `episode`.
         """
 
-        def act(
-            shared: PyTree,
-            keys: jax.Array,
-            carry: _Carry,
-            fresh: jax.Array,
-            member: jax.Array,
-            episode: jax.Array,
-            steps: jax.Array,
-            obs: jax.Array,
-        ) -> tuple[jax.Array, _Carry]:
+        def act(shared: PyTree, keys: jax.Array, carry: _Carry, *rows: jax.Array) -> Any:
+            def in_blocks(x: jax.Array) -> jax.Array:
+                return x.reshape(-1, _BLOCK, *x.shape[1:])
+
+            fresh, member, episode, steps, obs = map(in_blocks, rows)
+
             def refill(carry: _Carry) -> _Carry:
                 zeros = jnp.zeros_like(carry.obs_sum)
                 new = _Carry(*self._of_jobs(shared, keys, member, episode), zeros, zeros)
-                return jax.tree.map(lambda x, old: where(fresh, x, old), new, carry)
+                return jax.tree.map(partial(where, fresh), new, carry)
 
             # In most steps of long episodes nobody starts, and looking factors up is what a
             # perturbed network costs beyond an unperturbed one.
             carry = jax.lax.cond(fresh.any(), refill, lambda carry: carry, carry)
-            policy_keys, _ = jax.vmap(step_keys)(carry.key, steps)
-            actions, memory, vector = jax.vmap(self.behaviour.act, in_axes=(None, 0, 0, 0, 0))(
-                shared, carry.selected, carry.memory, obs, policy_keys
-            )
-            sums = carry.obs_sum + vector, carry.obs_squares + vector**2
-            return actions, _Carry(carry.selected, carry.key, memory, *sums)
+
+            def block(rows: tuple[_Carry, jax.Array, jax.Array]) -> tuple[jax.Array, _Carry]:
+                carry, steps, obs = rows
+                policy_keys, _ = jax.vmap(step_keys)(carry.key, steps)
+                actions, memory, vector = jax.vmap(self.behaviour.act, in_axes=(None, 0, 0, 0, 0))(
+                    shared, carry.selected, carry.memory, obs, policy_keys
+                )
+                sums = carry.obs_sum + vector, carry.obs_squares + vector**2
+                return actions, carry._replace(memory=memory, obs_sum=sums[0], obs_squares=sums[1])
+
+            actions, carry = jax.lax.map(block, (carry, steps, obs))
+            return actions.reshape(-1, *actions.shape[2:]), carry
 
         return jax.jit(act, donate_argnums=2)
 
     def _of_jobs(
         self, shared: PyTree, keys: jax.Array, member: jax.Array, episode: jax.Array
     ) -> tuple[PyTree, jax.Array, PyTree]:
-        selected = jax.vmap(self.behaviour.select, in_axes=(None, 0))(shared, member)
-        return selected, keys[episode], fresh_memory(self.behaviour, member.shape[0])
+        select = jax.vmap(jax.vmap(self.behaviour.select, in_axes=(None, 0)), in_axes=(None, 0))
+        memory = jax.tree.map(
+            lambda x: jnp.broadcast_to(x, (*member.shape, *x.shape)), self.behaviour.memory
+        )
+        return select(shared, member), keys[episode], memory
 
 
 class _Play:
@@ -173,7 +188,10 @@ class _Play:
 
     def finish(self, jobs: np.ndarray, half: "_Half", lanes: np.ndarray) -> None:
         """Note what the jobs earned that lanes of a half have played to their ends."""
-        sums, squares = np.asarray(half.carry.obs_sum), np.asarray(half.carry.obs_squares)
+        sums, squares = (
+            np.asarray(x).reshape(-1, x.shape[-1])
+            for x in (half.carry.obs_sum, half.carry.obs_squares)
+        )
         if self.obs_moments is None:
             self.obs_moments = np.zeros((2, self.num_jobs, sums.shape[1]), np.float32)
         self.returns[jobs], self.lengths[jobs] = half.total[lanes], half.steps[lanes]

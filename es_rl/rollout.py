@@ -184,7 +184,7 @@ class Rollout:
         nobody = _Lanes(
             # Any values will do: every lane takes a job before the first step.
             jax.tree.map(lambda x: jnp.broadcast_to(x[:1], (self.lanes, *x.shape[1:])), pool),
-            fresh_memory(self.behaviour, self.lanes),
+            self._fresh_memory(self.lanes),
             jnp.zeros(self.lanes),
             zeros,
             zeros,
@@ -236,7 +236,7 @@ class Rollout:
         episode = _rows(queue.episode, job)
         started = _Lanes(
             jax.tree.map(lambda x: _rows(x, episode), pool),
-            fresh_memory(self.behaviour, len(job)),
+            self._fresh_memory(len(job)),
             *jax.tree.map(jnp.zeros_like, progress.lanes[2:]),
         )
         return _Progress(
@@ -301,6 +301,12 @@ class Rollout:
         )
         return progress._replace(lanes=lanes, active=active & ~ended(lanes), played=played)
 
+    def _fresh_memory(self, lanes: int) -> PyTree:
+        def stack(x: jax.Array) -> jax.Array:
+            return jnp.broadcast_to(x, (lanes, *x.shape))
+
+        return jax.tree.map(stack, self.behaviour.memory)
+
     def _observation_size(self, shared: PyTree, pool: State) -> int:
         def observe(shared: PyTree, obs: jax.Array, key: jax.Array) -> jax.Array:
             selected = self.behaviour.select(shared, jnp.int32(0))
@@ -310,20 +316,11 @@ class Rollout:
         return size
 
 
-def fresh_memory(behaviour: Behaviour, lanes: int) -> PyTree:
-    """What policies remember when episodes start, for each of `lanes` lanes."""
-
-    def stack(x: jax.Array) -> jax.Array:
-        return jnp.broadcast_to(x, (lanes, *x.shape))
-
-    return jax.tree.map(stack, behaviour.memory)
-
-
 def _rows(x: jax.Array, index: jax.Array) -> jax.Array:
     """x[index] for an index that is known to be within: a third of the operations to compile."""
     return x.at[index].get(mode="promise_in_bounds", wrap_negative_indices=False)
 
 
 def where(fresh: jax.Array, new: Any, old: Any) -> Any:
-    """`new` in lanes that are fresh; `fresh` is (S,), the values (S, ...), keys included."""
-    return jnp.where(fresh.reshape(fresh.shape + (1,) * (old.ndim - 1)), new, old)
+    """`new` in lanes that are fresh: (S,), or of more axes; the values have more, keys included."""
+    return jnp.where(fresh.reshape(fresh.shape + (1,) * (old.ndim - fresh.ndim)), new, old)
