@@ -192,7 +192,11 @@ class EvolutionAgent:
             return self._generation(state)
         noise, keys = self._ask(state)
         seeds = episode_seeds(keys, evaluation=False)
-        return self._tell(state, noise, self._host_rollout.play((state, noise), keys, seeds))
+        played = self._host_rollout.play((state, noise), keys, seeds)
+        # No episode that was played is of length 0.
+        failed = int(np.sum(played.lengths == 0))
+        state, metrics = self._tell(state, noise, played)
+        return state, {**metrics, "failed_episodes": failed}
 
     def snapshot(self, state: EvolutionState) -> Policy:
         # A copy, as the next step may reuse the memory of the state.

@@ -217,6 +217,9 @@ def _spec_to_json(spec: EnvSpec) -> dict[str, Any]:
 
 def _spec_from_json(description: dict[str, Any]) -> EnvSpec:
     spaces = {k: _spaces.from_json(description[k]) for k in ("observation_space", "action_space")}
+    if ":" in description["id"]:
+        # `envs.make` would import a module by that name.
+        raise ValueError(f"the environment's id {description['id']!r} names a module")
     return EnvSpec(**{**description, **spaces})
 
 

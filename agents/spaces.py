@@ -12,8 +12,13 @@ def check_observation_space(space: spaces.Space) -> None:
     """Refuse a space that `encode` cannot flatten.
 
     Raises:
-      ValueError: the space is not Box, Discrete or MultiDiscrete.
+      ValueError: the space is not Box, Discrete or MultiDiscrete, or it is one of images.
     """
+    if isinstance(space, spaces.Box) and space.dtype == np.uint8 and len(space.shape) > 1:
+        raise ValueError(
+            f"observation space {space.shape} of uint8 is one of images: must be numbers, as there "
+            "is no convolutional policy (yet)"
+        )
     if not isinstance(space, spaces.Box | spaces.Discrete | spaces.MultiDiscrete):
         raise ValueError(
             f"observation space {type(space).__name__} is not supported: must be Box, Discrete or "

@@ -66,7 +66,8 @@ def make(id: str, **kwargs: Any) -> Env | HostEnv:
         gymnasium_suite.import_module(module)
         id = f"gymnasium/{name}"
     if suite not in _SUITES or name not in _SUITES[suite][0]():
-        raise ValueError(f"env={id!r}: unknown environment{_close(id)}")
+        hint = "" if suite != "gymnasium" else "; if a module of yours registers it, import that"
+        raise ValueError(f"env={id!r}: unknown environment{_close(id)}{hint}")
     return _SUITES[suite][1](name, **kwargs)
 
 

@@ -188,10 +188,8 @@ class _Play:
 
     def finish(self, jobs: np.ndarray, half: "_Half", lanes: np.ndarray) -> None:
         """Note what the jobs earned that lanes of a half have played to their ends."""
-        sums, squares = (
-            np.asarray(x).reshape(-1, x.shape[-1])
-            for x in (half.carry.obs_sum, half.carry.obs_squares)
-        )
+        carry = half.carry
+        sums, squares = (np.concatenate(np.asarray(x)) for x in (carry.obs_sum, carry.obs_squares))
         if self.obs_moments is None:
             self.obs_moments = np.zeros((2, self.num_jobs, sums.shape[1]), np.float32)
         self.returns[jobs], self.lengths[jobs] = half.total[lanes], half.steps[lanes]

@@ -4,7 +4,7 @@ import json
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import tyro
@@ -15,7 +15,7 @@ from agents.evaluation import Evaluation
 from agents.filming import Film, film
 from agents.policy import Policy
 from experiments.cli import parse
-from experiments.startup import start_jax
+from experiments.startup import import_modules, start_jax
 
 _VIDEO_FORMATS = (".mp4", ".gif")
 
@@ -34,6 +34,8 @@ class ReplayFlags:
     """Write the first episode to this .mp4 or .gif file; no display is needed."""
     json: bool = False
     """Print one JSON object instead of a table."""
+    modules: Annotated[tuple[str, ...], tyro.conf.arg(name="import")] = ()
+    """Modules to import first, which register the environment with Gymnasium."""
 
 
 def main(arguments: list[str]) -> int:
@@ -46,6 +48,7 @@ def main(arguments: list[str]) -> int:
     if flags.video is not None and flags.video.suffix.lower() not in _VIDEO_FORMATS:
         raise ValueError(f"video={flags.video}: must end in {' or '.join(_VIDEO_FORMATS)}")
     start_jax()
+    import_modules(flags.modules)
     policy = agents.load_policy(flags.run)
     env = envs.make(policy.spec.id, **policy.spec.kwargs)
     evaluation = agents.evaluate(policy, env, episodes=flags.episodes, seed=flags.seed)

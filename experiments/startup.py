@@ -2,11 +2,14 @@
 
 import contextlib
 import os
+import sys
+from collections.abc import Iterable
 from typing import Any
 
 import jax
 from platformdirs import user_cache_path
 
+import envs
 from es_rl.devices import use_cpu_devices
 
 _OWN_CHOICE = "xla_force_host_platform_device_count"
@@ -32,3 +35,16 @@ def start_jax(devices: int | None = None) -> None:
         # JAX runs already when a notebook calls a command; it then keeps the devices that it has.
         with contextlib.suppress(RuntimeError):
             use_cpu_devices(devices)
+
+
+def import_modules(modules: Iterable[str]) -> None:
+    """Import modules that register environments, from the working directory too.
+
+    Raises:
+      ValueError: one of them cannot be imported.
+    """
+    here = os.getcwd()
+    if here not in sys.path:  # a console script does not have it, for "module:id" neither
+        sys.path.append(here)
+    for module in modules:
+        envs.import_module(module)

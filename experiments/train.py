@@ -1,12 +1,13 @@
 """`es-rl train`: train a policy, show how it goes, and say where it lies."""
 
+import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Annotated, Any, Generic, Protocol, TypeVar
 
 import tyro
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -16,7 +17,7 @@ import envs
 from agents.presets import preset
 from agents.registry import config_type, default_config
 from experiments.cli import parse
-from experiments.startup import start_jax
+from experiments.startup import import_modules, start_jax
 
 Config = TypeVar("Config")
 
@@ -44,6 +45,15 @@ class TrainFlags(Generic[Config]):
     """Episodes of an evaluation: 128, on the host 32."""
     backend: str | None = None
     """Physics of Brax: generalized, spring, positional or mjx."""
+    env_kwargs: tuple[str, ...] = ()
+    """Arguments of the environment, as max_episode_steps=200 forward_reward_weight=2.0; values are
+    JSON, or else text."""
+    workers: int | None = None
+    """Processes that step an environment on the host: one per core unless given."""
+    step_timeout: float | None = None
+    """Seconds after which a step on the host counts as hanging: 60 unless given."""
+    modules: Annotated[tuple[str, ...], tyro.conf.arg(name="import")] = ()
+    """Modules to import first, which register environments of your own with Gymnasium."""
     out: Path | None = None
     """The run's folder: runs/ENV/AGENT/seed-SEED-TIME unless given."""
 
@@ -66,13 +76,22 @@ def main(arguments: list[str]) -> int:
     flags = parse("train", TrainFlags[config], arguments, defaults)  # type: ignore[valid-type]
     if flags.seed < 0:
         raise ValueError(f"seed={flags.seed}: must be at least 0")
-    if flags.backend is not None and not flags.env.startswith("brax/"):
-        raise ValueError(f"backend={flags.backend}: only brax/... environments have one")
+    for name, suite in (
+        ("backend", "brax"),
+        ("workers", "gymnasium"),
+        ("step_timeout", "gymnasium"),
+    ):
+        value = getattr(flags, name)
+        if value is not None and not flags.env.startswith(f"{suite}/"):
+            raise ValueError(f"{name}={value}: only {suite}/... environments have one")
     start_jax(getattr(flags.settings, "devices", None))
-    env = envs.make(flags.env, **({"backend": flags.backend} if flags.backend else {}))
+    import_modules(flags.modules)
+    given = {name: getattr(flags, name) for name in ("backend", "workers", "step_timeout")}
+    options = {name: value for name, value in given.items() if value is not None}
+    env = envs.make(flags.env, **options, **_env_kwargs(flags.env_kwargs, options))
     agent = agents.make(flags.agent, env, **vars(flags.settings))
     stamp = time.strftime("%Y%m%d-%H%M%S")
-    out = flags.out or Path("runs", flags.env, flags.agent, f"seed-{flags.seed}-{stamp}")
+    out = flags.out or Path("runs", env.spec.id, flags.agent, f"seed-{flags.seed}-{stamp}")
 
     with _progress(flags) as on_generation:
         result = agents.train(
@@ -98,6 +117,21 @@ def main(arguments: list[str]) -> int:
         print(f"stopped by signal {result.stopped_by}; the policy is in {out / 'policy'}")
         return 128 + result.stopped_by
     return 0
+
+
+def _env_kwargs(pairs: tuple[str, ...], taken: Iterable[str]) -> dict[str, Any]:
+    kwargs: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not name.isidentifier():
+            raise ValueError(f"env_kwargs={pair}: must be name=value")
+        if name in kwargs or name in taken:
+            raise ValueError(f"env_kwargs={pair}: {name} is given twice")
+        try:
+            kwargs[name] = json.loads(value)
+        except ValueError:
+            kwargs[name] = value
+    return kwargs
 
 
 def _value_of(flag: str, arguments: list[str]) -> str | None:
