@@ -14,7 +14,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, BinaryIO
 
 import cloudpickle
 import gymnasium
@@ -190,7 +190,7 @@ class _Process:
 
     popen: subprocess.Popen
     connection: socket.socket
-    life: int
+    life: BinaryIO
     """The writing end of a pipe whose end ends the worker."""
 
     def __init__(self, number: int):
@@ -204,7 +204,8 @@ class _Process:
         self.asked.clear()
         self.ready = False
         self.connection, theirs = socket.socketpair()
-        end_of_life, self.life = os.pipe()
+        end_of_life, life = os.pipe()
+        self.life = os.fdopen(life, "wb", buffering=0)
         inherited = theirs.fileno(), end_of_life, memory
         # One thread each, as there is a worker per core; and no accelerator for simulators.
         single = {"OMP_NUM_THREADS": "1", "JAX_PLATFORMS": "cpu"}
@@ -252,12 +253,13 @@ class _Process:
         return f"the worker exited with code {code}"
 
     def kill(self) -> None:
-        """End it and all processes that it started."""
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.popen.pid, signal.SIGKILL)
-        self.popen.wait()
+        """End it and all processes that it started; harmless where it has ended."""
+        if self.popen.returncode is None:  # else its number may be another's by now
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.popen.pid, signal.SIGKILL)
+            self.popen.wait()
         self.connection.close()
-        os.close(self.life)
+        self.life.close()
 
 
 def _end(workers: list[_Process], owner: int, memory: int) -> None:

@@ -83,8 +83,8 @@ def main() -> None:
     except Exception as error:
         _fail(connection, error)
         return
-    connection.sendall(READY)
     try:
+        connection.sendall(READY)
         while True:
             first, last = SPAN.unpack(read(connection, SPAN.size))
             try:

@@ -25,6 +25,8 @@ _BLOCK = 32
 blocks of this size, however many lanes there are: they then change no return."""
 _ATTEMPTS = 2
 """How often a job is played whose environment fails."""
+_FAILURES_IN_VAIN = 16
+"""So many jobs that fail before any has ended say that the environment does not work."""
 
 _log = logging.getLogger("es_rl")
 
@@ -86,7 +88,7 @@ class HostRollout:
           seeds: (episodes,) ints, given to the environments' reset.
 
         Raises:
-          RuntimeError: most jobs failed, or the environment cannot be started.
+          RuntimeError: jobs fail and none ends, or the environment cannot be started.
         """
         self.lanes.begin()
         play = _Play(self, shared, keys, seeds)
@@ -206,8 +208,8 @@ class _Play:
         if not again:
             self.returns[job] = np.nan
             self.failed += 1
-            if 2 * self.failed > self.num_jobs:
-                raise RuntimeError(f"most of {self.num_jobs} episodes failed; the last: {message}")
+            if self.failed == min(_FAILURES_IN_VAIN, self.num_jobs) and not self.lengths.any():
+                raise RuntimeError(f"{self.failed} episodes failed and none ended; {message}")
         return again
 
     def played(self) -> Played:

@@ -105,6 +105,7 @@ def test_host_and_accelerator_agree_on_counting():
     state, metrics = agent.step(agent.init(jax.random.key(0)))
     assert metrics["env_steps"] == state.moments.count
     assert 0 < metrics["lane_utilization"] <= 1
+    assert metrics["failed_episodes"] == 0
     again, repeated = agent.step(agent.init(jax.random.key(0)))
     assert metrics["return_mean"] == repeated["return_mean"]
     jax.tree.map(np.testing.assert_array_equal, state.es.params, again.es.params)

@@ -1,11 +1,16 @@
 """Gymnasium environments on the host."""
 
+import contextlib
+import os
+import re
+
 import gymnasium
 import numpy as np
 import pytest
 from gymnasium import spaces
 
 import envs
+from envs.base import IDLE, RESET, STEP
 
 
 class Counter(gymnasium.Env):
@@ -31,45 +36,122 @@ class Counter(gymnasium.Env):
 gymnasium.register("Counter-v0", Counter, max_episode_steps=5)
 
 
+def exchange(lanes, command, *, seed=0, action=None):
+    """One lane's exchange: (obs, reward, terminated, truncated)."""
+    span = slice(0, 1)
+    lanes.send(span, np.array([command]), np.array([seed]), action)
+    received = lanes.receive(span)
+    assert not received.lost[0]
+    return tuple(x[0] for x in received[:4])
+
+
+@contextlib.contextmanager
+def one_lane(name, **kwargs):
+    lanes = envs.make(f"gymnasium/{name}", workers=1, **kwargs).lanes(1)
+    yield lanes
+    lanes.close()
+
+
 def test_lanes_follow_a_plain_loop():
-    env = envs.make("gymnasium/CartPole-v1")
+    env = envs.make("gymnasium/CartPole-v1", workers=2)
     assert isinstance(env, envs.HostEnv)
     lanes = env.lanes(3)
     single = gymnasium.make("CartPole-v1")
-    obs = lanes.reset([2], [17])
+    span, seeds = slice(1, 3), np.array([16, 17])
+    lanes.send(span, np.array([IDLE, RESET]), seeds, None)
     want, _ = single.reset(seed=17)
-    np.testing.assert_array_equal(obs[0], want)
+    np.testing.assert_array_equal(lanes.receive(span).obs[1], want)
     for action in (0, 1, 1):
-        obs, reward, terminated, truncated = lanes.step([2], np.array([action]))
+        lanes.send(span, np.array([IDLE, STEP]), seeds, np.array([1, action]))
+        received = lanes.receive(span)
         want, want_reward, *_ = single.step(action)
-        np.testing.assert_array_equal(obs[0], want)
-        assert reward[0] == want_reward
-        assert not terminated[0]
-        assert not truncated[0]
+        np.testing.assert_array_equal(received.obs[1], want)
+        assert received.reward[1] == want_reward
+        assert not received.terminated[1]
+        assert not received.truncated[1]
     lanes.close()
     single.close()
 
 
 def test_limits_keyword_arguments_and_both_ends_at_once():
-    env = envs.make("gymnasium/Counter-v0", length=3)
-    assert env.spec.kwargs == {"length": 3}
-    lanes = env.lanes(1)
-    lanes.reset([0], [0])
-    ends = [lanes.step([0], np.array([[2, 3]]))[1:] for _ in range(3)]
-    assert [bool(e[1][0]) for e in ends] == [False, False, True]
-    assert ends[0][0][0] == 5
-    both = envs.make("gymnasium/Counter-v0").lanes(1)
-    both.reset([0], [0])
-    for _ in range(5):
-        *_, terminated, truncated = both.step([0], np.array([[0, 0]]))
-    assert terminated[0]
-    assert not truncated[0]
-    short = envs.make("gymnasium/Counter-v0", max_episode_steps=2).lanes(1)
-    short.reset([0], [0])
-    short.step([0], np.array([[0, 0]]))
-    *_, terminated, truncated = short.step([0], np.array([[0, 0]]))
-    assert truncated[0]
-    assert not terminated[0]
+    action = np.array([[2, 3]])
+    with one_lane("Counter-v0", length=3) as lanes:
+        exchange(lanes, RESET)
+        ends = [exchange(lanes, STEP, action=action) for _ in range(3)]
+        assert [bool(terminated) for *_, terminated, _ in ends] == [False, False, True]
+        assert ends[0][1] == 5
+    with one_lane("Counter-v0") as both:
+        exchange(both, RESET)
+        for _ in range(5):
+            *_, terminated, truncated = exchange(both, STEP, action=action)
+        assert terminated
+        assert not truncated
+    with one_lane("Counter-v0", max_episode_steps=2) as short:
+        exchange(short, RESET)
+        exchange(short, STEP, action=action)
+        *_, terminated, truncated = exchange(short, STEP, action=action)
+        assert truncated
+        assert not terminated
+
+
+def test_wrappers_modules_and_classes_of_the_script_itself(tmp_path, monkeypatch):
+    (tmp_path / "own_envs.py").write_text(
+        "import gymnasium, numpy\n"
+        "from gymnasium.wrappers import RescaleAction, TransformReward\n"
+        "def make(factor):\n"
+        "    env = gymnasium.make('Pendulum-v1')\n"
+        "    env = RescaleAction(env, numpy.float32(-1), numpy.float32(1))\n"
+        "    return TransformReward(env, lambda r: factor * r)\n"
+        "gymnasium.register('Own-v0', make, max_episode_steps=7)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr("envs.gymnasium_suite._IMPORTED", [])  # later workers will not find it
+    env = envs.make("gymnasium/own_envs:Own-v0", factor=10.0)
+    assert env.spec.id == "gymnasium/Own-v0"
+    assert (env.spec.max_episode_steps, float(env.spec.action_space.high[0])) == (7, 1.0)
+    plain = gymnasium.make("Pendulum-v1")
+    plain.reset(seed=3)
+    with one_lane("Own-v0", factor=10.0) as lanes:
+        exchange(lanes, RESET, seed=3)
+        obs, reward, *_ = exchange(lanes, STEP, action=np.array([[0.5]]))
+    want, want_reward, *_ = plain.step(np.array([1.0], np.float32))
+    np.testing.assert_array_equal(obs, want)
+    assert reward == pytest.approx(10 * want_reward)
+
+
+@pytest.mark.parametrize(
+    ("name", "kwargs", "message"),
+    [
+        ("CartPole-v1", {"workers": 0}, "workers=0: must be at least 1"),
+        ("CartPole-v1", {"step_timeout": 0}, "step_timeout=0: must be a number of seconds above 0"),
+        (
+            "phys2d/CartPole-v1",
+            {"workers": 2},
+            "workers=2: gymnasium/phys2d/CartPole-v1 does not step on the host",
+        ),
+        ("Counter-v0", {"length": {5}}, "length={5}: must be a JSON value"),
+        ("no_such_module:Counter-v0", {}, "import=no_such_module: must be a module"),
+        ("CartPole-v9", {}, "if a module of yours registers it, import that"),
+    ],
+)
+def test_wrong_options_are_one_line(name, kwargs, message):
+    with pytest.raises(ValueError, match=re.escape(message)) as error:
+        envs.make(f"gymnasium/{name}", **kwargs)
+    assert "\n" not in str(error.value)
+
+
+def test_an_environment_that_workers_cannot_make_is_named():
+    gymnasium.register("Here-v0", lambda pid: Elsewhere(pid))
+    lanes = envs.make("gymnasium/Here-v0", pid=os.getpid(), workers=1).lanes(1)
+    with pytest.raises(RuntimeError, match="Here-v0: a worker could not start: OSError: not here"):
+        exchange(lanes, RESET)
+
+
+class Elsewhere(Counter):
+    def __init__(self, pid):
+        super().__init__()
+        if os.getpid() != pid:
+            raise OSError("not here")
 
 
 def test_wrong_arguments_and_missing_packages_are_one_line():
