@@ -161,10 +161,10 @@ class EvolutionAgent:
         if isinstance(env, HostEnv):
             num_lanes = lanes_for(count, env.workers, config.lanes)
             self.lanes = env.lanes(with_idle_lanes(max(num_lanes, EVALUATION_LANES)))
-            self._host_rollout = HostRollout(
+            self.host_rollout = HostRollout(
                 env.spec.id, self.lanes, behaviour, self._jobs, num_lanes
             )
-            self._ask = jax.jit(self._ask_and_keys)
+            self.ask = jax.jit(self._ask_and_keys)
             self._tell = jax.jit(self._learn, donate_argnums=0)
         else:
             lanes = devices.lanes_per_device(count, self.mesh, config.lanes)
@@ -190,9 +190,9 @@ class EvolutionAgent:
     def step(self, state: EvolutionState) -> tuple[EvolutionState, dict[str, Any]]:
         if self.lanes is None:
             return self._generation(state)
-        noise, keys = self._ask(state)
+        noise, keys = self.ask(state)
         seeds = episode_seeds(keys, evaluation=False)
-        played = self._host_rollout.play((state, noise), keys, seeds)
+        played = self.host_rollout.play((state, noise), keys, seeds)
         # No episode that was played is of length 0.
         failed = int(np.sum(played.lengths == 0))
         state, metrics = self._tell(state, noise, played)

@@ -73,7 +73,10 @@ class Env(Protocol):
 
 
 class Received(NamedTuple):
-    """What n lanes have to say after an exchange; rows of lanes that were idle mean nothing."""
+    """What n lanes have to say after an exchange.
+
+    Lanes that were reset have earned nothing and have not ended; rows of idle lanes mean nothing.
+    """
 
     obs: np.ndarray
     """(n, ...)."""

@@ -145,7 +145,7 @@ class WorkerPool:
             "number": process.number,
             "workers": len(self._workers),
         }
-        self._shared["at"][process.number] = -1, 0
+        self._shared["at"][process.number] = -1
         process.start(setup, self._file, self._pickled)
 
     def _wait_until_ready(self, process: "_Process") -> None:
@@ -158,19 +158,19 @@ class WorkerPool:
 
     def _receive_from(self, process: "_Process") -> None:
         """Wait for the answer to the oldest request of a worker, or for its end."""
-        at = self._shared["at"][process.number]
+        at = self._shared["at"]
         answer: bytes | None = None
         alive = True
         while answer is None and alive:
-            before = int(at[1])
+            lane = int(at[process.number])
             answer = process.answer(self._timeout)
-            alive = int(at[1]) != before
+            alive = int(at[process.number]) != lane
         if answer == worker.DONE:
             process.asked.popleft()
             process.starts_in_vain = 0
             return
         reason = process.reason(answer, self._timeout)
-        lane = int(at[0])
+        lane = int(at[process.number])
         if lane >= 0:
             self._faults[lane] = reason
         else:
@@ -288,7 +288,7 @@ def _layout(spec: EnvSpec, count: int, workers: int) -> tuple[dict[str, Any], in
         ("obs", obs.dtype, obs.shape),
         ("reward", np.float64, ()),
         ("ended", np.uint8, (2,)),
-        ("at", np.int64, (2,)),  # of each worker: the lane that it steps, and a running number
+        ("at", np.int64, ()),  # the lane that each worker steps, -1 for none
     ):
         whole = ((workers if name == "at" else count), *(shape or ()))
         layout[name] = [np.dtype(dtype).str, whole, offset]

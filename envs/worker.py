@@ -109,7 +109,7 @@ class _Worker:
         self._make = make
         self._shared = shared
         self._number, self._workers = number, workers
-        self._at = shared["at"][number]
+        self._at = shared["at"].data
         # The first one at once, so that one that cannot be made is known before it is needed.
         self._envs: dict[int, Any] = {number: self._new()}
         space = self._envs[number].action_space
@@ -123,24 +123,26 @@ class _Worker:
         commands = shared["command"][mine].tolist()
         actions = shared["action"][mine]
         actions = actions.tolist() if self._discrete else actions.copy()
-        obs, rewards, ends = shared["obs"], shared["reward"], shared["ended"]
-        for lane, command, action in zip(
-            range(start, last, self._workers), commands, actions, strict=True
-        ):
+        obs = shared["obs"]
+        # What is small goes into the shared arrays at once: writing a number costs as much as
+        # writing a few dozen.
+        rewards, ends = [0.0] * len(commands), [(False, False)] * len(commands)
+        for i, command in enumerate(commands):
             if command == IDLE:
                 continue
-            at[0] = lane
-            at[1] += 1  # a sign of life
+            lane = start + i * self._workers
+            at[self._number] = lane
             if command == STEP:
-                value, reward, terminated, truncated, _ = envs[lane].step(action)
-                rewards[lane] = reward
-                ends[lane] = terminated, truncated
+                value, rewards[i], terminated, truncated, _ = envs[lane].step(actions[i])
+                ends[i] = terminated, truncated
             else:
                 if lane not in envs:
                     envs[lane] = self._new()
                 value, _ = envs[lane].reset(seed=int(shared["seed"][lane]))
             obs[lane] = value
-        at[0] = -1
+        shared["reward"][mine] = rewards
+        shared["ended"][mine] = ends
+        at[self._number] = -1
 
     def _new(self) -> Any:
         # The process that made the pool has made one before, and shown what that had to say.

@@ -18,7 +18,7 @@ from envs.base import IDLE, RESET, STEP, Lanes, Received
 from es_rl.rollout import Behaviour, Jobs, Played, PyTree, step_keys, where
 
 _EVALUATION_BIT = 1 << 31
-_LANES_PER_WORKER = 64
+_LANES_PER_WORKER = 128
 """Half of them step at a time: enough to make little of what an exchange costs."""
 _BLOCK = 32
 """Rows of a matrix product. One of another size may round differently, so actions are computed in

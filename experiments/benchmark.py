@@ -20,7 +20,7 @@ from experiments.cli import parse
 from experiments.startup import start_jax
 from experiments.timing import Table
 
-Section: TypeAlias = Literal["forward", "update", "generation", "lanes", "memory"]
+Section: TypeAlias = Literal["forward", "update", "generation", "lanes", "memory", "host"]
 _LIBRARIES = ("jax", "jaxlib", "flax", "optax", "brax", "numpy")
 
 
@@ -34,6 +34,7 @@ class BenchmarkFlags:
         "generation",
         "lanes",
         "memory",
+        "host",
     )
     """What to measure; everything takes about half an hour on 2 cores."""
     rounds: int = 5
@@ -56,7 +57,7 @@ def main(arguments: list[str]) -> int:
     start_jax(flags.devices)
     # What is compiled here is timed.
     jax.config.update("jax_enable_compilation_cache", False)
-    from experiments import benchmark_engine, benchmark_rollouts
+    from experiments import benchmark_engine, benchmark_host, benchmark_rollouts
 
     rounds, devices = flags.rounds, flags.devices
     measure: dict[Section, Callable[[], Iterable[Table]]] = {
@@ -65,6 +66,7 @@ def main(arguments: list[str]) -> int:
         "generation": lambda: benchmark_rollouts.generation(rounds, devices),
         "lanes": lambda: benchmark_rollouts.lanes(rounds, devices),
         "memory": benchmark_engine.memory,
+        "host": lambda: benchmark_host.host(rounds),
     }
     tables: list[Table] = []
     for section in flags.sections:

@@ -170,7 +170,7 @@ def test_an_interrupted_rollout_leaves_the_lanes_usable():
 
 
 def test_numbers_of_lanes():
-    assert lanes_for(1000, workers=4) == 256
+    assert lanes_for(1000, workers=4) == 512
     assert lanes_for(100, workers=4) == 100
     assert lanes_for(1000, workers=4, lanes=3) == 3
     assert [with_idle_lanes(n) for n in (1, 64, 65)] == [64, 64, 128]

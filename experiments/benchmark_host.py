@@ -1,0 +1,139 @@
+"""Environments on the host: the workers beside Gymnasium's own vector environments."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import gymnasium
+import jax
+import numpy as np
+from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorEnv
+
+import agents
+import envs
+from agents.evolution import EvolutionAgent, EvolutionState
+from envs.base import RESET, STEP, HostEnv
+from es_rl.host_rollout import episode_seeds
+from experiments.timing import Contender, Row, Table, side_by_side
+
+_MEMBERS = 256
+_STEPS = {"CartPole-v1": 500, "HalfCheetah-v5": 100}
+"""Of each lane, in a round of Gymnasium's vector environments and of the workers alone."""
+
+
+def host(rounds: int) -> Iterator[Table]:
+    """(f) Env steps a second of a population on the host."""
+    for name in _STEPS:
+        yield _host(name, rounds)
+
+
+def _host(name: str, rounds: int) -> Table:
+    env = envs.make(f"gymnasium/{name}")
+    assert isinstance(env, HostEnv)
+    agent = agents.make("eggroll", env, population_size=_MEMBERS)
+    assert isinstance(agent, EvolutionAgent)
+    state = agent.init(jax.random.key(0))
+    if name == "CartPole-v1":  # whose episodes are short as long as nothing was learnt
+        metrics: dict[str, Any] = {"return_mean": 0.0}
+        while metrics["return_mean"] < 490.0:
+            state, metrics = agent.step(state)
+    made = [partial(gymnasium.make, name, disable_env_checker=True)] * _MEMBERS
+    with _quiet():  # MuJoCo has something to say for each of them
+        vectors = {
+            "SyncVectorEnv": SyncVectorEnv(made),
+            # Its default, fork, is not safe beside JAX.
+            "AsyncVectorEnv": AsyncVectorEnv(made, context="forkserver"),
+        }
+    steps: dict[str, float] = {}
+    rows = {
+        f"es_rl, {env.workers} workers": partial(_ours, agent, state),
+        **{f"{n}, same policy": partial(_vector, agent, state, v) for n, v in vectors.items()},
+        f"{env.workers} workers alone, random actions": partial(_alone, agent),
+    }
+
+    def contender(row: str, play: Any) -> Contender:
+        def run(number: int) -> None:
+            steps[row] = play(number)
+
+        return Contender(row, run, lambda number: None)
+
+    taken = side_by_side([contender(row, play) for row, play in rows.items()], rounds)
+    for vector in vectors.values():
+        vector.close()
+    assert agent.lanes is not None
+    agent.lanes.close()
+    speeds = {row: steps[row] / taken[row][0] for row in rows}
+    ours = next(iter(speeds.values()))
+    return Table(
+        f"(f) gymnasium/{name} on the host, {_MEMBERS} members, MLP 2x64",
+        {"env steps/s": ",.0f", "ours is faster": ".2f"},
+        [Row(row, {"env steps/s": v, "ours is faster": ours / v}) for row, v in speeds.items()],
+        [
+            "es_rl: steps of live episodes, from the first reset to the end of the last one.",
+            "vector environments: one for each member; steps in which they reset count too.",
+        ],
+    )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Nothing reaches stderr, not from the processes that are started here either."""
+    shown = os.dup(2)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(shown, 2)
+        os.close(shown)
+
+
+def _ours(agent: EvolutionAgent, state: EvolutionState, number: int) -> float:
+    noise, keys = agent.ask(state)
+    seeds = episode_seeds(keys, evaluation=False) + number
+    return float(agent.host_rollout.play((state, noise), keys, seeds).lengths.sum())
+
+
+def _vector(agent: EvolutionAgent, state: EvolutionState, vector: VectorEnv, number: int) -> float:
+    noise, keys = agent.ask(state)
+    shared, rollout, name = (state, noise), agent.host_rollout, agent.env.spec.id
+    members, nobody = np.arange(_MEMBERS, dtype=np.int32), np.zeros(_MEMBERS, bool)
+    episodes, steps = np.zeros(_MEMBERS, np.int32), np.zeros(_MEMBERS, np.int32)
+    obs, _ = vector.reset(seed=number)
+    carry = rollout.start(shared, keys, obs.astype(np.float32))
+    fresh, space = ~nobody, vector.single_action_space
+    horizon = _STEPS[name.removeprefix("gymnasium/")]
+    for _ in range(horizon):
+        obs = obs.astype(np.float32)
+        actions, carry = rollout.act(shared, keys, carry, fresh, members, episodes, steps, obs)
+        obs, *_ = vector.step(np.asarray(actions, space.dtype))
+        fresh = nobody
+    return float(horizon * _MEMBERS)
+
+
+def _alone(agent: EvolutionAgent, number: int) -> float:
+    """The lanes of a rollout, step after step; two halves in turns, as there."""
+    lanes, space = agent.lanes, agent.env.spec.action_space
+    assert lanes is not None
+    horizon = _STEPS[agent.env.spec.id.removeprefix("gymnasium/")]
+    half = lanes.count // 2
+    spans = slice(0, half), slice(half, 2 * half)
+    rng = np.random.default_rng(number)
+    actions = np.stack([space.sample() for _ in range(half)])
+    stepped = 0  # resets included, as with the vector environments
+    lanes.begin()
+    for span in spans:
+        lanes.send(span, np.full(half, RESET), rng.integers(1 << 31, size=half), None)
+    for _ in range(horizon):
+        for span in spans:
+            received = lanes.receive(span)
+            ended = received.terminated | received.truncated
+            command = np.where(ended, RESET, STEP)
+            stepped += half
+            rng.shuffle(actions)
+            lanes.send(span, command, rng.integers(1 << 31, size=half), actions)
+    for span in spans:
+        lanes.receive(span)
+    return float(stepped)
