@@ -99,6 +99,40 @@ def _inverted_double_pendulum() -> Preset:
     )
 
 
+@_for("gymnasium/Acrobot-v1")
+def _acrobot() -> Preset:
+    # Found here: -84 after 0.54 M steps.
+    return Preset(
+        env_steps=2_000_000,
+        target_return=-85.0,
+        eval_every=1,
+        settings={"population_size": 128, "sigma": 0.1, "learning_rate": 0.05},
+    )
+
+
+@_for("gymnasium/MountainCarContinuous-v0")
+def _mountain_car_continuous() -> Preset:
+    # Found here: 95 after 0.13 M steps. Without a sigma this wide nobody reaches the top, and
+    # standing still is the best that is known.
+    return Preset(
+        env_steps=1_000_000,
+        target_return=94.0,
+        eval_every=1,
+        settings={"population_size": 128, "sigma": 0.5, "learning_rate": 0.05},
+    )
+
+
+@_for("gymnasium/LunarLander-v3", "gymnasium/LunarLanderContinuous-v3")
+def _lunar_lander() -> Preset:
+    # Found here: 250 (discrete) and 271 (continuous) after 2 M steps.
+    return Preset(
+        env_steps=4_000_000,
+        target_return=250.0,
+        eval_every=5,
+        settings={"population_size": 128, "sigma": 0.1, "learning_rate": 0.05},
+    )
+
+
 @_for("brax/hopper", "brax/ant", "brax/halfcheetah")
 def _brax_locomotion() -> Preset:
     # The EGGROLL paper's selected settings for Brax ant (arXiv 2511.16652, 3 x 256 units, Adam
