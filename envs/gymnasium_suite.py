@@ -95,6 +95,9 @@ def make(
         raise RuntimeError(f"gymnasium/{name}: {_one_line(error)}{_hint(registered)}") from error
     except (gymnasium.error.Error, TypeError, ValueError) as error:
         raise ValueError(f"env='gymnasium/{name}': {_one_line(error)}") from error
+    except Exception as error:  # whatever its constructor raises
+        reason = f"{type(error).__name__}: {_one_line(error)}"
+        raise ValueError(f"env='gymnasium/{name}': {reason}") from error
     spec = EnvSpec(
         id=f"gymnasium/{name}",
         observation_space=first.observation_space,

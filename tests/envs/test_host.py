@@ -130,6 +130,7 @@ def test_wrappers_modules_and_classes_of_the_script_itself(tmp_path, monkeypatch
             "workers=2: gymnasium/phys2d/CartPole-v1 does not step on the host",
         ),
         ("Counter-v0", {"length": {5}}, "length={5}: must be a JSON value"),
+        ("HalfCheetah-v5", {"xml_file": "/no/such.xml"}, "OSError: File /no/such.xml does not"),
         ("no_such_module:Counter-v0", {}, "import=no_such_module: must be a module"),
         ("CartPole-v9", {}, "if a module of yours registers it, import that"),
     ],
@@ -138,6 +139,15 @@ def test_wrong_options_are_one_line(name, kwargs, message):
     with pytest.raises(ValueError, match=re.escape(message)) as error:
         envs.make(f"gymnasium/{name}", **kwargs)
     assert "\n" not in str(error.value)
+
+
+def test_a_missing_package_comes_with_how_to_install_it(monkeypatch):
+    def make(spec, **kwargs):
+        raise gymnasium.error.DependencyNotInstalled("Box2D is not installed")
+
+    monkeypatch.setattr(gymnasium, "make", make)
+    with pytest.raises(RuntimeError, match=r'Box2D is not .* \(pip install "es-rl\[box2d\]"\)'):
+        envs.make("gymnasium/LunarLander-v3")
 
 
 def test_an_environment_that_workers_cannot_make_is_named():
