@@ -38,7 +38,7 @@ def film(policy: Policy, env: Env | HostEnv, *, seed: int = 0) -> Film:
     stride = max(1, round(env.spec.frames_per_second / _MAX_FPS))
     if isinstance(env, HostEnv):
         (host_seed,) = episode_seeds(keys, evaluation=True)
-        total, frames = env.film(_acting(policy), host_seed)
+        total, frames = env.film(_acting(policy), int(host_seed))
         frames = frames[::stride]
     else:
         states = _trajectory(policy, env, keys[0])

@@ -133,6 +133,33 @@ def _lunar_lander() -> Preset:
     )
 
 
+@_for("gymnasium/Swimmer-v5")
+def _swimmer() -> Preset:
+    # A linear policy, as ARS has it (Mania et al. 2018); population and sigma found here.
+    return Preset(
+        env_steps=4_000_000,
+        target_return=340.0,
+        settings={
+            "population_size": 32,
+            "sigma": 0.1,
+            "learning_rate": 0.02,
+            "hidden": (),
+            "squash": "clip",
+        },
+    )
+
+
+@_for(
+    "gymnasium/HalfCheetah-v5",
+    "gymnasium/Hopper-v5",
+    "gymnasium/Walker2d-v5",
+    "gymnasium/Ant-v5",
+)
+def _mujoco_locomotion() -> Preset:
+    # Found here on HalfCheetah; not tuned for the others.
+    return Preset(settings={"population_size": 128, "sigma": 0.05, "learning_rate": 0.02})
+
+
 @_for("brax/hopper", "brax/ant", "brax/halfcheetah")
 def _brax_locomotion() -> Preset:
     # The EGGROLL paper's selected settings for Brax ant (arXiv 2511.16652, 3 x 256 units, Adam
