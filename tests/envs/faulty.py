@@ -30,11 +30,17 @@ class Faulty(gymnasium.Env):
 
     def step(self, action):
         self.steps += 1
-        if self.wrong and self.steps == 17 and not (self.once and Path(self.once).exists()):
-            if self.once:
-                Path(self.once).touch()
+        if self.wrong and self.steps == 17 and not (self.once and self._has_failed()):
             return self.fail()
         return np.array([0.0, self.steps]), 1.0, self.steps == 20, False, {}
+
+    def _has_failed(self):
+        """Whether any process has; it has from here on."""
+        try:
+            Path(self.once).touch(exist_ok=False)
+        except FileExistsError:
+            return True
+        return False
 
     def fail(self):
         match self.kind:
