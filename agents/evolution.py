@@ -28,6 +28,8 @@ OptimizerName: TypeAlias = Literal["adam", "sgd"]
 class EvolutionConfig(NetworkConfig):
     """Settings of the `open_es` agent; `eggroll` adds the rank."""
 
+    sample_actions: bool = False
+    """Whether training samples discrete actions; evaluation always takes the most likely."""
     population_size: int = 512
     """N, the members of a generation."""
     episodes_per_member: int = 1

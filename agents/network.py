@@ -69,8 +69,6 @@ class NetworkConfig:
     """Between the layers; layer_norm_relu is relu(layer_norm(x)) without affine parameters."""
     squash: Squash = "tanh"
     """How a Box action is kept within its bounds: tanh scales smoothly, clip cuts."""
-    sample_actions: bool = False
-    """Whether training samples discrete actions; evaluation always takes the most likely."""
     normalize_observations: bool = True
     """Whether Box observations are standardised by their running mean and std."""
     matmul_precision: MatmulPrecision = "float32"

@@ -24,7 +24,7 @@ from agents.actors import RandomActor, ZeroActor
 from agents.network import Network, NetworkConfig, Weights
 from envs.base import EnvSpec
 
-FORMAT = 1
+FORMAT = 2
 """The version of the files that this code writes and reads."""
 
 _MAX_WEIGHT_BYTES = 4 << 30

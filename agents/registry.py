@@ -7,6 +7,7 @@ from typing import Any
 
 from agents.base import Agent
 from agents.evolution import EggrollConfig, EvolutionAgent, EvolutionConfig
+from agents.ppo import PPOAgent, PPOConfig
 from agents.presets import preset
 from agents.untrained import UntrainedAgent, UntrainedConfig
 from envs.base import Env, HostEnv
@@ -21,6 +22,7 @@ class _Entry:
 _AGENTS = {
     "eggroll": _Entry(EggrollConfig, EvolutionAgent),
     "open_es": _Entry(EvolutionConfig, EvolutionAgent),
+    "ppo": _Entry(PPOConfig, PPOAgent),
     "random": _Entry(UntrainedConfig, UntrainedAgent),
     "zero": _Entry(UntrainedConfig, UntrainedAgent),
 }
@@ -51,7 +53,7 @@ def make(name: str, env: Env | HostEnv, **settings: Any) -> Agent:
     """Build an agent for an environment.
 
     Args:
-      name: "eggroll", "open_es", "random" or "zero".
+      name: one of `list_agents`.
       env: from `envs.make`.
       **settings: fields of the agent's configuration; the environment's preset, or else the
         default, holds for those that are not given.

@@ -72,27 +72,46 @@ def decode(
     Args:
       space: the action space.
       head: for a Box the mean of the action, for categories their logits.
-      squash: how a Box is kept within its bounds: "tanh" scales tanh(head) to them, "clip" cuts;
-        an unbounded dimension gets the number itself.
+      squash: see `to_action`.
       sample: draw categories from the softmax of the logits instead of taking the largest.
       key: for the sampling.
     """
     if isinstance(space, spaces.Box):
-        bounded = np.isfinite(space.low) & np.isfinite(space.high)
-        low, high = (np.where(bounded, edge, 0.0) for edge in (space.low, space.high))
-        value = jnp.reshape(head, space.shape)
-        if squash == "tanh":
-            scaled = low + (jnp.tanh(value) + 1.0) * 0.5 * (high - low)
-            value = jnp.where(bounded, scaled, value)
-        return jnp.clip(value, space.low, space.high).astype(jnp.float32)
-    sizes, starts = _categories(space)
-    logits = jnp.split(head, np.cumsum(sizes)[:-1])
+        return to_action(space, head, squash)
+    logits = split_logits(space, head)
     if sample:
-        keys = jax.random.split(key, len(sizes))
+        keys = jax.random.split(key, len(logits))
         chosen = [jax.random.categorical(k, x) for k, x in zip(keys, logits, strict=True)]
     else:
         chosen = [jnp.argmax(x) for x in logits]
-    return jnp.reshape(jnp.stack(chosen) + starts, space.shape).astype(jnp.int32)
+    return to_action(space, jnp.stack(chosen), squash)
+
+
+def split_logits(space: spaces.Space, head: jax.Array) -> list[jax.Array]:
+    """The logits of each category of a Discrete or MultiDiscrete space, along the last axis."""
+    sizes, _ = _categories(space)
+    return jnp.split(head, np.cumsum(sizes)[:-1], axis=-1)
+
+
+def to_action(space: spaces.Space, raw: jax.Array, squash: str) -> jax.Array:
+    """The action that raw numbers stand for.
+
+    Args:
+      space: the action space.
+      raw: (k,) floats for a Box; for categories (c,) ints, counted from 0.
+      squash: how a Box is kept within its bounds: "tanh" scales tanh(raw) to them, "clip" cuts;
+        an unbounded dimension gets the number itself.
+    """
+    if not isinstance(space, spaces.Box):
+        _, starts = _categories(space)
+        return jnp.reshape(raw + starts, space.shape).astype(jnp.int32)
+    bounded = np.isfinite(space.low) & np.isfinite(space.high)
+    low, high = (np.where(bounded, edge, 0.0) for edge in (space.low, space.high))
+    value = jnp.reshape(raw, space.shape)
+    if squash == "tanh":
+        scaled = low + (jnp.tanh(value) + 1.0) * 0.5 * (high - low)
+        value = jnp.where(bounded, scaled, value)
+    return jnp.clip(value, space.low, space.high).astype(jnp.float32)
 
 
 def to_json(space: spaces.Space) -> dict[str, Any]:

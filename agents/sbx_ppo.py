@@ -1,0 +1,313 @@
+"""PPO as Stable-Baselines3 has it, in JAX (sbx-rl): an independent reference to compare with.
+
+All that learns is theirs, stepped as their `learn` steps it; the policies that come out are ours
+and need neither of the two. Nothing of theirs is imported before an agent is made.
+"""
+
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, TypeAlias, get_args
+
+import jax
+import numpy as np
+from flax import linen as nn
+from gymnasium import spaces
+
+from agents.evaluation import EVALUATION_LANES
+from agents.network import Network, NetworkConfig, Weights
+from agents.policy import Policy
+from envs.base import Env, EnvSpec, HostEnv, Lanes
+from envs.gymnasium_suite import GymnasiumEnv
+from es_rl.devices import make_mesh
+from es_rl.host_rollout import with_idle_lanes
+
+SbxActivation: TypeAlias = Literal["tanh", "relu"]
+
+
+@dataclass(frozen=True)
+class SbxPPOConfig:
+    """Settings of the `sbx_ppo` agent, with the names of `ppo` and the defaults of SB3."""
+
+    num_envs: int = 1
+    """Environments, stepped one after the other in this process."""
+    num_steps: int = 2048
+    """Steps of each environment in an iteration."""
+    num_epochs: int = 10
+    """How often an iteration learns from all its steps."""
+    minibatch_size: int = 64
+    """Steps of one update; divides num_envs * num_steps."""
+    learning_rate: float = 3e-4
+    """Of Adam, at the start."""
+    anneal: bool = False
+    """Whether the learning rate falls linearly, to 0 after `total_steps`."""
+    total_steps: int = 1_000_000
+    """Env steps over which the learning rate falls, if it does."""
+    gamma: float = 0.99
+    """Discount."""
+    gae_lambda: float = 0.95
+    """Of generalized advantage estimation: 0 trusts the critic, 1 the returns."""
+    clip_range: float = 0.2
+    """How far an update may move the probability of an action, as a part of it."""
+    entropy_coefficient: float = 0.0
+    """Weight of the entropy in the objective."""
+    value_coefficient: float = 0.5
+    """Weight of the critic's mean squared error."""
+    max_grad_norm: float = 0.5
+    """To which gradients are clipped; sbx clips those of policy and critic apart."""
+    log_std_init: float = 0.0
+    """Log of the standard deviation of Box actions, at the start."""
+    normalize_observations: bool = False
+    """Whether observations are standardised by their running mean and std (VecNormalize)."""
+    normalize_rewards: bool = False
+    """Whether rewards are divided by the running std of the discounted return (VecNormalize)."""
+    hidden: tuple[int, ...] = (64, 64)
+    """Widths of the hidden layers, of the policy and of the critic."""
+    activation: SbxActivation = "tanh"
+    """Between the layers."""
+
+    def __post_init__(self) -> None:
+        for name in ("num_envs", "num_steps", "num_epochs", "total_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}: must be at least 1")
+        steps, size = self.num_envs * self.num_steps, self.minibatch_size
+        if size < 2 or steps % size:
+            raise ValueError(
+                f"minibatch_size={size}: must be at least 2 and divide num_envs * num_steps={steps}"
+            )
+        for name in ("learning_rate", "clip_range", "max_grad_norm"):
+            if not 0 < getattr(self, name) < np.inf:
+                raise ValueError(f"{name}={getattr(self, name)}: must be greater than 0")
+        for name in ("entropy_coefficient", "value_coefficient"):
+            if not 0 <= getattr(self, name) < np.inf:
+                raise ValueError(f"{name}={getattr(self, name)}: must be at least 0")
+        for name in ("gamma", "gae_lambda"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name}={getattr(self, name)}: must be from 0 to 1")
+        if not np.isfinite(self.log_std_init):
+            raise ValueError(f"log_std_init={self.log_std_init}: must be finite")
+        if self.activation not in get_args(SbxActivation):
+            accepted = ", ".join(get_args(SbxActivation))
+            raise ValueError(f"activation={self.activation!r}: must be one of {accepted}")
+        self.network()
+
+    def network(self) -> NetworkConfig:
+        """Our network that computes what theirs does.
+
+        Raises:
+          ValueError: a width is out of range.
+        """
+        return NetworkConfig(
+            hidden=self.hidden,
+            activation=self.activation,
+            squash="clip",
+            normalize_observations=self.normalize_observations,
+        )
+
+    def learning_rate_at(self, remaining: float) -> float:
+        """The learning rate when this part of `total_steps` remains; below 0 it stays 0."""
+        return self.learning_rate * (max(remaining, 0.0) if self.anneal else 1.0)
+
+
+@dataclass
+class SbxState:
+    """The model itself, which `step` changes in place.
+
+    It is no pytree of arrays, as the states of other agents are, and cannot be checkpointed
+    exactly: its environments, in the middle of their episodes, cannot be saved.
+    """
+
+    shuffling: Any
+    """State of the generator that shuffles the model's minibatches."""
+    model: Any = None
+    """The `sbx.PPO`."""
+    callback: Any = None
+    """SB3 wants one, which does nothing."""
+    returns: dict[str, float] = field(
+        default_factory=lambda: _statistics(np.array([np.nan]))  # until an episode has ended
+    )
+    """Statistics of the episodes that ended last."""
+
+
+class SbxPPOAgent:
+    """Trains `sbx.PPO` on a Gymnasium environment.
+
+    gSDE and a falling clip range are left out; parameters start as sbx initialises them.
+
+    Raises:
+      ValueError: the environment is not one of Gymnasium's on the host, or SB3 cannot take its
+        spaces.
+      RuntimeError: sbx-rl is not installed.
+    """
+
+    def __init__(self, name: str, env: Env | HostEnv, config: SbxPPOConfig):
+        if not isinstance(env, GymnasiumEnv):
+            raise ValueError(
+                f"agent={name!r}: {env.spec.id} does not step on the host; must be one of "
+                "Gymnasium's environments that do"
+            )
+        _check_spaces(name, env.spec)
+        spec = env.spec
+        self.network = Network(spec.observation_space, spec.action_space, config.network())
+        _import_sbx()
+        self.name = name
+        self.env = env
+        self.config = config
+        self.mesh = make_mesh(1)
+        self.lanes: Lanes | None = env.lanes(with_idle_lanes(EVALUATION_LANES))
+
+    def init(self, key: jax.Array) -> SbxState:
+        from stable_baselines3.common.logger import Logger
+
+        # Environment i gets seed + i: below 2^31, from where on they are for evaluation.
+        seed = int(jax.random.randint(key, (), 0, 2**31 - self.config.num_envs))
+        state = SbxState(np.random.RandomState(seed).get_state())  # noqa: NPY002
+        with _shuffling(state):
+            state.model = self._model(seed)
+            state.model.set_logger(Logger(folder=None, output_formats=[]))
+            _, state.callback = state.model._setup_learn(self.config.total_steps)
+        return state
+
+    def _model(self, seed: int) -> Any:
+        from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+
+        config = self.config
+        env = DummyVecEnv([self._monitored] * config.num_envs)
+        if config.normalize_observations or config.normalize_rewards:
+            env = VecNormalize(
+                env,
+                norm_obs=config.normalize_observations,
+                norm_reward=config.normalize_rewards,
+                gamma=config.gamma,
+            )
+        return _import_sbx().PPO(
+            "MlpPolicy",
+            env,
+            n_steps=config.num_steps,
+            n_epochs=config.num_epochs,
+            batch_size=config.minibatch_size,
+            learning_rate=config.learning_rate_at,
+            gamma=config.gamma,
+            gae_lambda=config.gae_lambda,
+            clip_range=config.clip_range,
+            ent_coef=config.entropy_coefficient,
+            vf_coef=config.value_coefficient,
+            max_grad_norm=config.max_grad_norm,
+            policy_kwargs={
+                "net_arch": list(config.hidden),
+                "activation_fn": getattr(nn, config.activation),
+                "log_std_init": config.log_std_init,
+            },
+            seed=seed,
+        )
+
+    def _monitored(self) -> Any:
+        from stable_baselines3.common.monitor import Monitor
+
+        return Monitor(self.env.single())
+
+    def compile(self, state: SbxState) -> None:
+        """Trains for an epoch on a batch of zeros, and puts everything back as it was."""
+        model, policy = state.model, state.model.policy
+        before = policy.actor_state, policy.vf_state, model._n_updates
+        policy.predict_all(model._last_obs, policy.noise_key)
+        for obs in (model._last_obs, model._last_obs[:1]):  # at a rollout's and an episode's end
+            model.vf.apply(policy.vf_state.params, obs)
+        model.rollout_buffer.reset()
+        model.rollout_buffer.full = True
+        model.n_epochs = 1
+        with _shuffling(replace(state)):
+            model.train()
+        model.n_epochs = self.config.num_epochs
+        policy.actor_state, policy.vf_state, model._n_updates = before
+
+    def step(self, state: SbxState) -> tuple[SbxState, dict[str, Any]]:
+        model = state.model
+        # For all the episodes of an iteration, where SB3 keeps the last 100.
+        model.ep_info_buffer = deque()
+        with _shuffling(state):
+            model.collect_rollouts(model.env, state.callback, model.rollout_buffer, model.n_steps)
+            model._update_current_progress_remaining(model.num_timesteps, self.config.total_steps)
+            model.train()
+        if model.ep_info_buffer:
+            state.returns = _statistics(np.array([ended["r"] for ended in model.ep_info_buffer]))
+        return state, {
+            "env_steps": self.config.num_envs * self.config.num_steps,
+            **state.returns,
+            "learning_rate": self.config.learning_rate_at(model._current_progress_remaining),
+        }
+
+    def snapshot(self, state: SbxState) -> Policy:
+        theirs = state.model.policy.actor_state.params["params"]
+        layers = [theirs[f"Dense_{i}"] for i in range(len(self.config.hidden) + 1)]
+        names = [*(f"Dense_{i}" for i in range(len(self.config.hidden))), "head"]
+        params = {"params": dict(zip(names, layers, strict=True))}
+        mean, std = np.zeros(self.network.observation_size), np.ones(self.network.observation_size)
+        if self.config.normalize_observations:
+            normalizer = state.model.get_vec_normalize_env()
+            mean = normalizer.obs_rms.mean.reshape(-1)
+            std = np.sqrt(normalizer.obs_rms.var.reshape(-1) + normalizer.epsilon)
+        weights = Weights(params, mean.astype(np.float32), std.astype(np.float32))
+        weights = jax.tree.map(np.array, jax.device_get(weights))
+        return Policy(self.env.spec, self.network, weights, agent=self.name)
+
+
+def _import_sbx() -> Any:
+    try:
+        import sbx
+    except ImportError as error:
+        reason = " ".join(str(error).split())
+        raise RuntimeError(f'agent sbx_ppo: {reason} (pip install "es-rl[sbx]")') from error
+    return sbx
+
+
+def _check_spaces(name: str, spec: EnvSpec) -> None:
+    """Refuse what SB3 cannot take, or takes for something else than we do.
+
+    Raises:
+      ValueError: it is another space than a Box to observe, and a finite Box (n,) of floats,
+        a Discrete or a MultiDiscrete (n,) from 0 to act in.
+    """
+    action = spec.action_space
+    if not isinstance(spec.observation_space, spaces.Box):
+        kind = type(spec.observation_space).__name__
+        raise ValueError(f"agent={name!r}: {spec.id} has {kind} observations; must be a Box")
+    match action:
+        case spaces.Box():
+            known = len(action.shape) == 1 and action.is_bounded()
+        case spaces.Discrete():
+            known = action.start == 0
+        case spaces.MultiDiscrete():
+            known = len(action.shape) == 1 and not action.start.any()
+        case _:
+            known = False
+    if not known:
+        raise ValueError(
+            f"agent={name!r}: {spec.id} has actions {action}; must be a finite Box (n,), or "
+            "Discrete or MultiDiscrete (n,) from 0"
+        )
+
+
+@contextmanager
+def _shuffling(state: SbxState) -> Iterator[None]:
+    """Let SB3 shuffle with this state's generator, where it knows only NumPy's global one.
+
+    Without it two states, or a state and the caller, would disturb each other.
+    """
+    outer = np.random.get_state()  # noqa: NPY002
+    np.random.set_state(state.shuffling)  # noqa: NPY002
+    try:
+        yield
+    finally:
+        state.shuffling = np.random.get_state()  # noqa: NPY002
+        np.random.set_state(outer)  # noqa: NPY002
+
+
+def _statistics(returns: np.ndarray) -> dict[str, float]:
+    return {
+        "return_mean": float(returns.mean()),
+        "return_std": float(returns.std()),
+        "return_max": float(returns.max()),
+        "return_min": float(returns.min()),
+    }
