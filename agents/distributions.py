@@ -13,9 +13,7 @@ from gymnasium import spaces
 from agents import spaces as _spaces
 
 
-def sample(
-    space: spaces.Space, head: jax.Array, log_std: jax.Array, key: jax.Array
-) -> jax.Array:
+def sample(space: spaces.Space, head: jax.Array, log_std: jax.Array, key: jax.Array) -> jax.Array:
     """Raw numbers for `spaces.to_action`: (..., k) floats, or (..., c) ints.
 
     Args:
@@ -32,9 +30,7 @@ def sample(
     return jnp.stack(drawn, axis=-1)
 
 
-def log_prob(
-    space: spaces.Space, head: jax.Array, log_std: jax.Array, raw: jax.Array
-) -> jax.Array:
+def log_prob(space: spaces.Space, head: jax.Array, log_std: jax.Array, raw: jax.Array) -> jax.Array:
     """(...,) log probability (density) of raw numbers from `sample`."""
     if isinstance(space, spaces.Box):
         return jax.scipy.stats.norm.logpdf(raw, head, jnp.exp(log_std)).sum(axis=-1)

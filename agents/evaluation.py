@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 
 from agents.network import Weights
 from agents.policy import Actor, Policy
+from agents.spaces import empty
 from envs.base import Env, HostEnv, Lanes
 from es_rl.devices import Program, make_mesh
 from es_rl.host_rollout import HostRollout, episode_seeds, with_idle_lanes
@@ -80,6 +81,7 @@ class Evaluator:
             return *actor.act(weights, memory, obs, key), jnp.zeros(0)
 
         behaviour = Behaviour(lambda weights, member: (), actor.memory, act)
+        self._obs = empty(env.spec.observation_space)
         if isinstance(env, HostEnv):
             on_host = lanes or env.lanes(with_idle_lanes(EVALUATION_LANES))
             self._on_host = cache(
@@ -108,8 +110,11 @@ class Evaluator:
 
     def compile(self, weights: Weights, *, episodes: int) -> None:
         """Compile for that many episodes, before the first call."""
+        keys = evaluation_keys(0, episodes)
         if self._program is not None:
-            self._program(episodes).compile(weights, evaluation_keys(0, episodes))
+            self._program(episodes).compile(weights, keys)
+        else:
+            self._on_host(episodes).compile(weights, keys, self._obs)
 
 
 def _jobs(episodes: int) -> Jobs:

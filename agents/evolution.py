@@ -13,6 +13,7 @@ import es_rl
 from agents.evaluation import EVALUATION_LANES
 from agents.network import Network, NetworkConfig, Weights
 from agents.policy import Policy
+from agents.spaces import empty
 from envs.base import Env, HostEnv, Lanes
 from es_rl import devices, observations
 from es_rl.devices import Program
@@ -188,6 +189,14 @@ class EvolutionAgent:
     def compile(self, state: EvolutionState) -> None:
         if self.lanes is None:
             self._generation.compile(state)
+            return
+        noise, keys = self.ask(state)
+        self.host_rollout.compile((state, noise), keys, empty(self.env.spec.observation_space))
+        count = len(self._jobs.member)
+        nothing = np.zeros((count, self.network.observation_size), np.float32)
+        lengths = np.ones(count, np.int32)
+        played = Played(nothing[:, 0], lengths, nothing, nothing, lengths[:1])
+        self._tell(jax.tree.map(jnp.copy, state), noise, played)
 
     def step(self, state: EvolutionState) -> tuple[EvolutionState, dict[str, Any]]:
         if self.lanes is None:

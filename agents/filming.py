@@ -1,6 +1,9 @@
-"""One episode of a policy as pictures."""
+"""Episodes of a policy as pictures, or as solids in motion.
 
-from collections.abc import Callable
+Episode i of an evaluation seed is the very one that `agents.evaluate` plays.
+"""
+
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +15,7 @@ from agents.evaluation import EVALUATION_LANES, evaluation_keys
 from agents.network import Weights
 from agents.policy import Policy
 from envs.base import Env, HostEnv, State
+from envs.scene import Scene
 from es_rl.host_rollout import episode_seeds
 from es_rl.rollout import reset_key, step_keys
 
@@ -28,6 +32,19 @@ class Film:
     episode_return: float
 
 
+@dataclass(frozen=True, eq=False)
+class Recording:
+    """What moved in one episode, in T frames, and what it earned."""
+
+    scene: Scene
+    returns: np.ndarray
+    """(T,) float, the undiscounted return so far; 0 in the first frame, the whole in the last."""
+    frames_per_second: float
+    """In the simulated world. The last frame may follow sooner than the others: where it ends."""
+    steps: int
+    """Env steps of the episode."""
+
+
 def film(policy: Policy, env: Env | HostEnv, *, seed: int = 0) -> Film:
     """Film episode 0 of an evaluation seed, in real time and at no more than 30 frames a second.
 
@@ -35,52 +52,113 @@ def film(policy: Policy, env: Env | HostEnv, *, seed: int = 0) -> Film:
       RuntimeError: the environment has no picture, or the renderer cannot start.
     """
     keys = evaluation_keys(seed, 1)
-    stride = max(1, round(env.spec.frames_per_second / _MAX_FPS))
+    stride = _stride(env)
     if isinstance(env, HostEnv):
         (host_seed,) = episode_seeds(keys, evaluation=True)
-        total, frames = env.film(_acting(policy), int(host_seed))
+        total, frames = env.film(_acting(policy)(keys[0]), int(host_seed))
         frames = frames[::stride]
     else:
-        states = _trajectory(policy, env, keys[0])
+        (states,) = _trajectories(policy, env, keys)
         total = float(sum(state.reward for state in states))
         frames = env.render(states[::stride])
     return Film(frames, env.spec.frames_per_second / stride, total)
 
 
-def _acting(policy: Policy) -> Callable[[np.ndarray], np.ndarray]:
-    """obs -> action for one episode, which it remembers as far as the policy does."""
-    memory = None
+def record(
+    policy: Policy, env: Env | HostEnv, *, episodes: int = 1, seed: int = 0
+) -> list[Recording]:
+    """Record episodes 0 ... episodes-1 of an evaluation seed, at no more than 30 frames a second.
 
-    def act(obs: np.ndarray) -> np.ndarray:
-        nonlocal memory
-        action, memory = policy.step(obs, memory)
-        return action
+    Raises:
+      RuntimeError: the environment has no MuJoCo model, or its joint positions are not finite.
+    """
+    keys = evaluation_keys(seed, episodes)
+    if isinstance(env, HostEnv):
+        acting = _acting(policy)
+        seeds = episode_seeds(keys, evaluation=True)
+        played = (
+            env.scene(acting(key), int(host_seed))
+            for key, host_seed in zip(keys, seeds, strict=True)
+        )
+    else:
+        played = (
+            (np.array([state.reward for state in states[1:]]), env.scene(states))
+            for states in _trajectories(policy, env, keys)
+        )
+    return [_recording(env, rewards, scene) for rewards, scene in played]
 
-    return act
+
+def _recording(env: Env | HostEnv, rewards: np.ndarray, scene: Scene) -> Recording:
+    stride, steps = _stride(env), len(rewards)
+    shown = np.append(np.arange(0, steps, stride), steps)
+    # Added up one by one, as an evaluation does.
+    returns = np.concatenate([np.zeros(1, rewards.dtype), np.cumsum(rewards)])[shown]
+    return Recording(scene.at(shown), returns, env.spec.frames_per_second / stride, steps)
 
 
-def _trajectory(policy: Policy, env: Env, key: jax.Array) -> list[State]:
-    """The states of one episode, the start state first."""
+def _stride(env: Env | HostEnv) -> int:
+    """Env steps from one frame to the next."""
+    return max(1, round(env.spec.frames_per_second / _MAX_FPS))
 
-    def one_lane(lane: tuple[State, Any], weights: Weights) -> tuple[State, Any]:
+
+def _alike(x: Any) -> Any:
+    """As many rows as in an evaluation, all alike, for the same rounding: the same episode."""
+    return jax.tree.map(lambda x: jnp.stack([x] * EVALUATION_LANES), x)
+
+
+def _acting(policy: Policy) -> Callable[[jax.Array], Callable[[np.ndarray], np.ndarray]]:
+    """key -> (obs -> action) for the episode of that key.
+
+    What acts remembers the episode as far as the policy does.
+    """
+
+    @jax.jit
+    def lanes(
+        weights: Weights, memory: Any, obs: jax.Array, keys: jax.Array, steps: jax.Array
+    ) -> Any:
+        policy_keys, _ = jax.vmap(step_keys, in_axes=(0, None))(keys, steps)
+        return jax.vmap(policy.actor.act, in_axes=(None, 0, 0, 0))(
+            weights, memory, obs, policy_keys
+        )
+
+    def start(key: jax.Array) -> Callable[[np.ndarray], np.ndarray]:
+        keys, memory, steps = _alike(key), _alike(policy.actor.memory), 0
+
+        def act(obs: np.ndarray) -> np.ndarray:
+            nonlocal memory, steps
+            rows = np.stack([np.asarray(obs)] * EVALUATION_LANES)
+            if np.issubdtype(rows.dtype, np.floating):
+                rows = rows.astype(np.float32)
+            actions, memory = lanes(policy.weights, memory, rows, keys, steps)
+            steps += 1
+            return np.asarray(actions)[0]
+
+        return act
+
+    return start
+
+
+def _trajectories(policy: Policy, env: Env, keys: jax.Array) -> Iterator[list[State]]:
+    """The states of each key's episode, the start state first."""
+
+    def one_lane(lane: tuple[State, Any], weights: Weights, key: jax.Array) -> tuple[State, Any]:
         state, memory = lane
         policy_key, env_key = step_keys(key, state.steps)
         action, memory = policy.actor.act(weights, memory, state.obs, policy_key)
         return env.step(state, action, env_key), memory
 
-    def body(lanes: tuple[State, Any], _: None) -> tuple[tuple[State, Any], State]:
-        following = jax.vmap(one_lane, in_axes=(0, None))(lanes, policy.weights)
-        return following, jax.tree.map(lambda x: x[0], following[0])
-
     @jax.jit
-    def run() -> tuple[State, State]:
-        first = env.reset(reset_key(key))
-        # As many lanes as in an evaluation, all alike, for the same rounding: the same episode.
-        lanes = (first, policy.actor.memory)
-        lanes = jax.tree.map(lambda x: jnp.stack([x] * EVALUATION_LANES), lanes)
-        _, rest = jax.lax.scan(body, lanes, None, env.spec.max_episode_steps)
-        return first, rest
+    def run(weights: Weights, keys: jax.Array) -> tuple[State, State]:
+        def body(lanes: tuple[State, Any], _: None) -> tuple[tuple[State, Any], State]:
+            following = jax.vmap(one_lane, in_axes=(0, None, 0))(lanes, weights, keys)
+            return following, jax.tree.map(lambda x: x[0], following[0])
 
-    first, rest = jax.device_get(run())
-    ends = np.flatnonzero(rest.terminated | rest.truncated)
-    return [first] + [jax.tree.map(lambda x: x[i], rest) for i in range(ends[0] + 1)]  # noqa: B023
+        states = jax.vmap(lambda key: env.reset(reset_key(key)))(keys)
+        lanes = (states, _alike(policy.actor.memory))
+        _, rest = jax.lax.scan(body, lanes, None, env.spec.max_episode_steps)
+        return jax.tree.map(lambda x: x[0], states), rest
+
+    for key in keys:
+        first, rest = jax.device_get(run(policy.weights, _alike(key)))
+        ends = np.flatnonzero(rest.terminated | rest.truncated)
+        yield [first] + [jax.tree.map(lambda x: x[i], rest) for i in range(ends[0] + 1)]  # noqa: B023

@@ -16,6 +16,7 @@ from agents.network import Network, NetworkConfig, Squash, Weights
 from agents.policy import Policy
 from agents.ppo_collect import HostCollector
 from agents.ppo_update import Learner, PyTree, Transitions
+from agents.spaces import empty
 from envs.base import Env, HostEnv
 from envs.base import Lanes as HostLanes
 from es_rl import devices, observations
@@ -59,7 +60,7 @@ class PPOConfig(NetworkConfig):
     normalize_rewards: bool = False
     """Whether rewards are divided by the running std of the discounted return."""
     devices: int | None = None
-    """Devices that share the environments: all that can share them evenly unless given."""
+    """Devices that share the environments; chosen from their number unless given."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -110,8 +111,10 @@ class PPOConfig(NetworkConfig):
         return optax.linear_schedule(self.learning_rate, 0.0, max(1, round(steps)))
 
     def most_devices(self, available: int) -> int:
-        """How many of the available devices can share environments and minibatches evenly."""
-        return next(n for n in range(available, 0, -1) if self._shared_by(n))
+        """How many of the available devices to use: all that have 32 environments each."""
+        # With fewer, waiting for each other after every minibatch costs more than is gained.
+        enough = [n for n in range(2, available + 1) if self.num_envs >= 32 * n]
+        return max(filter(self._shared_by, enough), default=1)
 
     def _shared_by(self, count: int) -> bool:
         return self.num_envs % count == 0 and self.minibatch_size % count == 0
@@ -169,8 +172,9 @@ class PPOAgent:
         on_host = isinstance(env, HostEnv)
         count = config.devices or config.most_devices(jax.device_count())
         self.mesh = devices.make_mesh(1 if on_host else count)
-        everywhere, apart = PartitionSpec(), PartitionSpec(AXIS)
-        spec: Any = PPOState(
+        everywhere: Any = PartitionSpec()
+        apart: Any = PartitionSpec(AXIS)
+        spec = PPOState(
             params=everywhere,
             opt_state=everywhere,
             moments=everywhere,
@@ -188,7 +192,8 @@ class PPOAgent:
             self.lanes = env.lanes(with_idle_lanes(EVALUATION_LANES))
             self._collector = HostCollector(env, self.learner, config.num_envs, config.num_steps)
             by_lane = PartitionSpec(None, AXIS)
-            body, given = self._learn, (spec, by_lane, by_lane)
+            body: Any = self._learn
+            given: Any = (spec, by_lane, by_lane)
         else:
             body, given = self._play_and_learn, (spec,)
         self._update = Program(
@@ -208,13 +213,12 @@ class PPOAgent:
     def _initial(self, key: jax.Array) -> PPOState:
         params_key, lanes_key, key = jax.random.split(key, 3)
         params = self.learner.init(params_key, self.config.log_std_init)
-        count = self.config.num_envs
-        on_host = isinstance(self.env, HostEnv)
+        env, count = self.env, self.config.num_envs
         return PPOState(
             params=params,
             opt_state=self.optimizer.init(params),
             moments=observations.empty(self.network.observation_size),
-            lanes=() if on_host else ppo_collect.start(self.env, count, lanes_key),
+            lanes=() if isinstance(env, HostEnv) else ppo_collect.start(env, count, lanes_key),
             discounted=jnp.zeros(count),
             discounted_moments=observations.empty(1),
             finished=jnp.full(4, jnp.nan),
@@ -225,6 +229,10 @@ class PPOAgent:
     def compile(self, state: PPOState) -> None:
         if self.lanes is None:
             self._update.compile(state)
+            return
+        obs = empty(self.env.spec.observation_space)
+        made = self._collector.compile(state.params, state.moments, state.key, obs)
+        self._update.compile(state, made.batch, made.totals)
 
     def step(self, state: PPOState) -> tuple[PPOState, dict[str, Any]]:
         if self.lanes is None:
@@ -245,6 +253,7 @@ class PPOAgent:
         return Policy(self.env.spec, self.network, weights, agent=self.name)
 
     def _play_and_learn(self, state: PPOState) -> tuple[PPOState, dict[str, Any]]:
+        assert not isinstance(self.env, HostEnv)
         key = jax.random.fold_in(state.key, state.iteration)
         key = jax.random.fold_in(key, jax.lax.axis_index(AXIS))
         with self.network.precision():
@@ -306,7 +315,9 @@ class PPOAgent:
 
         discounted, totals = jax.lax.scan(step, state.discounted, (batch.reward, batch.ended))
         moments = state.discounted_moments
-        moments = _merge(moments, observations.standardize(totals[..., None], moments.mean, moments.std))
+        moments = _merge(
+            moments, observations.standardize(totals[..., None], moments.mean, moments.std)
+        )
         return discounted, moments, observations.clip(batch.reward / moments.std[0])
 
 

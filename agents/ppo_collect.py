@@ -123,13 +123,21 @@ class HostCollector:
         return jax.jit(act_at)
 
     @cached_property
-    def _stack(self) -> Any:
-        def stack(moments: Moments, rows: list[Any], next_obs: jax.Array, rest: Any) -> Transitions:
-            raw, log_prob, vector = (jnp.stack(x) for x in zip(*rows, strict=True))
-            next_vector = jax.vmap(lambda obs: _vectors(self._learner, moments, obs))(next_obs)
-            return Transitions(vector, raw, log_prob, *rest, next_vector)
+    def _next_vectors(self) -> Any:
+        def vectors(moments: Moments, obs: jax.Array) -> jax.Array:
+            return jax.vmap(lambda row: _vectors(self._learner, moments, row))(obs)
 
-        return jax.jit(stack)
+        return jax.jit(vectors)
+
+    def compile(
+        self, params: PyTree, moments: Moments, key: jax.Array, obs: np.ndarray
+    ) -> Collected:
+        """Compile for arguments like these, with one observation; a batch of the right shapes."""
+        obs = np.stack([_as_float32(obs)] * len(self._total))
+        _, *row = map(np.asarray, self._act(params, moments, obs, key, 0))
+        nothing = np.zeros(len(obs), np.float32)
+        outcome = (*row, nothing, nothing > 0, nothing > 0, nothing, obs)
+        return self._collected(moments, [outcome] * self._num_steps, 0)
 
     def collect(self, params: PyTree, moments: Moments, key: jax.Array, number: int) -> Collected:
         """T steps of N lanes.
@@ -150,42 +158,48 @@ class HostCollector:
             self._restart(np.ones(len(self._total), bool), rng)
         self._continues = (run, number + 1)
         policy_key = jax.random.fold_in(key, number)
-        rows, outcomes, failed, reason = [], [], 0, ""
+        outcomes, failed, reason = [], 0, ""
         for step in range(self._num_steps):
             obs = self._obs
-            actions, *row = self._act(params, moments, obs, policy_key, step)
+            actions, *row = map(np.asarray, self._act(params, moments, obs, policy_key, step))
             received = self._exchange(np.full(len(obs), STEP), np.zeros(len(obs)), actions)
             lost = received.lost
             failed += len(received.faults)
             reason = next(iter(received.faults.values()), reason)
-            reward = np.where(lost, 0.0, received.reward)
+            reward = np.where(lost, 0.0, received.reward).astype(np.float32)
             terminated = received.terminated & ~lost
             ended = terminated | received.truncated | lost
             # What a lost step led to is not known; what it came from is the nearest to it.
-            shape = (-1,) + (1,) * (obs.ndim - 1)
-            next_obs = np.where(lost.reshape(shape), obs, _as_float32(received.obs))
+            known = ~lost.reshape((-1,) + (1,) * (obs.ndim - 1))
+            self._obs = np.where(known, _as_float32(received.obs), obs)
             self._total += reward
-            totals = np.where(ended & ~lost, self._total, np.nan)
-            rows.append(row)
-            outcomes.append((next_obs, totals, reward.astype(np.float32), terminated, ended))
-            self._obs = next_obs
+            total = np.where(ended & ~lost, self._total, np.nan).astype(np.float32)
+            outcomes.append((*row, reward, terminated, ended, total, self._obs))
             if ended.any():
                 self._restart(ended, rng)
-        next_obs, totals, *rest = (np.stack(x) for x in zip(*outcomes, strict=True))
-        if failed >= _FAILURES_IN_VAIN and np.isnan(totals).all():
+        collected = self._collected(moments, outcomes, failed)
+        if failed >= _FAILURES_IN_VAIN and np.isnan(collected.totals).all():
             raise RuntimeError(f"{self._id}: {failed} episodes failed and none ended; {reason}")
-        return Collected(self._stack(moments, rows, next_obs, rest), totals, failed)
+        return collected
+
+    def _collected(self, moments: Moments, outcomes: list[Any], failed: int) -> Collected:
+        raw, log_prob, vector, *rest, totals, next_obs = (
+            np.stack(x) for x in zip(*outcomes, strict=True)
+        )
+        next_vector = self._next_vectors(moments, next_obs)
+        return Collected(Transitions(vector, raw, log_prob, *rest, next_vector), totals, failed)
 
     def _restart(self, which: np.ndarray, rng: np.random.Generator) -> None:
         """Start new episodes in some lanes, as often as it takes."""
         self._total[which] = 0.0
-        obs = self._obs
+        obs = self._obs.copy()  # the batch keeps what the steps led to
         while which.any():
             seeds = rng.integers(1 << 31, size=len(which))
             received = self._exchange(np.where(which, RESET, IDLE), seeds, None)
             if not len(obs):
                 obs = _as_float32(received.obs)
-            obs[which] = received.obs[which]
+            fresh = which & ~received.lost
+            obs[fresh] = received.obs[fresh]
             which = which & received.lost
         self._obs = obs
 

@@ -123,9 +123,7 @@ class Learner:
         value_loss = jnp.mean((self.value(params, batch.vector) - returns) ** 2)
         entropy = distributions.entropy(space, head, log_std).mean()
         loss = (
-            policy_loss
-            + self.value_coefficient * value_loss
-            - self.entropy_coefficient * entropy
+            policy_loss + self.value_coefficient * value_loss - self.entropy_coefficient * entropy
         )
         metrics = {
             "policy_loss": policy_loss,
@@ -161,7 +159,9 @@ def generalized_advantages(
     """
     deltas = batch.reward + gamma * next_values * ~batch.terminated - values
 
-    def back(following: jax.Array, step: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+    def back(
+        following: jax.Array, step: tuple[jax.Array, jax.Array]
+    ) -> tuple[jax.Array, jax.Array]:
         delta, ended = step
         advantage = delta + gamma * gae_lambda * following * ~ended
         return advantage, advantage

@@ -20,6 +20,8 @@ class Preset:
     """Generations between evaluations."""
     settings: dict[str, Any] = field(default_factory=dict)
     """Fields of the agent's configuration."""
+    source: str = "the agent's defaults, not tuned for this task"
+    """Where the settings come from."""
 
 
 _Maker = Callable[[], Preset]
@@ -47,8 +49,8 @@ def _for(*env_ids: str) -> Callable[[_Maker], _Maker]:
 
 @_for("gymnasium/phys2d/CartPole-v1", "gymnasium/CartPole-v1")
 def _cart_pole() -> Preset:
-    # Found here: seeds 0-4 reach 500 within 6-9 generations (0.4-0.9 M steps).
     return Preset(
+        source="Found here: seeds 0-4 reach 500 within 6-9 generations (0.4-0.9 M steps).",
         env_steps=2_000_000,
         target_return=500.0,
         eval_every=1,
@@ -58,9 +60,12 @@ def _cart_pole() -> Preset:
 
 @_for("gymnasium/phys2d/Pendulum-v0", "gymnasium/Pendulum-v1")
 def _pendulum() -> Preset:
-    # Found here, on seeds 100 and 101: groups of 64 that share their start states take the luck of
-    # the start out of the fitness, and a wide sigma leaves the local optimum near -850.
     return Preset(
+        source=(
+            "Found here, on seeds 100 and 101: groups of 64 that share their start states "
+            "take the luck of the start out of the fitness, and a wide sigma leaves the local "
+            "optimum near -850."
+        ),
         target_return=-170.0,
         settings={
             "population_size": 512,
@@ -74,8 +79,8 @@ def _pendulum() -> Preset:
 
 @_for("brax/inverted_pendulum", "gymnasium/InvertedPendulum-v5")
 def _inverted_pendulum() -> Preset:
-    # Found here: 1000 after two or three generations.
     return Preset(
+        source="Found here: 1000 after two or three generations.",
         env_steps=3_000_000,
         target_return=1000.0,
         eval_every=1,
@@ -85,9 +90,11 @@ def _inverted_pendulum() -> Preset:
 
 @_for("brax/inverted_double_pendulum", "gymnasium/InvertedDoublePendulum-v5")
 def _inverted_double_pendulum() -> Preset:
-    # Found here, on seed 100: 9299 after 120 generations (11.4 M steps). Observations are angles
-    # and clipped velocities; standardising them slowed it down.
     return Preset(
+        source=(
+            "Found here, on seed 100: 9299 after 120 generations (11.4 M steps). Observations "
+            "are angles and clipped velocities; standardising them slowed it down."
+        ),
         env_steps=15_000_000,
         target_return=9000.0,
         settings={
@@ -101,8 +108,8 @@ def _inverted_double_pendulum() -> Preset:
 
 @_for("gymnasium/Acrobot-v1")
 def _acrobot() -> Preset:
-    # Found here: -84 after 0.54 M steps.
     return Preset(
+        source="Found here: -84 after 0.54 M steps.",
         env_steps=2_000_000,
         target_return=-85.0,
         eval_every=1,
@@ -112,9 +119,11 @@ def _acrobot() -> Preset:
 
 @_for("gymnasium/MountainCarContinuous-v0")
 def _mountain_car_continuous() -> Preset:
-    # Found here: 95 after 0.13 M steps. Without a sigma this wide nobody reaches the top, and
-    # standing still is the best that is known.
     return Preset(
+        source=(
+            "Found here: 95 after 0.13 M steps. Without a sigma this wide nobody reaches the "
+            "top, and standing still is the best that is known."
+        ),
         env_steps=1_000_000,
         target_return=94.0,
         eval_every=1,
@@ -124,8 +133,8 @@ def _mountain_car_continuous() -> Preset:
 
 @_for("gymnasium/LunarLander-v3", "gymnasium/LunarLanderContinuous-v3")
 def _lunar_lander() -> Preset:
-    # Found here: 250 (discrete) and 271 (continuous) after 2 M steps.
     return Preset(
+        source="Found here: 250 (discrete) and 271 (continuous) after 2 M steps.",
         env_steps=4_000_000,
         target_return=250.0,
         eval_every=5,
@@ -135,8 +144,11 @@ def _lunar_lander() -> Preset:
 
 @_for("gymnasium/Swimmer-v5")
 def _swimmer() -> Preset:
-    # A linear policy, as ARS has it (Mania et al. 2018); population and sigma found here.
     return Preset(
+        source=(
+            "A linear policy, as ARS has it (Mania et al. 2018); population and sigma found "
+            "here."
+        ),
         env_steps=4_000_000,
         target_return=340.0,
         settings={
@@ -162,10 +174,13 @@ def _mujoco_locomotion() -> Preset:
 
 @_for("brax/hopper", "brax/ant", "brax/halfcheetah")
 def _brax_locomotion() -> Preset:
-    # The EGGROLL paper's selected settings for Brax ant (arXiv 2511.16652, 3 x 256 units, Adam
-    # 0.01 and sigma 0.05, both decaying by 0.9995 a generation), at a quarter of its population.
-    # Chosen for hopper and halfcheetah too, which it does not list.
     return Preset(
+        source=(
+            "The EGGROLL paper's selected settings for Brax ant (arXiv 2511.16652, 3 x 256 "
+            "units, Adam 0.01 and sigma 0.05, both decaying by 0.9995 a generation), at a "
+            "quarter of its population. Chosen for hopper and halfcheetah too, which it does "
+            "not list."
+        ),
         env_steps=50_000_000,
         settings={
             "population_size": 512,

@@ -9,6 +9,7 @@ from agents.base import Agent
 from agents.evolution import EggrollConfig, EvolutionAgent, EvolutionConfig
 from agents.ppo import PPOAgent, PPOConfig
 from agents.presets import preset
+from agents.sbx_ppo import SbxPPOAgent, SbxPPOConfig
 from agents.untrained import UntrainedAgent, UntrainedConfig
 from envs.base import Env, HostEnv
 
@@ -23,6 +24,7 @@ _AGENTS = {
     "eggroll": _Entry(EggrollConfig, EvolutionAgent),
     "open_es": _Entry(EvolutionConfig, EvolutionAgent),
     "ppo": _Entry(PPOConfig, PPOAgent),
+    "sbx_ppo": _Entry(SbxPPOConfig, SbxPPOAgent),
     "random": _Entry(UntrainedConfig, UntrainedAgent),
     "zero": _Entry(UntrainedConfig, UntrainedAgent),
 }

@@ -40,10 +40,8 @@ class SbxPPOConfig:
     """Steps of one update; divides num_envs * num_steps."""
     learning_rate: float = 3e-4
     """Of Adam, at the start."""
-    anneal: bool = False
-    """Whether the learning rate falls linearly, to 0 after `total_steps`."""
-    total_steps: int = 1_000_000
-    """Env steps over which the learning rate falls, if it does."""
+    anneal_steps: int | None = None
+    """Env steps over which the learning rate falls to 0 linearly; constant unless given."""
     gamma: float = 0.99
     """Discount."""
     gae_lambda: float = 0.95
@@ -68,8 +66,8 @@ class SbxPPOConfig:
     """Between the layers."""
 
     def __post_init__(self) -> None:
-        for name in ("num_envs", "num_steps", "num_epochs", "total_steps"):
-            if getattr(self, name) < 1:
+        for name in ("num_envs", "num_steps", "num_epochs", "anneal_steps"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: must be at least 1")
         steps, size = self.num_envs * self.num_steps, self.minibatch_size
         if size < 2 or steps % size:
@@ -105,9 +103,14 @@ class SbxPPOConfig:
             normalize_observations=self.normalize_observations,
         )
 
+    @property
+    def horizon(self) -> float:
+        """Env steps over which SB3 counts down from 1 to 0."""
+        return self.anneal_steps or np.inf
+
     def learning_rate_at(self, remaining: float) -> float:
-        """The learning rate when this part of `total_steps` remains; below 0 it stays 0."""
-        return self.learning_rate * (max(remaining, 0.0) if self.anneal else 1.0)
+        """The learning rate when this part of the horizon remains; it never rises again."""
+        return self.learning_rate * max(remaining, 0.0)
 
 
 @dataclass
@@ -152,8 +155,9 @@ class SbxPPOAgent:
         self.network = Network(spec.observation_space, spec.action_space, config.network())
         _import_sbx()
         self.name = name
-        self.env = env
+        self.env: Env | HostEnv = env
         self.config = config
+        self._single = env.single
         self.mesh = make_mesh(1)
         self.lanes: Lanes | None = env.lanes(with_idle_lanes(EVALUATION_LANES))
 
@@ -166,7 +170,7 @@ class SbxPPOAgent:
         with _shuffling(state):
             state.model = self._model(seed)
             state.model.set_logger(Logger(folder=None, output_formats=[]))
-            _, state.callback = state.model._setup_learn(self.config.total_steps)
+            _, state.callback = state.model._setup_learn(self.config.horizon)
         return state
 
     def _model(self, seed: int) -> Any:
@@ -205,22 +209,22 @@ class SbxPPOAgent:
     def _monitored(self) -> Any:
         from stable_baselines3.common.monitor import Monitor
 
-        return Monitor(self.env.single())
+        return Monitor(self._single())
 
     def compile(self, state: SbxState) -> None:
-        """Trains for an epoch on a batch of zeros, and puts everything back as it was."""
+        """Trains on a batch of zeros, and puts everything back as it was."""
         model, policy = state.model, state.model.policy
         before = policy.actor_state, policy.vf_state, model._n_updates
-        policy.predict_all(model._last_obs, policy.noise_key)
-        for obs in (model._last_obs, model._last_obs[:1]):  # at a rollout's and an episode's end
-            model.vf.apply(policy.vf_state.params, obs)
         model.rollout_buffer.reset()
         model.rollout_buffer.full = True
-        model.n_epochs = 1
+        model.n_epochs = 2  # the first update of an iteration is a program of its own
         with _shuffling(replace(state)):
             model.train()
         model.n_epochs = self.config.num_epochs
         policy.actor_state, policy.vf_state, model._n_updates = before
+        policy.predict_all(model._last_obs, policy.noise_key)
+        for obs in (model._last_obs, model._last_obs[:1]):  # at a rollout's and an episode's end
+            model.vf.apply(policy.vf_state.params, obs)
 
     def step(self, state: SbxState) -> tuple[SbxState, dict[str, Any]]:
         model = state.model
@@ -228,7 +232,7 @@ class SbxPPOAgent:
         model.ep_info_buffer = deque()
         with _shuffling(state):
             model.collect_rollouts(model.env, state.callback, model.rollout_buffer, model.n_steps)
-            model._update_current_progress_remaining(model.num_timesteps, self.config.total_steps)
+            model._update_current_progress_remaining(model.num_timesteps, self.config.horizon)
             model.train()
         if model.ep_info_buffer:
             state.returns = _statistics(np.array([ended["r"] for ended in model.ep_info_buffer]))

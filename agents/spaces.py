@@ -55,6 +55,11 @@ def encoded_size(space: spaces.Space) -> int:
     return int(_categories(space)[0].sum())
 
 
+def empty(space: spaces.Space) -> np.ndarray:
+    """An array like an observation, to compile with."""
+    return np.zeros(space.shape or (), space.dtype)
+
+
 def encode(space: spaces.Space, obs: jax.Array) -> jax.Array:
     """One observation as a float32 vector: a Box flattened, categories one-hot."""
     if isinstance(space, spaces.Box):

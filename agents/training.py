@@ -9,9 +9,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import numpy as np
@@ -22,6 +23,7 @@ from agents.policy import Policy
 from envs.base import HostEnv
 from es_rl import devices
 
+OnGeneration: TypeAlias = Callable[[dict[str, Any], Callable[[], Policy]], None]
 _LIBRARIES = ("jax", "jaxlib", "flax", "optax", "gymnasium", "numpy")
 
 
@@ -39,6 +41,8 @@ class TrainResult:
     """Spent before the first iteration."""
     wall_seconds: float
     """Of training and evaluation, without that."""
+    evaluation_seconds: float
+    """Of these, what was not training: evaluation and `on_generation`."""
     stopped_by: int | None = None
     """The signal that ended the run before its time, if one did."""
     out: Path | None = None
@@ -51,12 +55,15 @@ def train(
     env_steps: int,
     seed: int = 0,
     out: str | Path | None = None,
+    seconds: float = math.inf,
     target_return: float | None = None,
     eval_every: int = 10,
+    eval_seconds: float | None = None,
     eval_episodes: int | None = None,
-    on_generation: Callable[[dict[str, Any]], None] | None = None,
+    evaluator: Evaluator | None = None,
+    on_generation: OnGeneration | None = None,
 ) -> TrainResult:
-    """Train until the budget is spent or an evaluation reaches the target.
+    """Train until a budget is spent or an evaluation reaches the target.
 
     SIGINT and SIGTERM end the run after the generation at hand; the policy is saved all the same.
 
@@ -65,16 +72,22 @@ def train(
       env_steps: budget: the last generation is the one in which it is reached.
       seed: of the initial parameters, the noise and the training episodes.
       out: the run's folder, which must be empty or absent; None writes nothing.
+      seconds: budget of training, without compilation and evaluation.
       target_return: stop as soon as the mean policy's evaluation return reaches it.
       eval_every: generations between evaluations; the last one is always evaluated. When a
         target is given, a generation whose members reach it on average is evaluated too.
+      eval_seconds: evaluate instead when so much time was spent on training since the last one.
       eval_episodes: episodes of an evaluation; 128, or 32 on the host, unless given.
-      on_generation: called with the metrics of each generation.
+      evaluator: of the agent's policies; several runs of an agent may share what it compiled.
+      on_generation: called after each generation with its metrics, and with a function that
+        gives the policy as it stands.
 
     Raises:
       ValueError: an argument is out of range, or the folder holds something already.
     """
     _check_at_least_1(env_steps=env_steps, eval_every=eval_every, eval_episodes=eval_episodes)
+    if not seconds > 0:
+        raise ValueError(f"seconds={seconds}: must be greater than 0")
     folder = Path(out) if out is not None else None
     if folder is not None and (folder.is_file() or (folder.is_dir() and any(folder.iterdir()))):
         raise ValueError(f"out={str(folder)!r}: must be an empty or a new folder")
@@ -88,22 +101,30 @@ def train(
         started = time.perf_counter()
         state = agent.init(jax.random.key(seed))
         policy = agent.snapshot(state)
-        evaluator = Evaluator(agent.env, policy.actor, agent.mesh, agent.lanes)
+        evaluate = evaluator or Evaluator(agent.env, policy.actor, agent.mesh, agent.lanes)
         devices.all_at_once(
             lambda: agent.compile(state),
-            lambda: evaluator.compile(policy.weights, episodes=episodes),
+            lambda: evaluate.compile(policy.weights, episodes=episodes),
         )
-        compiled = time.perf_counter()
-        spent, generation, over = 0, 0, False
+        clock = _Clock()
+        spent, generation, evaluated, over = 0, 0, -math.inf, False
         while not over:
             state, metrics = _timed_step(agent, state)
             spent += metrics["env_steps"]
             metrics = {"generation": generation, **metrics, "env_steps": spent}
-            over = spent >= env_steps or bool(caught)
+            now = clock.training
+            over = spent >= env_steps or now >= seconds or bool(caught)
+            due = (
+                generation % eval_every == 0
+                if eval_seconds is None
+                else now - evaluated >= eval_seconds
+            )
             promising = target_return is not None and metrics["return_mean"] >= target_return
-            if over or promising or generation % eval_every == 0:
-                policy = agent.snapshot(state)
-                evaluation = evaluator(policy.weights, episodes=episodes)
+            if over or promising or due:
+                with clock.paused():
+                    policy = agent.snapshot(state)
+                    evaluation = evaluate(policy.weights, episodes=episodes)
+                evaluated = now
                 over = over or (target_return is not None and evaluation.mean >= target_return)
                 over = over or bool(caught)
                 metrics |= {
@@ -111,12 +132,13 @@ def train(
                     "eval_return_std": evaluation.std,
                     "eval_episodes": episodes,
                 }
-            metrics["wall_seconds"] = time.perf_counter() - compiled
+            metrics |= {"wall_seconds": clock.wall, "evaluation_seconds": clock.aside}
             generation += 1
             if run is not None:
                 run.log(metrics)
             if on_generation is not None:
-                on_generation(metrics)
+                with clock.paused():
+                    on_generation(metrics, partial(agent.snapshot, state))
         policy = replace(
             policy,
             training={"seed": seed, "env_steps": spent, "generations": generation},
@@ -129,11 +151,34 @@ def train(
         evaluation=evaluation,
         generations=generation,
         env_steps=spent,
-        compile_seconds=compiled - started,
+        compile_seconds=clock.began - started,
         wall_seconds=metrics["wall_seconds"],
+        evaluation_seconds=metrics["evaluation_seconds"],
         stopped_by=caught[0] if caught else None,
         out=folder,
     )
+
+
+class _Clock:
+    """Seconds since it was made, and how many of them were not spent on training."""
+
+    def __init__(self) -> None:
+        self.began = time.perf_counter()
+        self.aside = 0.0
+
+    @property
+    def wall(self) -> float:
+        return time.perf_counter() - self.began
+
+    @property
+    def training(self) -> float:
+        return self.wall - self.aside
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        began = time.perf_counter()
+        yield
+        self.aside += time.perf_counter() - began
 
 
 def _check_at_least_1(**arguments: int | None) -> None:

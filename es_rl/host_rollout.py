@@ -105,6 +105,13 @@ class HostRollout:
             busy = [half for half in busy if half.busy]
         return play.played()
 
+    def compile(self, shared: PyTree, keys: jax.Array, obs: np.ndarray) -> None:
+        """Compile for arguments like these, before the first play; `obs` is one observation."""
+        rows = np.stack([_as_float32(obs)] * (with_idle_lanes(self.busy) // 2))
+        carry = self.start(shared, keys, rows)
+        numbers = np.zeros(len(rows), np.int32)
+        self.act(shared, keys, carry, numbers > 0, numbers, numbers, numbers, rows)
+
     @cached_property
     def start(self) -> Any:
         """(shared, keys, obs) -> the carry of a half, with any values."""
@@ -291,8 +298,7 @@ class _Half:
 
     def _act(self, fresh: np.ndarray, obs: np.ndarray) -> None:
         play, rollout = self._play, self._play.rollout
-        if np.issubdtype(obs.dtype, np.floating):
-            obs = obs.astype(np.float32)
+        obs = _as_float32(obs)
         if self.carry is None:
             self.carry = rollout.start(play.shared, play.keys, obs)
         # Rows of idle lanes are computed with the others, whatever they hold.
@@ -301,3 +307,7 @@ class _Half:
             play.shared, play.keys, self.carry, fresh, member, episode, self.steps, obs
         )
         self._actions = np.asarray(actions)
+
+
+def _as_float32(obs: np.ndarray) -> np.ndarray:
+    return obs.astype(np.float32) if np.issubdtype(obs.dtype, np.floating) else obs

@@ -1,0 +1,368 @@
+"""Settings of PPO per environment, as others published them: small functions that say whose.
+
+Both `ppo` and `sbx_ppo` take those of Gymnasium. The zoo is hyperparams/ppo.yml of
+DLR-RM/rl-baselines3-zoo (commit 208b6fd): what it does not name has Stable-Baselines3's defaults,
+and one environment. Its `normalize` is both our normalize_observations and normalize_rewards. Left
+out everywhere: gSDE (`use_sde`, `sde_sample_freq`), `ortho_init`, and clip ranges that fall, which
+are held at their start. A minibatch larger than the batch is the whole batch here, as it is there.
+Its ids of v2 to v4 stand for the latest ones.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+
+class PPOPreset(NamedTuple):
+    """How to train PPO on one environment."""
+
+    env_steps: int
+    """The budget for which the settings were published."""
+    settings: dict[str, Any]
+    """Fields of `PPOConfig`, and for Gymnasium's ids of `SbxPPOConfig` too."""
+    source: str
+    """Whose they are, and what of them is left out."""
+
+
+_Maker = Callable[[], PPOPreset]
+_MAKERS: dict[str, _Maker] = {}
+
+_SB3 = {
+    "num_envs": 1,
+    "num_steps": 2048,
+    "num_epochs": 10,
+    "minibatch_size": 64,
+    "learning_rate": 3e-4,
+    "gamma": 0.99,
+    "gae_lambda": 0.95,
+    "clip_range": 0.2,
+    "entropy_coefficient": 0.0,
+    "value_coefficient": 0.5,
+    "max_grad_norm": 0.5,
+    "log_std_init": 0.0,
+    "hidden": (64, 64),
+    "activation": "tanh",
+    "normalize_observations": False,
+    "normalize_rewards": False,
+}
+"""Defaults of `stable_baselines3.PPO` 2.9, named so that no default of ours shows through."""
+_NORMALIZE = {"normalize_observations": True, "normalize_rewards": True}
+_LOCOMOTION = {"log_std_init": -2.0, "activation": "relu", "hidden": (256, 256)}
+"""The `policy_kwargs` that the zoo gives to HalfCheetah and Hopper."""
+
+
+def ppo_preset(env_id: str) -> PPOPreset | None:
+    """The preset of an environment, if there is one."""
+    maker = _MAKERS.get(env_id)
+    return maker() if maker else None
+
+
+def ppo_tuned_ids() -> frozenset[str]:
+    """The environments that have a preset."""
+    return frozenset(_MAKERS)
+
+
+def _for(*env_ids: str) -> Callable[[_Maker], _Maker]:
+    def register(maker: _Maker) -> _Maker:
+        _MAKERS.update(dict.fromkeys(env_ids, maker))
+        return maker
+
+    return register
+
+
+def _zoo(source: str, env_steps: int, **settings: Any) -> PPOPreset:
+    return PPOPreset(env_steps, {**_SB3, **settings}, f"rl-baselines3-zoo: {source}")
+
+
+@_for("gymnasium/CartPole-v1", "gymnasium/phys2d/CartPole-v1")
+def _cart_pole() -> PPOPreset:
+    return _zoo(
+        "CartPole-v1, whose clip range of 0.2 is held where it falls there",
+        100_000,
+        num_envs=8,
+        num_steps=32,
+        minibatch_size=256,
+        gae_lambda=0.8,
+        gamma=0.98,
+        num_epochs=20,
+        learning_rate=1e-3,
+        anneal_steps=100_000,
+    )
+
+
+@_for("gymnasium/Pendulum-v1", "gymnasium/phys2d/Pendulum-v0")
+def _pendulum() -> PPOPreset:
+    return _zoo(
+        "Pendulum-v1, without its gSDE",
+        100_000,
+        num_envs=4,
+        num_steps=1024,
+        gamma=0.9,
+        learning_rate=1e-3,
+    )
+
+
+@_for("gymnasium/Acrobot-v1")
+def _acrobot() -> PPOPreset:
+    return _zoo(
+        "Acrobot-v1",
+        1_000_000,
+        num_envs=16,
+        num_steps=256,
+        gae_lambda=0.94,
+        num_epochs=4,
+        **_NORMALIZE,
+    )
+
+
+@_for("gymnasium/MountainCarContinuous-v0")
+def _mountain_car_continuous() -> PPOPreset:
+    # In gSDE log_std_init scales noise that is multiplied by features: -3.29 means nothing without.
+    return _zoo(
+        "MountainCarContinuous-v0, without its gSDE and log_std_init; batch_size 256 of 8 steps",
+        20_000,
+        num_steps=8,
+        minibatch_size=8,
+        gamma=0.9999,
+        learning_rate=7.77e-5,
+        entropy_coefficient=0.00429,
+        clip_range=0.1,
+        gae_lambda=0.9,
+        max_grad_norm=5.0,
+        value_coefficient=0.19,
+        **_NORMALIZE,
+    )
+
+
+@_for("gymnasium/LunarLander-v3", "gymnasium/LunarLanderContinuous-v3")
+def _lunar_lander() -> PPOPreset:
+    return _zoo(
+        "LunarLander-v2 and LunarLanderContinuous-v3, which are the same",
+        1_000_000,
+        num_envs=16,
+        num_steps=1024,
+        gae_lambda=0.98,
+        gamma=0.999,
+        num_epochs=4,
+        entropy_coefficient=0.01,
+    )
+
+
+@_for("gymnasium/HalfCheetah-v5")
+def _half_cheetah() -> PPOPreset:
+    return _zoo(
+        "HalfCheetah-v4",
+        1_000_000,
+        num_steps=512,
+        gamma=0.98,
+        learning_rate=2.0633e-5,
+        entropy_coefficient=0.000401762,
+        clip_range=0.1,
+        num_epochs=20,
+        gae_lambda=0.92,
+        max_grad_norm=0.8,
+        value_coefficient=0.58096,
+        **_LOCOMOTION,
+        **_NORMALIZE,
+    )
+
+
+@_for("gymnasium/Hopper-v5")
+def _hopper() -> PPOPreset:
+    return _zoo(
+        "Hopper-v4",
+        1_000_000,
+        minibatch_size=32,
+        num_steps=512,
+        gamma=0.999,
+        learning_rate=9.80828e-5,
+        entropy_coefficient=0.00229519,
+        num_epochs=5,
+        gae_lambda=0.99,
+        max_grad_norm=0.7,
+        value_coefficient=0.835671,
+        **_LOCOMOTION,
+        **_NORMALIZE,
+    )
+
+
+@_for("gymnasium/Walker2d-v5")
+def _walker2d() -> PPOPreset:
+    return _zoo(
+        "Walker2d-v4",
+        1_000_000,
+        minibatch_size=32,
+        num_steps=512,
+        learning_rate=5.05041e-5,
+        entropy_coefficient=0.000585045,
+        clip_range=0.1,
+        num_epochs=20,
+        max_grad_norm=1.0,
+        value_coefficient=0.871923,
+        **_NORMALIZE,
+    )
+
+
+@_for("gymnasium/Ant-v5")
+def _ant() -> PPOPreset:
+    return _zoo("Ant-v4, which names normalisation alone", 1_000_000, **_NORMALIZE)
+
+
+@_for("gymnasium/Swimmer-v5")
+def _swimmer() -> PPOPreset:
+    return _zoo(
+        "Swimmer-v4",
+        1_000_000,
+        gamma=0.9999,
+        num_envs=4,
+        num_steps=1024,
+        minibatch_size=256,
+        learning_rate=6e-4,
+        gae_lambda=0.98,
+        **_NORMALIZE,
+    )
+
+
+@_for("gymnasium/InvertedPendulum-v5")
+def _inverted_pendulum() -> PPOPreset:
+    return _zoo(
+        "InvertedPendulum-v2; batch_size 64 of 32 steps",
+        1_000_000,
+        num_steps=32,
+        minibatch_size=32,
+        gamma=0.999,
+        learning_rate=0.000222425,
+        entropy_coefficient=1.37976e-7,
+        clip_range=0.4,
+        num_epochs=5,
+        gae_lambda=0.9,
+        max_grad_norm=0.3,
+        value_coefficient=0.19816,
+        **_NORMALIZE,
+    )
+
+
+@_for("gymnasium/InvertedDoublePendulum-v5")
+def _inverted_double_pendulum() -> PPOPreset:
+    return _zoo(
+        "InvertedDoublePendulum-v2; batch_size 512 of 128 steps",
+        1_000_000,
+        num_steps=128,
+        minibatch_size=128,
+        gamma=0.98,
+        learning_rate=0.000155454,
+        entropy_coefficient=1.05057e-6,
+        clip_range=0.4,
+        gae_lambda=0.8,
+        value_coefficient=0.695929,
+        **_NORMALIZE,
+    )
+
+
+_BRAX = "google/brax: notebooks/training.ipynb, without its reward scaling, tanh and networks"
+
+
+@_for("brax/inverted_pendulum")
+def _brax_inverted_pendulum() -> PPOPreset:
+    return PPOPreset(2_000_000, _brax_pendulums(), _BRAX)
+
+
+@_for("brax/inverted_double_pendulum")
+def _brax_inverted_double_pendulum() -> PPOPreset:
+    return PPOPreset(20_000_000, _brax_pendulums(), _BRAX)
+
+
+def _brax_pendulums() -> dict[str, Any]:
+    # google/brax, notebooks/training.ipynb (commit 5952601), the same for both, with the defaults
+    # of brax 0.14.2. Its 32 minibatches of 1024 unrolls of 5 steps are 80 steps of 2048
+    # environments; its value loss is a quarter of the squared error; it clips no gradients. Left
+    # out: reward_scaling=10, the tanh around the actions, and the networks (policy 4 x 32, critic
+    # 5 x 256, swish), as ours are of one shape: SB3's.
+    return {
+        **_SB3,
+        "num_envs": 2048,
+        "num_steps": 80,
+        "num_epochs": 4,
+        "minibatch_size": 5120,
+        "gamma": 0.97,
+        "clip_range": 0.3,
+        "entropy_coefficient": 0.01,
+        "value_coefficient": 0.25,
+        "max_grad_norm": 1e6,
+        "normalize_observations": True,
+    }
+
+
+def _rejax(num_minibatches: int, **settings: Any) -> dict[str, Any]:
+    """Settings that all of rejax's configurations share, which name minibatches by number."""
+    # Its vf_coef of 0.5 weighs half the squared error. Left out: its clipping of the value, and
+    # that it takes the time limit for an end of the task.
+    return {
+        **_SB3,
+        "entropy_coefficient": 0.01,
+        "value_coefficient": 0.25,
+        "normalize_observations": True,
+        "minibatch_size": settings["num_envs"] * settings["num_steps"] // num_minibatches,
+        **settings,
+    }
+
+
+@_for("brax/ant")
+def _brax_ant() -> PPOPreset:
+    settings = _rejax(
+        16,
+        num_envs=64,
+        num_steps=64,
+        num_epochs=8,
+        learning_rate=0.00010838581269344756,
+        gamma=0.98,
+        gae_lambda=0.8,
+    )
+    source = "keraJLi/rejax: configs/brax/ant.yaml (commit 886d462)"
+    return PPOPreset(5_242_880, settings, source)
+
+
+@_for("brax/hopper")
+def _brax_hopper() -> PPOPreset:
+    settings = _rejax(
+        2,
+        num_envs=32,
+        num_steps=32,
+        num_epochs=9,
+        learning_rate=0.00025674088686342003,
+        max_grad_norm=1.0,
+        gamma=0.995,
+    )
+    source = "keraJLi/rejax: configs/brax/hopper.yaml (commit 675ba2b)"
+    return PPOPreset(5_242_880, settings, source)
+
+
+@_for("brax/halfcheetah")
+def _brax_halfcheetah() -> PPOPreset:
+    settings = _rejax(
+        2,
+        num_envs=32,
+        num_steps=32,
+        num_epochs=2,
+        learning_rate=0.0017203361125365498,
+        max_grad_norm=5.0,
+        gae_lambda=0.8,
+    )
+    source = "keraJLi/rejax: configs/brax/halfcheetah.yaml (commit 675ba2b)"
+    return PPOPreset(5_242_880, settings, source)
+
+
+@_for("brax/reacher")
+def _brax_reacher() -> PPOPreset:
+    settings = _rejax(
+        64,
+        num_envs=128,
+        num_steps=128,
+        num_epochs=8,
+        learning_rate=0.00027520696850790545,
+        max_grad_norm=0.1,
+        gamma=0.95,
+    )
+    source = (
+        "keraJLi/rejax: configs/brax/reacher.yaml (commit b33bab4), whose episodes have 50 steps"
+    )
+    return PPOPreset(1_048_576, settings, source)
