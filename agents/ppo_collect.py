@@ -178,16 +178,17 @@ class HostCollector:
             if ended.any():
                 self._restart(ended, rng)
         collected = self._collected(moments, outcomes, failed)
-        if failed >= _FAILURES_IN_VAIN and np.isnan(collected.totals).all():
+        if failed >= _FAILURES_IN_VAIN and jnp.isnan(collected.totals).all():
             raise RuntimeError(f"{self._id}: {failed} episodes failed and none ended; {reason}")
         return collected
 
     def _collected(self, moments: Moments, outcomes: list[Any], failed: int) -> Collected:
-        raw, log_prob, vector, *rest, totals, next_obs = (
-            np.stack(x) for x in zip(*outcomes, strict=True)
+        raw, log_prob, vector, reward, terminated, ended, totals, obs = (
+            jnp.asarray(np.stack(x)) for x in zip(*outcomes, strict=True)
         )
-        next_vector = self._next_vectors(moments, next_obs)
-        return Collected(Transitions(vector, raw, log_prob, *rest, next_vector), totals, failed)
+        next_vector = self._next_vectors(moments, obs)
+        batch = Transitions(vector, raw, log_prob, reward, terminated, ended, next_vector)
+        return Collected(batch, totals, failed)
 
     def _restart(self, which: np.ndarray, rng: np.random.Generator) -> None:
         """Start new episodes in some lanes, as often as it takes."""

@@ -50,7 +50,7 @@ class Learner:
     value_coefficient: float
 
     @property
-    def critic(self) -> PolicyModule:
+    def critic(self) -> Any:
         """The value function's network: shaped as the policy's."""
         config = self.network.config
         return PolicyModule(config.hidden, 0, 1, config.activation)
@@ -67,7 +67,8 @@ class Learner:
 
     def head(self, params: PyTree, vector: jax.Array) -> jax.Array:
         """(..., outputs) of the policy for observations (..., d)."""
-        return self.network.module.apply(params["actor"], (), self._clipped(vector))[1]
+        module: Any = self.network.module
+        return module.apply(params["actor"], (), self._clipped(vector))[1]
 
     def value(self, params: PyTree, vector: jax.Array) -> jax.Array:
         """(...,) what the critic expects from observations (..., d) on."""

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from agents.ppo_presets import ppo_preset
+
 
 @dataclass(frozen=True)
 class Preset:
@@ -30,6 +32,10 @@ _EVOLUTION: dict[str, _Maker] = {}
 
 def preset(agent: str, env_id: str) -> Preset:
     """The preset of an agent on an environment, or the defaults where there is none."""
+    if agent in ("ppo", "sbx_ppo"):
+        published = ppo_preset(env_id)
+        if published is not None:
+            return Preset(published.env_steps, settings=published.settings, source=published.source)
     found = _EVOLUTION.get(env_id) if agent in ("eggroll", "open_es") else None
     return found() if found else Preset()
 
@@ -146,8 +152,7 @@ def _lunar_lander() -> Preset:
 def _swimmer() -> Preset:
     return Preset(
         source=(
-            "A linear policy, as ARS has it (Mania et al. 2018); population and sigma found "
-            "here."
+            "A linear policy, as ARS has it (Mania et al. 2018); population and sigma found here."
         ),
         env_steps=4_000_000,
         target_return=340.0,
@@ -168,8 +173,10 @@ def _swimmer() -> Preset:
     "gymnasium/Ant-v5",
 )
 def _mujoco_locomotion() -> Preset:
-    # Found here on HalfCheetah; not tuned for the others.
-    return Preset(settings={"population_size": 128, "sigma": 0.05, "learning_rate": 0.02})
+    return Preset(
+        source="Found here on HalfCheetah; not tuned for the others.",
+        settings={"population_size": 128, "sigma": 0.05, "learning_rate": 0.02},
+    )
 
 
 @_for("brax/hopper", "brax/ant", "brax/halfcheetah")

@@ -3,6 +3,7 @@
 import difflib
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from importlib.util import find_spec
 from typing import Any
 
 from agents.base import Agent
@@ -33,6 +34,18 @@ _AGENTS = {
 def list_agents() -> list[str]:
     """The names that `make` takes."""
     return list(_AGENTS)
+
+
+def plays(name: str, env: Env | HostEnv) -> bool:
+    """Whether an agent is for environments of this kind: sbx_ppo is for those on the host."""
+    return name != "sbx_ppo" or isinstance(env, HostEnv)
+
+
+def missing_package(name: str) -> str | None:
+    """How to install what an agent needs, where it is missing."""
+    if name == "sbx_ppo" and find_spec("sbx") is None:
+        return 'needs a package that is not installed (pip install "es-rl[sbx]")'
+    return None
 
 
 def config_type(name: str) -> type:

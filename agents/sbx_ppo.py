@@ -177,7 +177,7 @@ class SbxPPOAgent:
         from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
         config = self.config
-        env = DummyVecEnv([self._monitored] * config.num_envs)
+        env: Any = DummyVecEnv([self._monitored] * config.num_envs)
         if config.normalize_observations or config.normalize_rewards:
             env = VecNormalize(
                 env,

@@ -3,13 +3,16 @@
 from envs.base import Env, EnvSpec, HostEnv, Lanes, Received, State
 from envs.gymnasium_suite import from_func_env, import_module
 from envs.registry import list_ids, make, register
+from envs.scene import Geom, Scene
 
 __all__ = [
     "Env",
     "EnvSpec",
+    "Geom",
     "HostEnv",
     "Lanes",
     "Received",
+    "Scene",
     "State",
     "from_func_env",
     "import_module",

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from flax import struct
 
+from envs.scene import Scene
 from envs.worker import IDLE as IDLE
 from envs.worker import RESET as RESET
 from envs.worker import STEP as STEP
@@ -68,6 +69,14 @@ class Env(Protocol):
 
         Raises:
           RuntimeError: the environment has no picture, or the renderer cannot start.
+        """
+        ...
+
+    def scene(self, states: Sequence[State]) -> Scene:
+        """The solids that the environment consists of, in one pose per state.
+
+        Raises:
+          RuntimeError: the environment has no MuJoCo model.
         """
         ...
 
@@ -144,7 +153,19 @@ class HostEnv(Protocol):
         ...
 
     def film(self, act: Any, seed: int) -> tuple[float, list[np.ndarray]]:
-        """Play one episode with act(obs) -> action; its return and one RGB image per step."""
+        """Play one episode with act(obs) -> action; its return and one RGB image per step.
+
+        Raises:
+          RuntimeError: the environment has no picture, or the renderer cannot start.
+        """
+        ...
+
+    def scene(self, act: Any, seed: int) -> tuple[np.ndarray, Scene]:
+        """Play one episode; the rewards (T,) of its steps, and its solids in T + 1 poses.
+
+        Raises:
+          RuntimeError: the environment has no MuJoCo model.
+        """
         ...
 
 

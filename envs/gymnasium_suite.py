@@ -3,7 +3,7 @@
 import importlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -16,6 +16,7 @@ from gymnasium.experimental.functional import FuncEnv
 
 from envs.base import EnvSpec, State, time_limited
 from envs.pool import WorkerPool
+from envs.scene import Scene, has_mujoco_model, no_scene, scene_of
 
 _DEFAULT_LIMIT = 1000
 """Steps after which an episode is truncated where the registration names no limit."""
@@ -224,6 +225,9 @@ class FunctionalEnv:
 
         return functional_frames(self._func, [state.inner for state in states])
 
+    def scene(self, states: Sequence[State]) -> Scene:
+        raise no_scene(self.spec.id)
+
 
 class GymnasiumEnv:
     """A registered Gymnasium environment, stepped on the host by worker processes.
@@ -254,23 +258,51 @@ class GymnasiumEnv:
             imports=_IMPORTED,
         )
 
+    def single(self, **kwargs: Any) -> gymnasium.Env:
+        """One of them, in this process: for libraries that step Gymnasium's own interface.
+
+        Args:
+          **kwargs: more arguments for `gymnasium.make`.
+        """
+        return self._single(**kwargs)
+
     def film(self, act: Callable[[np.ndarray], Any], seed: int) -> tuple[float, list[np.ndarray]]:
-        env = self._single(render_mode="rgb_array")
+        from envs.rendering import host_frame
+
+        env = self.single(render_mode="rgb_array")
         try:
-            obs, _ = env.reset(seed=seed)
-            total, frames, done = 0.0, [_picture(env)], False
-            while not done:
-                obs, reward, terminated, truncated, _ = env.step(_native(env, act(obs)))
-                total += float(reward)
-                frames.append(_picture(env))
-                done = terminated or truncated
+            total, frames = 0.0, []
+            for reward in _episode(env, act, seed):
+                total += reward
+                frames.append(host_frame(env))
             return total, frames
         finally:
             env.close()
 
+    def scene(self, act: Callable[[np.ndarray], Any], seed: int) -> tuple[np.ndarray, Scene]:
+        env = self.single()
+        try:
+            if not has_mujoco_model(env):
+                raise no_scene(self.spec.id)
+            model, data = env.unwrapped.model, env.unwrapped.data  # type: ignore[attr-defined]
+            rewards, qpos = [], []
+            for reward in _episode(env, act, seed):
+                rewards.append(reward)
+                qpos.append(data.qpos.copy())
+            return np.array(rewards[1:]), scene_of(model, qpos)
+        finally:
+            env.close()
 
-def _picture(env: gymnasium.Env) -> np.ndarray:
-    return np.asarray(env.render(), np.uint8)
+
+def _episode(env: gymnasium.Env, act: Callable[[np.ndarray], Any], seed: int) -> Iterator[float]:
+    """Play one episode; yields 0 after the reset, then the reward of each step."""
+    obs, _ = env.reset(seed=seed)
+    yield 0.0
+    done = False
+    while not done:
+        obs, reward, terminated, truncated, _ = env.step(_native(env, act(obs)))
+        yield float(reward)
+        done = terminated or truncated
 
 
 def _native(env: gymnasium.Env, action: Any) -> Any:

@@ -9,6 +9,7 @@ import numpy as np
 from gymnasium import spaces
 
 from envs.base import EnvSpec, State, time_limited
+from envs.scene import Scene, no_scene
 
 
 class Probe:
@@ -66,6 +67,9 @@ class Probe:
 
     def render(self, states: Sequence[State]) -> list[np.ndarray]:
         raise RuntimeError(f"{self.spec.id} has no picture")
+
+    def scene(self, states: Sequence[State]) -> Scene:
+        raise no_scene(self.spec.id)
 
 
 def _right(obs: jax.Array, action: jax.Array) -> jax.Array:

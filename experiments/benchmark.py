@@ -5,11 +5,8 @@ faster. Times are medians over rounds in which all rows of a table take turns, c
 """
 
 import json
-import platform
-import sys
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -17,11 +14,10 @@ import jax
 import tyro
 
 from experiments.cli import parse
-from experiments.startup import start_jax
+from experiments.startup import machine, start_jax, versions
 from experiments.timing import Table
 
 Section: TypeAlias = Literal["forward", "update", "generation", "lanes", "memory", "host"]
-_LIBRARIES = ("jax", "jaxlib", "flax", "optax", "brax", "numpy")
 
 
 @dataclass(frozen=True)
@@ -98,25 +94,10 @@ def _print(table: Table) -> None:
 
 
 def _write(path: Path, arguments: list[str], tables: list[Table]) -> None:
-    device = jax.devices()[0]
     record = {
         "command": " ".join(["es-rl", "benchmark", *arguments]),
-        "versions": {"python": platform.python_version()}
-        | {name: version(name) for name in _LIBRARIES},
-        "machine": {
-            "system": f"{platform.system()} {platform.machine()}",
-            "processor": _processor(),
-            "devices": f"{jax.device_count()} x {device.device_kind} ({device.platform})",
-        },
+        "versions": versions(),
+        "machine": machine(),
         "tables": [asdict(table) for table in tables],
     }
     path.write_text(json.dumps(record, indent=1) + "\n")
-
-
-def _processor() -> str:
-    if sys.platform == "linux":
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-        if names:
-            return f"{len(names)} x {names[0]}"
-    return platform.processor()

@@ -14,6 +14,7 @@ _USAGE = """usage: es-rl COMMAND ...
 
   train      train a policy: es-rl train brax/inverted_pendulum
   replay     play a saved policy again: es-rl replay RUN --video replay.gif
+  compare    train several agents on a suite of tasks: es-rl compare classic
   benchmark  measure the engine beside its alternatives
   envs       list the environments
 
@@ -46,6 +47,10 @@ def _command(name: str) -> Callable[[list[str]], int]:
             from experiments import replay
 
             return replay.main
+        case "compare":
+            from experiments import compare
+
+            return compare.main
         case "benchmark":
             from experiments import benchmark
 
@@ -54,7 +59,7 @@ def _command(name: str) -> Callable[[list[str]], int]:
             from experiments import list_envs
 
             return list_envs.main
-    commands = ("train", "replay", "benchmark", "envs")
+    commands = ("train", "replay", "compare", "benchmark", "envs")
     close = difflib.get_close_matches(name, commands, n=1)
     hint = f"did you mean {close[0]}?" if close else f"must be one of {', '.join(commands)}"
     raise ValueError(f"no command {name!r}: {hint}")

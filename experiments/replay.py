@@ -1,37 +1,44 @@
-"""`es-rl replay`: play a saved policy again, as numbers or as a video."""
+"""`es-rl replay`: play a saved policy again, as numbers, a video or an interactive 3D page."""
 
 import json
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Literal
 
-import numpy as np
+import jax
 import tyro
 
 import agents
 import envs
 from agents.evaluation import Evaluation
-from agents.filming import Film, film
+from agents.filming import film, record
 from agents.policy import Policy
+from envs.base import Env, HostEnv
 from experiments.cli import parse
-from experiments.startup import import_modules, start_jax
-
-_VIDEO_FORMATS = (".mp4", ".gif")
+from experiments.startup import env_kwargs, import_modules, start_jax
+from experiments.videos import check_name, write_video
+from experiments.viewer import MAX_PANELS, Panel, page
 
 
 @dataclass(frozen=True)
 class ReplayFlags:
     """Play the episodes of an evaluation seed with a saved policy, without any noise."""
 
-    run: tyro.conf.Positional[Path]
-    """A run's folder, or a policy's."""
+    run: tyro.conf.Positional[str]
+    """A run's folder, or a policy's; with --agent an environment, as brax/ant."""
+    agent: Literal["random", "zero"] | None = None
+    """Needs no run: look at an environment with random or zero actions."""
+    env_kwargs: tuple[str, ...] = ()
+    """With --agent, arguments of the environment, as backend=spring max_episode_steps=200."""
     episodes: int = 10
     """How many episodes."""
     seed: int = 0
     """Evaluation seed; with the one that the policy was saved with the returns are the same."""
     video: Path | None = None
     """Write the first episode to this .mp4 or .gif file; no display is needed."""
+    html: Path | None = None
+    """Write the first episodes, 4 at most, to this .html file: an interactive 3D page, of
+    environments of a MuJoCo model (Brax, MuJoCo)."""
     json: bool = False
     """Print one JSON object instead of a table."""
     modules: Annotated[tuple[str, ...], tyro.conf.arg(name="import")] = ()
@@ -45,12 +52,17 @@ def main(arguments: list[str]) -> int:
         raise ValueError(f"episodes={flags.episodes}: must be at least 1")
     if flags.seed < 0:
         raise ValueError(f"seed={flags.seed}: must be at least 0")
-    if flags.video is not None and flags.video.suffix.lower() not in _VIDEO_FORMATS:
-        raise ValueError(f"video={flags.video}: must end in {' or '.join(_VIDEO_FORMATS)}")
+    if flags.video is not None:
+        check_name(flags.video)
+    if flags.html is not None and flags.html.suffix.lower() != ".html":
+        raise ValueError(f"html={flags.html}: must end in .html")
+    if flags.env_kwargs and flags.agent is None:
+        raise ValueError(f"env_kwargs={flags.env_kwargs[0]}: only with --agent; a run has its own")
     start_jax()
     import_modules(flags.modules)
-    policy = agents.load_policy(flags.run)
-    env = envs.make(policy.spec.id, **policy.spec.kwargs)
+    policy, env = _untrained(flags) if flags.agent is not None else _saved(flags.run)
+    # First, as not every environment has such a page.
+    shown = "" if flags.html is None else _page(policy, env, flags)
     evaluation = agents.evaluate(policy, env, episodes=flags.episodes, seed=flags.seed)
     if flags.json:
         print(json.dumps(_as_json(policy, evaluation)))
@@ -58,10 +70,43 @@ def main(arguments: list[str]) -> int:
         _print_table(policy, evaluation)
     if flags.video is not None:
         recorded = film(policy, env, seed=flags.seed)
-        _write_video(flags.video, recorded)
+        write_video(flags.video, recorded)
         if not flags.json:
             print(f"video of episode 0 (return {recorded.episode_return:.1f}): {flags.video}")
+    if flags.html is not None:
+        flags.html.parent.mkdir(parents=True, exist_ok=True)
+        flags.html.write_text(shown, encoding="utf-8")
+        if not flags.json:
+            print(f"3D page of {_first_episodes(flags)}: {flags.html}")
     return 0
+
+
+def _saved(run: str) -> tuple[Policy, Env | HostEnv]:
+    """A run's policy, on the environment that it was trained on."""
+    if not Path(run).exists() and run in envs.list_ids():
+        raise ValueError(f"{run} is an environment, not a run: add --agent random or --agent zero")
+    policy = agents.load_policy(run)
+    return policy, envs.make(policy.spec.id, **policy.spec.kwargs)
+
+
+def _untrained(flags: ReplayFlags) -> tuple[Policy, Env | HostEnv]:
+    """A policy that has learnt nothing, on the environment that the flags name."""
+    assert flags.agent is not None
+    env = envs.make(flags.run, **env_kwargs(flags.env_kwargs))
+    agent = agents.make(flags.agent, env)
+    return agent.snapshot(agent.init(jax.random.key(0))), env
+
+
+def _page(policy: Policy, env: Env | HostEnv, flags: ReplayFlags) -> str:
+    episodes = min(flags.episodes, MAX_PANELS)
+    recordings = record(policy, env, episodes=episodes, seed=flags.seed)
+    panels = [Panel(f"episode {i}", recording) for i, recording in enumerate(recordings)]
+    return page(f"{policy.spec.id}, {policy.agent}, evaluation seed {flags.seed}", panels)
+
+
+def _first_episodes(flags: ReplayFlags) -> str:
+    last = min(flags.episodes, MAX_PANELS) - 1
+    return f"episodes 0 to {last}" if last else "episode 0"
 
 
 def _as_json(policy: Policy, evaluation: Evaluation) -> dict[str, object]:
@@ -85,20 +130,3 @@ def _print_table(policy: Policy, evaluation: Evaluation) -> None:
         table.add_row(str(i), f"{earned:.2f}", str(steps))
     Console().print(table)
     print(f"mean return {evaluation.mean:.2f} +- {evaluation.std:.2f}")
-
-
-def _write_video(path: Path, recorded: Film) -> None:
-    import imageio.v3 as imageio
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    frames = np.stack(recorded.frames)
-    if path.suffix.lower() == ".gif":
-        milliseconds = 1000 / recorded.frames_per_second
-        imageio.imwrite(path, frames, extension=".gif", duration=milliseconds, loop=0)
-    else:
-        with warnings.catch_warnings():
-            # JAX warns of any fork; this one turns into ffmpeg at once.
-            warnings.filterwarnings("ignore", message=r"os\.fork\(\)")
-            # H.264 wants even sizes; imageio would stretch to multiples of 16.
-            options: dict[str, Any] = {"fps": recorded.frames_per_second, "macro_block_size": 2}
-            imageio.imwrite(path, frames, extension=".mp4", **options)

@@ -1,9 +1,13 @@
 """What the commands set before JAX starts."""
 
 import contextlib
+import json
 import os
+import platform
 import sys
 from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -12,6 +16,7 @@ from platformdirs import user_cache_path
 import envs
 from es_rl.devices import use_cpu_devices
 
+_LIBRARIES = ("jax", "jaxlib", "flax", "optax", "brax", "gymnasium", "mujoco", "numpy", "sbx-rl")
 _OWN_CHOICE = "xla_force_host_platform_device_count"
 
 
@@ -48,3 +53,55 @@ def import_modules(modules: Iterable[str]) -> None:
         sys.path.append(here)
     for module in modules:
         envs.import_module(module)
+
+
+def env_kwargs(pairs: Iterable[str], taken: Iterable[str] = ()) -> dict[str, Any]:
+    """What `--env-kwargs` says: name=value pairs, the values JSON or else text.
+
+    Args:
+      pairs: as they were typed.
+      taken: names that other flags have given already.
+
+    Raises:
+      ValueError: a pair has no name, or a name comes twice.
+    """
+    kwargs: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not name.isidentifier():
+            raise ValueError(f"env_kwargs={pair}: must be name=value")
+        if name in kwargs or name in taken:
+            raise ValueError(f"env_kwargs={pair}: {name} is given twice")
+        try:
+            kwargs[name] = json.loads(value)
+        except ValueError:
+            kwargs[name] = value
+    return kwargs
+
+
+def versions() -> dict[str, str]:
+    """Python's, and those of the libraries that results depend on, as far as they are there."""
+    found = {"python": platform.python_version()}
+    for name in _LIBRARIES:
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
+
+
+def machine() -> dict[str, str]:
+    """What measurements were made on."""
+    device = jax.devices()[0]
+    return {
+        "system": f"{platform.system()} {platform.machine()}",
+        "processor": _processor(),
+        "devices": f"{jax.device_count()} x {device.device_kind} ({device.platform})",
+    }
+
+
+def _processor() -> str:
+    if sys.platform == "linux":
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+        if names:
+            return f"{len(names)} x {names[0]}"
+    return platform.processor()

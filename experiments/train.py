@@ -1,23 +1,25 @@
 """`es-rl train`: train a policy, show how it goes, and say where it lies."""
 
-import json
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Generic, Protocol, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
 import tyro
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 import agents
 import envs
+from agents.filming import film
+from agents.policy import Policy
 from agents.presets import preset
 from agents.registry import config_type, default_config
 from experiments.cli import parse
-from experiments.startup import import_modules, start_jax
+from experiments.startup import env_kwargs, import_modules, start_jax
+from experiments.videos import write_video
 
 Config = TypeVar("Config")
 
@@ -32,7 +34,7 @@ class TrainFlags(Generic[Config]):
     """suite/name, as `es-rl envs` lists them."""
     settings: tyro.conf.OmitArgPrefixes[Config]
     agent: str = "eggroll"
-    """eggroll, open_es, random or zero."""
+    """eggroll, open_es, ppo, sbx_ppo, random or zero."""
     seed: int = 0
     """Of the initial parameters, the noise and the training episodes."""
     env_steps: int = 10_000_000
@@ -43,6 +45,8 @@ class TrainFlags(Generic[Config]):
     """Generations between evaluations."""
     eval_episodes: int | None = None
     """Episodes of an evaluation: 128, on the host 32."""
+    video_every: int | None = None
+    """Film the mean policy every so many generations, into the run's folder videos/."""
     backend: str | None = None
     """Physics of Brax: generalized, spring, positional or mjx."""
     env_kwargs: tuple[str, ...] = ()
@@ -76,6 +80,8 @@ def main(arguments: list[str]) -> int:
     flags = parse("train", TrainFlags[config], arguments, defaults)  # type: ignore[valid-type]
     if flags.seed < 0:
         raise ValueError(f"seed={flags.seed}: must be at least 0")
+    if flags.video_every is not None and flags.video_every < 1:
+        raise ValueError(f"video_every={flags.video_every}: must be at least 1")
     for name, suite in (
         ("backend", "brax"),
         ("workers", "gymnasium"),
@@ -88,12 +94,20 @@ def main(arguments: list[str]) -> int:
     import_modules(flags.modules)
     given = {name: getattr(flags, name) for name in ("backend", "workers", "step_timeout")}
     options = {name: value for name, value in given.items() if value is not None}
-    env = envs.make(flags.env, **options, **_env_kwargs(flags.env_kwargs, options))
+    env = envs.make(flags.env, **options, **env_kwargs(flags.env_kwargs, options))
     agent = agents.make(flags.agent, env, **vars(flags.settings))
     stamp = time.strftime("%Y%m%d-%H%M%S")
     out = flags.out or Path("runs", env.spec.id, flags.agent, f"seed-{flags.seed}-{stamp}")
 
-    with _progress(flags) as on_generation:
+    with _progress(flags) as show:
+
+        def on_generation(metrics: dict[str, Any], snapshot: Callable[[], Policy]) -> None:
+            show(metrics)
+            generation = metrics["generation"]
+            if flags.video_every is not None and generation % flags.video_every == 0:
+                path = out / "videos" / f"generation-{generation:06d}.mp4"
+                write_video(path, film(snapshot(), env))
+
         result = agents.train(
             agent,
             env_steps=flags.env_steps,
@@ -119,21 +133,6 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _env_kwargs(pairs: tuple[str, ...], taken: Iterable[str]) -> dict[str, Any]:
-    kwargs: dict[str, Any] = {}
-    for pair in pairs:
-        name, equals, value = pair.partition("=")
-        if not equals or not name.isidentifier():
-            raise ValueError(f"env_kwargs={pair}: must be name=value")
-        if name in kwargs or name in taken:
-            raise ValueError(f"env_kwargs={pair}: {name} is given twice")
-        try:
-            kwargs[name] = json.loads(value)
-        except ValueError:
-            kwargs[name] = value
-    return kwargs
-
-
 def _value_of(flag: str, arguments: list[str]) -> str | None:
     for position, argument in enumerate(arguments):
         if argument == flag and position + 1 < len(arguments):
@@ -143,15 +142,11 @@ def _value_of(flag: str, arguments: list[str]) -> str | None:
     return None
 
 
-class _OnGeneration(Protocol):
-    def __call__(self, metrics: dict[str, Any]) -> None: ...
-
-
 @contextmanager
-def _progress(flags: TrainFlags[Any]) -> Iterator[_OnGeneration | None]:
+def _progress(flags: TrainFlags[Any]) -> Iterator[Callable[[dict[str, Any]], None]]:
     """A progress bar on a terminal; nothing otherwise."""
     if not sys.stderr.isatty():
-        yield None
+        yield lambda metrics: None
         return
     from rich.console import Console
 

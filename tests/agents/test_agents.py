@@ -3,6 +3,7 @@
 import functools
 import json
 import signal
+import time
 
 import jax
 import numpy as np
@@ -140,6 +141,7 @@ METRICS = {
     "generation",
     "env_steps",
     "wall_seconds",
+    "evaluation_seconds",
     "steps_per_second",
     "lane_utilization",
     "return_mean",
@@ -166,7 +168,7 @@ def test_a_run_leaves_everything_behind(tmp_path):
         out=out,
         eval_every=4,
         eval_episodes=10,
-        on_generation=seen.append,
+        on_generation=lambda metrics, snapshot: seen.append((metrics, snapshot())),
     )
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert len(lines) == result.generations == len(seen) == 6
@@ -176,6 +178,11 @@ def test_a_run_leaves_everything_behind(tmp_path):
     assert lines[-1]["env_steps"] == result.env_steps == 6 * 64 * 8
     assert lines[-1]["eval_episodes"] == 10
     assert lines[0]["learning_rate"] == pytest.approx(0.1)
+    assert [metrics["generation"] for metrics, _ in seen] == list(range(6))
+    assert 0 < lines[-1]["evaluation_seconds"] < lines[-1]["wall_seconds"]
+    jax.tree.map(
+        np.testing.assert_array_equal, seen[-1][1].weights.params, result.policy.weights.params
+    )
     config = json.loads((out / "config.json").read_text())
     assert config["env"] == "probe/policy_reward"
     assert config["settings"]["population_size"] == 64
@@ -192,10 +199,23 @@ def test_a_run_leaves_everything_behind(tmp_path):
         agents.train(agent, env_steps=1, out=out)
 
 
+def test_seconds_are_a_budget_of_training_alone():
+    agent = agents.make("eggroll", env("probe/policy_reward"), **SMALL)
+    slow = lambda metrics, snapshot: time.sleep(0.2)  # noqa: E731
+    budget = {"env_steps": 10**9, "seconds": 0.4, "eval_seconds": 0.2}
+    result = agents.train(agent, **budget, on_generation=slow)
+    training = result.wall_seconds - result.evaluation_seconds
+    assert 0.4 <= training < 1.0
+    assert result.generations > 2
+    assert result.evaluation_seconds > 0.2 * (result.generations - 1)
+    with pytest.raises(ValueError, match="seconds=0: must be greater than 0"):
+        agents.train(agent, env_steps=1, seconds=0)
+
+
 def test_a_signal_ends_the_run_with_the_policy_saved(tmp_path):
     agent = agents.make("eggroll", env("probe/policy_reward"), **SMALL)
 
-    def interrupt(metrics):
+    def interrupt(metrics, snapshot):
         if metrics["generation"] == 2:
             signal.raise_signal(signal.SIGTERM)
 
@@ -236,7 +256,7 @@ def test_every_preset_builds(name):
 @pytest.mark.parametrize(
     ("name", "settings", "says"),
     [
-        ("egroll", {}, "agent='egroll': must be one of eggroll, open_es, random, zero"),
+        ("egroll", {}, "agent='egroll': must be one of eggroll, open_es, ppo, sbx_ppo"),
         ("eggroll", {"popsize": 4}, "popsize=4: no such setting of eggroll; did you mean"),
         ("eggroll", {"population_size": 7}, "population_size=7: must be a multiple"),
         ("eggroll", {"sigma": -1.0}, "sigma=-1.0: must be greater than 0"),

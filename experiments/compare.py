@@ -1,0 +1,167 @@
+"""`es-rl compare`: train several agents from several seeds on a suite of tasks, and report."""
+
+import difflib
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import jax
+import numpy as np
+import tyro
+
+import agents
+import envs
+from agents import list_agents, load_policy
+from agents.filming import film
+from agents.registry import config_type, missing_package, plays
+from envs.base import Env, HostEnv
+from experiments import report, results, tables
+from experiments.cli import parse
+from experiments.results import Results, Run, Task
+from experiments.startup import machine, start_jax, versions
+from experiments.suites import Suite, load
+from experiments.trials import Stopped, Trials, close, final_returns, make_evaluator, settings_of
+from experiments.videos import write_video
+
+
+@dataclass(frozen=True)
+class CompareFlags:
+    """Train agents on the tasks of a suite, from several seeds, and write a report.
+
+    Runs that have ended are kept: started again on the same folder, the command goes on where it
+    was stopped.
+    """
+
+    suite: tyro.conf.Positional[str]
+    """A bundled suite (classic, brax, mujoco), or the path of a .toml file."""
+    agents: tuple[str, ...] = ()
+    """Who is compared: those of the suite unless given."""
+    seeds: int = 5
+    """Every agent learns every task from seeds 0 ... seeds-1."""
+    out: Path | None = None
+    """The comparison's folder: runs/compare/SUITE unless given."""
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command and return its exit code."""
+    flags: CompareFlags = parse("compare", CompareFlags, arguments)
+    if flags.seeds < 1:
+        raise ValueError(f"seeds={flags.seeds}: must be at least 1")
+    suite = load(flags.suite)
+    names = flags.agents or suite.agents
+    _check_agents(names)
+    out = flags.out or Path("runs", "compare", suite.name)
+    settings = {
+        (task.env, name): settings_of(name, task.env, suite.settings.get((task.env, name), {}))
+        for task in suite.tasks
+        for name in names
+    }
+    _claim(out, suite)
+    start_jax()
+    tasks: list[Task] = []
+    runs: list[Run] = []
+    try:
+        for task in suite.tasks:
+            env = envs.make(task.env, **task.env_kwargs)
+            folder = out / "runs" / task.env
+            tasks.append(replace(task, random_return=_random_return(env, folder)))
+            for name in filter(lambda name: plays(name, env), names):
+                chosen = settings[task.env, name]
+                trials = Trials(task, env, name, chosen, out, folder / name)
+                for run in trials.runs(flags.seeds):
+                    runs.append(run)
+                    print(_line(task, run), flush=True)
+    except Stopped as stopped:
+        print(f"stopped by signal {stopped.signal}; the same command goes on from here")
+        return 128 + stopped.signal
+    found = Results(
+        suite=suite.name,
+        command=" ".join(["es-rl", "compare", *arguments]),
+        agents=tuple(names),
+        tasks=tuple(tasks),
+        runs=tuple(runs),
+        versions=versions(),
+        machine=machine(),
+    )
+    results.save(found, out / "results.json")
+    tables.write_csv(found, out / "results.csv")
+    (out / "table.md").write_text(tables.markdown_table(found))
+    media = {(env, agent): report.data_uri(path) for env, agent, path in _films(found, out)}
+    print(f"report: {report.write_report(found, out, media)}")
+    return 0
+
+
+def _check_agents(names: tuple[str, ...]) -> None:
+    for name in names:
+        if name not in list_agents():
+            close = difflib.get_close_matches(name, list_agents(), n=1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            raise ValueError(f"agents={name}: must be of {', '.join(list_agents())}{hint}")
+        missing = missing_package(name)
+        if missing is not None:
+            raise ValueError(f"agents={name}: {missing}")
+        config_type(name)
+    if len(set(names)) < len(names):
+        raise ValueError(f"agents={','.join(names)}: names an agent twice")
+
+
+def _claim(out: Path, suite: Suite) -> None:
+    """Make the folder, or see that it holds a comparison on the same tasks.
+
+    Raises:
+      ValueError: it holds something else.
+    """
+    described = json.loads(json.dumps([asdict(task) for task in suite.tasks]))
+    path = out / "tasks.json"
+    if path.is_file():
+        if json.loads(path.read_text()) != described:
+            raise ValueError(f"out={out}: holds other tasks or budgets: must be another folder")
+        return
+    if out.is_file() or (out.is_dir() and any(out.iterdir())):
+        raise ValueError(f"out={out}: must be an empty or a new folder, or one of a comparison")
+    out.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(described, indent=1) + "\n")
+
+
+def _random_return(env: Env | HostEnv, folder: Path) -> float:
+    """What random actions earn, played once for a comparison."""
+    path = folder / "random.json"
+    if not path.exists():
+        agent = agents.make("random", env)
+        played = final_returns(make_evaluator(agent), agent.snapshot(agent.init(jax.random.key(0))))
+        close(agent)
+        folder.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(float(np.mean(played))))
+    return float(json.loads(path.read_text()))
+
+
+def _line(task: Task, run: Run) -> str:
+    start = f"{run.env} {run.agent} seed {run.seed}: "
+    if run.error is not None:
+        return f"{start}failed: {run.error}"
+    reached = run.first_reaching(task.threshold)
+    when = "not reached" if reached is None else f"reached after {reached.seconds:.1f} s"
+    return (
+        f"{start}{run.return_mean:.1f} after {run.env_steps:,} env steps, {run.seconds:.1f} s; "
+        f"{task.threshold:g} {when}"
+    )
+
+
+def _films(found: Results, out: Path) -> Iterator[tuple[str, str, Path]]:
+    """A film of each agent's best policy on each task, where the environment has a picture."""
+    for task in found.tasks:
+        env = envs.make(task.env, **task.env_kwargs)
+        for agent in found.agents:
+            best = report.best_run(found, task.env, agent)
+            if best is None or best.policy is None:
+                continue
+            policy = out / best.policy
+            path = policy.parent / "replay.mp4"
+            if not path.exists():
+                try:
+                    write_video(path, film(load_policy(policy), env, seed=1))
+                except RuntimeError as error:
+                    print(f"no film of {agent} on {task.env}: {error}")
+                    continue
+            yield task.env, agent, path

@@ -1,0 +1,60 @@
+"""Learning curves of several seeds as one: what a figure may show without adding to the data."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+
+from experiments.results import Run, Task
+from experiments.statistics import Array, iqm, percentiles, resampled
+
+CurveUnit: TypeAlias = Literal["env_steps", "seconds"]
+_RESAMPLES = 999
+_POINTS = 200
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The IQM over seeds of the evaluation return, a step function; arrays of shape (points,)."""
+
+    x: Array
+    value: Array
+    band: tuple[Array, Array] | None
+    """The pointwise 95 % interval; None for one seed."""
+
+
+def learning_curve(task: Task, runs: Sequence[Run], unit: CurveUnit) -> Curve | None:
+    """The IQM over runs of the latest evaluation, where every run has one and none has ended.
+
+    Runs that stopped when they solved the task have not ended: their last value stays. Evaluations
+    at 0, which a logarithmic axis cannot show, and those that are not finite are left out.
+
+    Returns:
+      The curve; None where no x is common to all runs.
+    """
+    xs, ys, ends = [], [], []
+    for run in runs:
+        points = [(float(getattr(p, unit)), p.return_mean) for p in run.curve]
+        usable = np.array([(x, y) for x, y in points if x > 0 and math.isfinite(y)])
+        if not usable.size:
+            return None
+        xs.append(usable[:, 0])
+        ys.append(usable[:, 1])
+        if not task.stop_when_solved or run.first_reaching(task.threshold) is None:
+            ends.append(usable[-1, 0])
+    if not xs:
+        return None
+    grid = np.unique(np.concatenate(xs))
+    grid = grid[(grid >= max(x[0] for x in xs)) & (grid <= min(ends, default=grid[-1]))]
+    if not grid.size:
+        return None
+    thinned = np.unique(np.linspace(0, grid.size - 1, _POINTS).round().astype(int))
+    grid = grid[thinned]
+    # The value of a step function is that of the last evaluation at or before x.
+    seen = [y[np.searchsorted(x, grid, side="right") - 1] for x, y in zip(xs, ys, strict=True)]
+    values = np.sort(np.stack(seen, axis=-1), axis=-1)  # (points, seeds)
+    if len(runs) < 2:
+        return Curve(grid, iqm(values), None)
+    return Curve(grid, iqm(values), percentiles(resampled([values], iqm, _RESAMPLES)))

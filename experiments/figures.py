@@ -1,0 +1,256 @@
+"""The figures of a comparison, as small PNG files that a phone can show.
+
+An agent has one colour, line style and marker in all of them. The colours are Okabe and Ito's,
+which colour-blind people can tell apart.
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from experiments.curves import CurveUnit, learning_curve
+from experiments.results import Results, Task
+from experiments.statistics import (
+    Estimate,
+    ToThreshold,
+    aggregate,
+    to_threshold,
+)
+from experiments.tables import absence, quantity
+
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+_LINES: tuple[Any, ...] = ("-", "--", "-.", (0, (5, 1, 1, 1, 1, 1)))
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+_GREY, _DOTTED = "#666666", (0, (1, 1.5))
+_LOOK: dict[Any, Any] = {
+    "font.size": 11.0,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "text.parse_math": False,  # names may hold a dollar
+}
+_WIDTH, _HEIGHT, _DPI = 5.6, 4.2, 120
+_ROW = 0.3
+_LONGEST = 16
+_EARLIEST = 0.01  # seconds, on a logarithmic axis
+_AXES: dict[CurveUnit, str] = {
+    "env_steps": "env steps",
+    "seconds": "seconds of training",
+}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure on the disk, and what to say of it."""
+
+    path: Path
+    alt: str
+    caption: str
+    env: str | None = None
+    """Whose task it shows; None for all."""
+
+
+class _Style(NamedTuple):
+    colour: str
+    line: Any
+    marker: str
+
+
+def draw(results: Results, folder: Path) -> list[Picture]:
+    """Draw all figures for which there are data into a new or an existing folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with matplotlib.rc_context(_LOOK):
+        pictures = [_scores(results, folder / "scores.png")]
+        pictures.append(_times(results, folder / "seconds-to-threshold.png"))
+        for position, task in enumerate(results.tasks):
+            name = re.sub(r"[^A-Za-z0-9]+", "-", task.env).strip("-")[:60]
+            for unit in _AXES:
+                path = folder / f"{position:02}-{name}-{unit.replace('_', '-')}.png"
+                pictures.append(_curves(results, task, unit, path))
+    return [picture for picture in pictures if picture is not None]
+
+
+def _style(results: Results, agent: str) -> _Style:
+    """How an agent is drawn."""
+    position = results.agents.index(agent)
+    return _Style(*(kinds[position % len(kinds)] for kinds in (_COLOURS, _LINES, _MARKERS)))
+
+
+def _curves(results: Results, task: Task, unit: CurveUnit, path: Path) -> Picture | None:
+    curves = {a: learning_curve(task, results.of(task.env, a), unit) for a in results.agents}
+    if not any(curves.values()):
+        return None
+    figure = Figure(figsize=(_WIDTH, _HEIGHT), dpi=_DPI, layout="constrained")
+    axes = figure.subplots()
+    for agent, curve in curves.items():
+        if curve is None:
+            continue
+        colour, line, marker = _style(results, agent)
+        axes.step(
+            *(curve.x, curve.value),
+            where="post",
+            label=_short(agent),
+            color=colour,
+            linestyle=line,
+            linewidth=1.8,
+            marker=marker if curve.x.size == 1 else None,
+        )
+        if curve.band is not None:
+            axes.fill_between(
+                curve.x, *curve.band, step="post", color=colour, alpha=0.18, linewidth=0
+            )
+    axes.axhline(task.threshold, color=_GREY, linestyle=_DOTTED, label="threshold")
+    _log_axis(axes, unit)
+    axes.set_xlabel(f"{_AXES[unit]} (log scale)")
+    axes.set_ylabel("evaluation return")
+    figure.suptitle(task.env, fontsize=12)
+    _legend(figure, axes)
+    _save(figure, path)
+    stops = task.stop_when_solved
+    missing = [f"{a} ({_why(results, task, a)})" for a, curve in curves.items() if curve is None]
+    return Picture(
+        path,
+        f"Learning curves on {task.env}: evaluation return over {_AXES[unit]} of "
+        + ", ".join(agent for agent, curve in curves.items() if curve is not None),
+        f"Return of the mean policy over {_AXES[unit]}: interquartile mean over seeds and its "
+        "pointwise 95 % interval. A curve is the latest evaluation of each seed, without "
+        "interpolation, and is drawn only where every seed of the agent has one and none has ended."
+        + (" A seed that solved the task and stopped keeps its last one." if stops else "")
+        + (f" No curve: {', '.join(missing)}." if missing else ""),
+        task.env,
+    )
+
+
+def _why(results: Results, task: Task, agent: str) -> str:
+    common = "no evaluations where all seeds have one"
+    return common if results.of(task.env, agent) else absence(results, task.env, agent)
+
+
+def _scores(results: Results, path: Path) -> Picture | None:
+    found = aggregate(results)
+    if not found.scores:
+        return None
+    figure, axes = _rows(len(found.scores))
+    for row, (agent, score) in enumerate(found.scores.items()):
+        _dot(axes, results, agent, row, score)
+    axes.axvline(0, color=_GREY, linestyle=_DOTTED)
+    axes.axvline(1, color=_GREY, linestyle=_DOTTED)
+    axes.set_yticks(range(len(found.scores)), [_short(agent) for agent in found.scores])
+    axes.set_ylim(len(found.scores) - 0.5, -0.5)
+    axes.set_xlabel("normalised score: 0 random actions, 1 threshold")
+    _save(figure, path)
+    return Picture(
+        path,
+        f"Normalised score of {', '.join(found.scores)}, with intervals",
+        f"Interquartile mean over the {len(found.tasks)} tasks that all play and their seeds, with "
+        "95 % stratified bootstrap intervals.",
+    )
+
+
+def _dot(axes: Axes, results: Results, agent: str, row: int, score: Estimate) -> None:
+    colour, _, marker = _style(results, agent)
+    if score.interval is not None:
+        axes.plot(score.interval, (row, row), color=colour, linewidth=3, alpha=0.45)
+    axes.plot([score.value], [row], color=colour, marker=marker, markersize=8)
+
+
+def _times(results: Results, path: Path) -> Picture | None:
+    groups: list[tuple[Task, dict[str, ToThreshold]]] = []
+    for task in results.tasks:
+        found = {a: to_threshold(results, task, a, "seconds") for a in results.agents}
+        shown = {agent: times for agent, times in found.items() if times is not None}
+        if shown:
+            groups.append((task, shown))
+    if not groups:
+        return None
+    figure, axes = _rows(sum(1.4 + len(times) for _, times in groups))
+    ticks: dict[float, str] = {}
+    row = 0.0
+    for task, shown in groups:
+        # The name of a task has a line of its own: beside the axis it would leave no room for it.
+        transform = axes.get_yaxis_transform()
+        axes.text(0, row, task.env, transform=transform, va="center", weight="bold", fontsize=10)
+        for agent, times in shown.items():
+            row += 1
+            ticks[row] = _short(agent)
+            _interval_of_time(axes, results, agent, row, times)
+        row += 1.4
+    axes.set_yticks(list(ticks), list(ticks.values()))
+    axes.set_ylim(row - 0.7, -0.6)
+    _log_axis(axes, "seconds")
+    axes.set_xlabel("seconds of training to the threshold (log scale)")
+    _save(figure, path)
+    return Picture(
+        path,
+        "Median seconds of training until the threshold, by task and agent, with intervals",
+        "Median over seeds of the seconds of training, without compilation and evaluation, until "
+        "the first evaluation at the threshold, with 95 % bootstrap intervals. A hollow marker and "
+        f"an arrow: longer than that, as too few seeds got there. Less than {_EARLIEST} s is drawn "
+        f"as {_EARLIEST} s.",
+    )
+
+
+def _interval_of_time(
+    axes: Axes, results: Results, agent: str, row: float, times: ToThreshold
+) -> None:
+    colour, _, marker = _style(results, agent)
+    middle = max(times.median.value, _EARLIEST)
+    low, high = times.interval or (times.median, times.median)
+    ends = [max(end.value, _EARLIEST) for end in (low, high)]
+    axes.plot(ends, (row, row), color=colour, linewidth=3, alpha=0.45)
+    face = "white" if times.median.exceeded else colour
+    axes.plot([middle], [row], color=colour, marker=marker, markersize=8, markerfacecolor=face)
+    if high.exceeded:
+        # The arrow leads from the text, which is empty, to its point: it is drawn backwards.
+        axes.annotate(
+            *("", (ends[1], row)),
+            xytext=(26, 0),
+            textcoords="offset points",
+            arrowprops={"arrowstyle": "<-", "color": colour, "linewidth": 1.8},
+            annotation_clip=False,
+        )
+
+
+def _rows(count: float) -> tuple[Figure, Axes]:
+    """A figure of one line for each of `count`."""
+    size = (_WIDTH, 0.9 + _ROW * count)
+    figure = Figure(figsize=size, dpi=_DPI, layout="constrained")
+    axes = figure.subplots()
+    axes.grid(False, axis="y")
+    return figure, axes
+
+
+def _short(name: str) -> str:
+    """A name that leaves room for what it names."""
+    return name if len(name) <= _LONGEST else name[: _LONGEST - 3] + "..."
+
+
+def _log_axis(axes: Axes, unit: CurveUnit) -> None:
+    """A logarithmic x axis of what is drawn, with plain numbers and never a lonely one."""
+    axes.set_xscale("log")
+    low, high = axes.get_xlim()
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0,) if high > 100 * low else (1.0, 2.0, 5.0)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: _tick(x, unit)))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def _tick(x: float, unit: CurveUnit) -> str:
+    return f"{x:,g}" if unit == "seconds" else quantity(x, unit)
+
+
+def _legend(figure: Figure, axes: Axes) -> None:
+    handles, labels = axes.get_legend_handles_labels()
+    columns = min(len(labels), 3)
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    # Without the version of the library the same results are the same bytes.
+    figure.savefig(path, metadata={"Software": None}, pil_kwargs={"optimize": True})

@@ -1,0 +1,290 @@
+"""What the report of a comparison says: sentences and tables, made from the numbers alone."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Literal, TypeAlias
+
+from experiments.results import Results, Run, Task
+from experiments.statistics import (
+    RESAMPLES,
+    Aggregate,
+    Estimate,
+    Unit,
+    aggregate,
+    chance_of_better,
+    difference,
+    final_return,
+    final_score,
+    improvement,
+    mean,
+    spent_until,
+    to_threshold,
+)
+from experiments.tables import (
+    absence,
+    estimate_text,
+    failures,
+    number,
+    quantity,
+    to_threshold_text,
+)
+
+Outcome: TypeAlias = Literal["better", "worse", "no clear difference", "too few seeds"]
+
+
+@dataclass(frozen=True)
+class TextTable:
+    """A table as it is printed; the first cell of a row names it."""
+
+    title: str
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...] = ()
+
+
+def outcome(results: Results, task: Task, agent: str, other: str) -> Outcome | None:
+    """Whether an agent is better than another on a task: what the interval says."""
+    found, _ = _judged(results, task, agent, other)
+    if found is None:
+        return None
+    if found.interval is None:
+        return "too few seeds"
+    low, high = found.interval
+    neutral = 0.5 if task.stop_when_solved else 0.0
+    return "better" if low > neutral else "worse" if high < neutral else "no clear difference"
+
+
+def summary(results: Results) -> list[str]:
+    """The sentences at the top: what was run, the first agent against the others, and scores."""
+    total, failed = len(results.runs), len(results.failed())
+    agents, tasks = ", ".join(results.agents), _count(len(results.tasks), "task")
+    return [
+        f"{agents} on {tasks}: {_count(total, 'run')}, {failed} failed.",
+        *(_against(results, results.agents[0], other) for other in results.agents[1:]),
+        _solved(results),
+        *_scored(aggregate(results)),
+    ]
+
+
+def head_to_head(results: Results) -> TextTable | None:
+    """The first agent against each other one, task by task; None with a single agent."""
+    if len(results.agents) < 2:
+        return None
+    first, *others = results.agents
+    rows = []
+    for task in results.tasks:
+        cells = [_outcome_text(results, task, first, other) for other in others]
+        rows.append((task.env, *cells))
+    return TextTable(
+        f"{first} against each other agent",
+        ("task", *(f"against {other}" for other in others)),
+        tuple(rows),
+        (
+            "By the final return: the difference of interquartile means. Where runs stop when "
+            "solved: P, the probability of solving the task in fewer seconds of training. Better "
+            "or worse: the interval leaves out 0, or 0.5 for P. Each stands for itself; of twenty "
+            "that say 95 %, one may well be wrong.",
+        ),
+    )
+
+
+def scores_table(found: Aggregate) -> TextTable | None:
+    """Normalised scores over all tasks; None where there are none."""
+    if not found.scores:
+        return None
+    rows = tuple((agent, estimate_text(score)) for agent, score in found.scores.items())
+    return TextTable(
+        "Normalised score",
+        ("agent", "IQM over tasks and seeds"),
+        rows,
+        (f"0 is random actions, 1 the threshold. Tasks: {', '.join(found.tasks)}.",),
+    )
+
+
+def improvement_table(results: Results) -> TextTable | None:
+    """P(X > Y) of every pair; None where no two agents play a common task."""
+    rows = []
+    for agent, other in combinations(results.agents, 2):
+        found = improvement(results, agent, other)
+        if found is not None:
+            chance = estimate_text(found.probability)
+            rows.append((f"P({agent} > {other})", chance, str(len(found.tasks))))
+    if not rows:
+        return None
+    return TextTable(
+        "Probability of improvement",
+        ("of X over Y", "probability", "tasks"),
+        tuple(rows),
+        (
+            "How likely a run of X is better than a run of Y on a task that both play, the mean "
+            "over these tasks: by the final return or, where runs stop when solved, by seconds. A "
+            "tie counts half. An interval of one point says that every "
+            "resample agrees, which few seeds soon do, and not that it is certain.",
+        ),
+    )
+
+
+def returns_table(results: Results, task: Task) -> TextTable:
+    """The final returns on a task."""
+    rows = []
+    for agent in results.agents:
+        middle = final_return(results, task.env, agent)
+        if middle is None:
+            rows.append((agent, absence(results, task.env, agent), "-", "-", "-"))
+            continue
+        average = final_return(results, task.env, agent, mean)
+        score_text = estimate_text(final_score(results, task, agent))
+        seeds = _seeds(results, task.env, agent)
+        rows.append((agent, estimate_text(middle), estimate_text(average), score_text, seeds))
+    return TextTable(
+        "Return of the final evaluation",
+        ("agent", "IQM", "mean", "score", "seeds"),
+        tuple(rows),
+    )
+
+
+def times_table(results: Results, task: Task) -> TextTable:
+    """What the threshold of a task costs."""
+    units: tuple[Unit, ...] = ("seconds", "device_seconds", "env_steps")
+    rows: list[tuple[str, ...]] = []
+    for agent in results.agents:
+        found = {unit: to_threshold(results, task, agent, unit) for unit in units}
+        first = found["seconds"]
+        if first is None:
+            rows.append((agent, absence(results, task.env, agent), "-", "-", "-"))
+            continue
+        reached = f"{first.reached} of {first.seeds}"
+        cells = [to_threshold_text(times, unit) for unit, times in found.items()]
+        rows.append((agent, reached, *cells))
+    return TextTable(
+        f"Until an evaluation reaches {number(task.threshold)}",
+        ("agent", "seeds that do", "seconds", "device-seconds", "env steps"),
+        tuple(rows),
+        ("Medians over seeds. With > it is longer than that: too few seeds got there.",),
+    )
+
+
+def failed_table(results: Results) -> TextTable | None:
+    """The runs that failed; None without any."""
+    rows = tuple((r.env, r.agent, str(r.seed), r.error or "") for r in results.failed())
+    return (
+        TextTable("They have no return", ("task", "agent", "seed", "error"), rows) if rows else None
+    )
+
+
+def runs_table(results: Results) -> TextTable:
+    """Every run."""
+    head = ("task", "agent", "seed", "return", "episodes", "env steps", "seconds", "devices")
+    more = ("device-seconds", "compilation", "evaluation")
+    notes = ("The first seed compiles for those after it.",)
+    return TextTable("One row a run", head + more, tuple(map(_run_cells, results.runs)), notes)
+
+
+def tasks_table(results: Results) -> TextTable:
+    """The tasks, their scale and their budgets."""
+    rows = []
+    for task in results.tasks:
+        kwargs = ", ".join(f"{name}={value}" for name, value in task.env_kwargs.items())
+        scale = "-" if task.random_return is None else number(task.random_return)
+        stop = "yes" if task.stop_when_solved else "no"
+        budget = (quantity(task.env_steps, "env_steps"), quantity(task.seconds, "seconds"))
+        rows.append((task.env, kwargs or "-", number(task.threshold), scale, *budget, stop))
+    budgets = ("env steps", "seconds", "stops when solved")
+    head = ("task", "arguments", "threshold", "random", *budgets)
+    return TextTable("Tasks and budgets", head, tuple(rows))
+
+
+def protocol(results: Results) -> list[str]:
+    """How it was measured, and how far to trust the intervals."""
+    episodes = sorted({len(run.returns) for run in results.runs if run.error is None})
+    counts = " or ".join(map(str, episodes)) or "no"
+    return [
+        "All agents play the same environments: the same versions, arguments and horizon.",
+        "An evaluation is of the policy without noise or sampling, on episodes whose seeds "
+        f"training never uses. The final one ({counts} episodes) has seeds that no evaluation "
+        "before it used, and alone decides the returns; those during training decide when the "
+        "threshold was reached.",
+        "Seconds are of training. Compilation and evaluation are measured apart, and listed with "
+        "every run. A run ends with whichever of its budgets, env steps or seconds, is spent "
+        "first; on tasks where runs stop when solved, with the evaluation that reaches the "
+        "threshold. Then agents are compared by the seconds to it, the final return says little "
+        "more than that it was reached, and no score counts as more than 1.",
+        "The threshold counts as reached with the first evaluation at or above it. Nothing is "
+        "interpolated, so that a time is as coarse as evaluations are rare; a lucky evaluation "
+        "counts.",
+        "A run that failed is listed as failed. It has no return, and no number contains one.",
+        f"Intervals are 95 % percentiles of {RESAMPLES:,} bootstrap resamples of the seeds, within "
+        "each task and agent (Agarwal et al. 2021, arXiv 2108.13264). Those of few seeds are too "
+        "narrow: for the IQM of normal samples they hold the truth in 75 % of cases with 3 seeds, "
+        "89 % with 5, 93 % with 10 and 94 % with 20.",
+    ]
+
+
+def _run_cells(run: Run) -> tuple[str, ...]:
+    if run.error is not None:
+        return (run.env, run.agent, str(run.seed), "failed", *("-",) * 7)
+    seconds = (run.compile_seconds, run.evaluation_seconds)
+    return (
+        *(run.env, run.agent, str(run.seed), number(run.return_mean), str(len(run.returns))),
+        *(f"{run.env_steps:,}", quantity(run.seconds, "seconds"), str(run.devices)),
+        quantity(spent_until(run, None, "device_seconds"), "device_seconds"),
+        *(quantity(value, "seconds") for value in seconds),
+    )
+
+
+def _against(results: Results, agent: str, other: str) -> str:
+    found = {task.env: outcome(results, task, agent, other) for task in results.tasks}
+    outcomes: tuple[tuple[Outcome, str], ...] = (
+        ("better", "clearly better on"),
+        ("worse", "clearly worse on"),
+        ("no clear difference", "no clear difference on"),
+        ("too few seeds", "too few seeds to tell on"),
+    )
+    parts = []
+    for kind, words in outcomes:
+        tasks = [env for env, said in found.items() if said == kind]
+        if tasks:
+            parts.append(f"{words} {', '.join(tasks)}")
+    return f"{agent} against {other}: {'; '.join(parts) or 'no task in common'}."
+
+
+def _solved(results: Results) -> str:
+    parts = []
+    for agent in results.agents:
+        found = [to_threshold(results, task, agent, "seconds") for task in results.tasks]
+        played = [times for times in found if times is not None]
+        solved = sum(not times.median.exceeded for times in played)
+        parts.append(f"{agent} on {solved} of {len(played)}")
+    return f"The median seed reaches the threshold: {', '.join(parts)} tasks played."
+
+
+def _scored(found: Aggregate) -> Iterable[str]:
+    if found.scores:
+        scores = ", ".join(f"{agent} {estimate_text(s)}" for agent, s in found.scores.items())
+        tasks = _count(len(found.tasks), "task")
+        yield f"Normalised score on the {tasks} that all play, 1 at the threshold: {scores}."
+
+
+def _judged(results: Results, task: Task, agent: str, other: str) -> tuple[Estimate | None, str]:
+    """By what one agent is better than another on a task, and its name."""
+    if not task.stop_when_solved:
+        return difference(results, task.env, agent, other), ""
+    if not (results.of(task.env, agent) and results.of(task.env, other)):
+        return None, ""
+    return chance_of_better(results, [task], agent, other), "P "
+
+
+def _outcome_text(results: Results, task: Task, agent: str, other: str) -> str:
+    found, name = _judged(results, task, agent, other)
+    said = outcome(results, task, agent, other)
+    return "-" if said is None else f"{said}: {name}{estimate_text(found)}"
+
+
+def _seeds(results: Results, env: str, agent: str) -> str:
+    failed = failures(results, env, agent)
+    return f"{len(results.of(env, agent))}" + (f" ({failed} failed)" if failed else "")
+
+
+def _count(count: int, noun: str) -> str:
+    return f"{count} {noun}" + ("" if count == 1 else "s")

@@ -1,0 +1,225 @@
+"""The report of a comparison: one HTML page that needs nothing but itself, with all of its data.
+
+The page has no script and names no address; its policy of content forbids both. Everything that
+comes from results is escaped.
+"""
+
+import base64
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from html import escape
+from pathlib import Path
+from string import Template
+
+from experiments import figures, findings
+from experiments.findings import TextTable
+from experiments.results import Results, Run, Task
+from experiments.statistics import aggregate
+from experiments.tables import csv_text, number
+
+_TEMPLATE = Path(__file__).parent / "assets" / "report.html"
+_MEDIA_TYPES = {".png": "image/png", ".gif": "image/gif", ".mp4": "video/mp4"}
+
+# An interval, or a quantity with its unit, in escaped text: a line never breaks within one.
+_UNBROKEN = re.compile(r"\[[^]]*\]|(?:&gt; )?[\d.,]+ [skMG]\b")
+
+
+def write_report(results: Results, folder: Path, media: Mapping[tuple[str, str], str]) -> Path:
+    """Write `report.html`, and the figures in it, into a folder that exists.
+
+    Args:
+      results: of the whole comparison.
+      folder: the comparison's.
+      media: (env, agent) -> a replay of the policy of `best_run`, as `data_uri` reads it; sections
+        of those that are missing are left out.
+
+    Returns:
+      The page.
+
+    Raises:
+      ValueError: a replay is neither a data URI of a video nor one of an image.
+    """
+    for (env, agent), uri in media.items():
+        if not uri.startswith(("data:video/", "data:image/")):
+            raise ValueError(f"media of {env}, {agent}: must be a data URI of a video or an image")
+    pictures = figures.draw(results, folder / "figures")
+    page = folder / "report.html"
+    page.write_text(_page(results, pictures, media), encoding="utf-8")
+    return page
+
+
+def data_uri(path: Path) -> str:
+    """A picture or a video as a data URI: .png, .gif or .mp4."""
+    return _data_uri(_MEDIA_TYPES[path.suffix.lower()], path.read_bytes())
+
+
+def best_run(results: Results, env: str, agent: str) -> Run | None:
+    """The run of an agent on a task with the highest final return: whose replay is shown."""
+    return max(results.of(env, agent), key=lambda run: run.return_mean, default=None)
+
+
+def _page(
+    results: Results,
+    pictures: Sequence[figures.Picture],
+    media: Mapping[tuple[str, str], str],
+) -> str:
+    sections = {
+        "overall": _overall(results, pictures),
+        "tasks": "".join(
+            f'<h2 id="task-{i}">{escape(task.env)}</h2>\n' + _task(results, task, pictures, media)
+            for i, task in enumerate(results.tasks)
+        ),
+        "failed": _failed(results),
+        "how": _how(results),
+    }
+    links = "".join(
+        f'<li><a href="#task-{i}">{escape(task.env)}</a></li>'
+        for i, task in enumerate(results.tasks)
+    )
+    text = json.dumps(asdict(results), indent=1)
+    return Template(_TEMPLATE.read_text(encoding="utf-8")).substitute(
+        sections,
+        suite=escape(results.suite),
+        summary=_paragraphs(findings.summary(results)),
+        links=links,
+        json=escape(_data_uri("application/json", text.encode())),
+        csv=escape(_data_uri("text/csv", csv_text(results).encode())),
+        command=escape(results.command),
+    )
+
+
+def _overall(results: Results, pictures: Sequence[figures.Picture]) -> str:
+    found = aggregate(results)
+    parts = [
+        _table(findings.head_to_head(results)),
+        _table(findings.scores_table(found)),
+        _list(found.left_out, "Left out of the normalised score:"),
+        _table(findings.improvement_table(results)),
+        _figures(picture for picture in pictures if picture.env is None),
+    ]
+    return "\n".join(parts)
+
+
+def _task(
+    results: Results,
+    task: Task,
+    pictures: Sequence[figures.Picture],
+    media: Mapping[tuple[str, str], str],
+) -> str:
+    parts = [
+        _table(findings.returns_table(results, task)),
+        _table(findings.times_table(results, task)),
+        _figures(picture for picture in pictures if picture.env == task.env),
+        _replays(results, task, media),
+        _settings(results, task),
+    ]
+    return "\n".join(parts)
+
+
+def _failed(results: Results) -> str:
+    table = findings.failed_table(results)
+    return _table(table) if table else "<p>No run failed.</p>"
+
+
+def _how(results: Results) -> str:
+    versions = tuple(results.versions.items())
+    machine = tuple(results.machine.items())
+    parts = [
+        _list(findings.protocol(results)),
+        _table(findings.tasks_table(results)),
+        _table(TextTable("Versions", ("library", "version"), versions)),
+        _table(TextTable("Machine", ("part", "what it is"), machine)),
+        _details("All runs", _table(findings.runs_table(results))),
+    ]
+    return "\n".join(parts)
+
+
+def _replays(results: Results, task: Task, media: Mapping[tuple[str, str], str]) -> str:
+    shown = []
+    for agent in results.agents:
+        uri, run = media.get((task.env, agent)), best_run(results, task.env, agent)
+        if uri is None or run is None:
+            continue
+        of = len(results.of(task.env, agent))
+        caption = f"{agent}: seed {run.seed}, the best of {of}, return {number(run.return_mean)}"
+        label = escape(f"Replay of {agent} on {task.env}")
+        source = escape(uri)
+        if uri.startswith("data:video/"):
+            element = f'<video src="{source}" aria-label="{label}" controls muted playsinline loop>'
+            element += "</video>"
+        else:
+            element = f'<img src="{source}" alt="{label}">'
+        shown.append(f"<figure>{element}<figcaption>{escape(caption)}</figcaption></figure>")
+    if not shown:
+        return ""
+    return f'<h3>Best policies</h3>\n<div class="figures">{"".join(shown)}</div>'
+
+
+def _settings(results: Results, task: Task) -> str:
+    parts = []
+    for agent in results.agents:
+        # The settings of all seeds are the same; those of a run that failed may be missing.
+        run = next((r for r in results.of(task.env, agent)), None)
+        if run is None:
+            continue
+        rows = tuple((name, json.dumps(value)) for name, value in run.settings.items())
+        source = f"Source: {run.source or 'not recorded'}."
+        parts.append(_table(TextTable(agent, ("hyperparameter", "value"), rows, (source,))))
+    return _details("Hyperparameters", "\n".join(parts)) if parts else ""
+
+
+def _figures(pictures: Iterable[figures.Picture]) -> str:
+    shown = [
+        f'<figure><img src="{data_uri(picture.path)}" alt="{escape(picture.alt)}">'
+        f"<figcaption>{escape(picture.caption)}</figcaption></figure>"
+        for picture in pictures
+    ]
+    return f'<div class="figures">{"".join(shown)}</div>' if shown else ""
+
+
+def _table(table: TextTable | None) -> str:
+    """A table in a box that scrolls by itself; nothing for none."""
+    if table is None:
+        return ""
+    head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in table.head)
+    rows = "\n".join(f"<tr>{_cells(row)}</tr>" for row in table.rows)
+    label = escape(table.title)
+    return (
+        f'<div class="scroll" role="region" aria-label="{label}" tabindex="0"><table>'
+        f"<caption>{label}</caption>\n<thead><tr>{head}</tr></thead>\n<tbody>{rows}</tbody>"
+        f"</table></div>\n{_paragraphs(table.notes, 'note')}"
+    )
+
+
+def _cells(row: Sequence[str]) -> str:
+    first, *others = map(escape, row)
+    name = first.replace("/", "/<wbr>")  # where the name of an environment may break
+    return f'<th scope="row">{name}</th>' + "".join(
+        f"<td>{_UNBROKEN.sub(_span, cell)}</td>" for cell in others
+    )
+
+
+def _span(found: re.Match[str]) -> str:
+    return f"<span>{found[0]}</span>"
+
+
+def _paragraphs(texts: Iterable[str], kind: str = "") -> str:
+    opening = f'<p class="{kind}">' if kind else "<p>"
+    return "\n".join(f"{opening}{escape(text)}</p>" for text in texts)
+
+
+def _list(texts: Sequence[str], title: str = "") -> str:
+    if not texts:
+        return ""
+    items = "".join(f"<li>{escape(text)}</li>" for text in texts)
+    return (f"<p>{escape(title)}</p>" if title else "") + f"<ul>{items}</ul>"
+
+
+def _details(title: str, content: str) -> str:
+    return f"<details><summary>{escape(title)}</summary>\n{content}\n</details>"
+
+
+def _data_uri(media_type: str, content: bytes) -> str:
+    return f"data:{media_type};base64,{base64.b64encode(content).decode()}"

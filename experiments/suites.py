@@ -1,0 +1,118 @@
+"""What a comparison is to run: TOML files of tasks, agents, budgets and settings."""
+
+import difflib
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import envs
+from agents import list_agents
+from agents.registry import config_type
+from experiments.results import Task
+
+_BUNDLED = Path(__file__).parent / "suites"
+_TASK_KEYS = {f.name: f.type for f in fields(Task) if f.name != "random_return"}
+
+
+@dataclass(frozen=True)
+class Suite:
+    """Tasks, and who is to learn them."""
+
+    name: str
+    agents: tuple[str, ...]
+    """Who is compared unless `--agents` says otherwise."""
+    tasks: tuple[Task, ...]
+    settings: Mapping[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
+    """(env, agent) -> settings that differ from the agent's preset for the environment."""
+
+
+def bundled() -> list[str]:
+    """The names of the suites that come along."""
+    return sorted(path.stem for path in _BUNDLED.glob("*.toml"))
+
+
+def load(name: str) -> Suite:
+    """A bundled suite by its name, or one of your own by its path.
+
+    Raises:
+      ValueError: there is none, or something in it is wrong; the message says what is accepted.
+    """
+    path = Path(name) if name.endswith(".toml") else _BUNDLED / f"{name}.toml"
+    if not path.is_file():
+        close = difflib.get_close_matches(name, bundled(), n=1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        accepted = f"must be one of {', '.join(bundled())}, or the path of a .toml file"
+        raise ValueError(f"suite={name}: {accepted}{hint}")
+    try:
+        raw = tomllib.loads(path.read_text())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"suite={name}: is no TOML ({error})") from error
+    try:
+        return _suite(path.stem, raw)
+    except ValueError as error:
+        raise ValueError(f"suite={name}: {error}") from error
+
+
+def _suite(name: str, raw: dict[str, Any]) -> Suite:
+    _only(raw, "the suite", ("agents", "tasks"))
+    agents, tasks = raw.get("agents"), raw.get("tasks")
+    if not isinstance(agents, list) or not agents:
+        raise ValueError(f"agents must be a list of {', '.join(list_agents())}")
+    for agent in agents:
+        config_type(agent)
+    if not isinstance(tasks, list) or not tasks or not all(isinstance(t, dict) for t in tasks):
+        raise ValueError("tasks must be a list of tables, each with an env")
+    read = [_task(dict(task)) for task in tasks]
+    ids = [task.env for task, _ in read]
+    if len(set(ids)) < len(ids):
+        raise ValueError("an env stands twice: each task must have another")
+    settings = {(t.env, agent): given for t, own in read for agent, given in own.items()}
+    return Suite(name, tuple(agents), tuple(task for task, _ in read), settings)
+
+
+def _task(raw: dict[str, Any]) -> tuple[Task, dict[str, dict[str, Any]]]:
+    """A task, and the settings of agents on it."""
+    where = f"task {raw.get('env', '(without an env)')}"
+    _only(raw, where, (*_TASK_KEYS, "settings"))
+    settings = raw.pop("settings", {})
+    kinds: dict[str, Any] = {
+        "env": str,
+        "threshold": (int, float),
+        "env_steps": int,
+        "seconds": (int, float),
+    }
+    for key, kind in kinds.items():
+        value = raw.get(key)
+        if not isinstance(value, kind) or isinstance(value, bool):
+            names = "a text" if kind is str else "a whole number" if kind is int else "a number"
+            raise ValueError(f"{where}: {key} must be {names}, not {value!r}")
+    for key in ("env_steps", "seconds"):
+        if raw[key] <= 0:
+            raise ValueError(f"{where}: {key} must be greater than 0, not {raw[key]}")
+    for key, kind in (("stop_when_solved", bool), ("env_kwargs", dict)):
+        if not isinstance(raw.get(key, kind()), kind):
+            accepted = "true or false" if kind is bool else "a table"
+            raise ValueError(f"{where}: {key} must be {accepted}, not {raw[key]!r}")
+    if raw["env"] not in envs.list_ids():
+        close = difflib.get_close_matches(raw["env"], envs.list_ids(), n=3)
+        hint = f"; did you mean {', '.join(close)}?" if close else "; `es-rl envs` lists them"
+        raise ValueError(f"{where}: unknown environment{hint}")
+    if not isinstance(settings, dict):
+        raise ValueError(f"{where}: settings must be a table of agents")
+    for agent, given in settings.items():
+        known = [f.name for f in fields(config_type(agent))]
+        if not isinstance(given, dict):
+            raise ValueError(f"{where}: the settings of {agent} must be a table")
+        _only(given, f"{where}, settings of {agent}", known)
+        given.update({k: tuple(v) for k, v in given.items() if isinstance(v, list)})
+    return Task(**raw), settings
+
+
+def _only(table: dict[str, Any], where: str, known: Any) -> None:
+    for key in table:
+        if key not in known:
+            close = difflib.get_close_matches(key, known, n=1)
+            hint = f"; did you mean {close[0]}?" if close else f": must be of {', '.join(known)}"
+            raise ValueError(f"{where}: no {key!r} is known{hint}")

@@ -1,0 +1,165 @@
+"""A comparison as text: how numbers are printed, one row a run as CSV, a table for the README."""
+
+import csv
+import io
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from experiments.results import Results, Run, Task
+from experiments.statistics import (
+    Bound,
+    Estimate,
+    ToThreshold,
+    Unit,
+    final_return,
+    normalised,
+    spent_until,
+    to_threshold,
+)
+
+_COLUMNS = (
+    *("env", "agent", "seed", "error", "return_mean", "return_std", "episodes", "score"),
+    *("threshold", "env_steps_to_threshold", "seconds_to_threshold", "env_steps", "seconds"),
+    *("devices", "device_seconds", "compile_seconds", "evaluation_seconds", "policy", "source"),
+    "settings",
+)
+
+
+def number(value: float, scale: float | None = None) -> str:
+    """A number with 3 to 4 digits that mean something.
+
+    Args:
+      value: what to print.
+      scale: the largest of the numbers beside it, so that all get the same decimals.
+    """
+    size = abs(value if scale is None else scale)
+    if 0 < size < 0.01:
+        return f"{value:.2g}"
+    decimals = 0 if size >= 1000 or size == 0 else 1 if size >= 10 else 2 if size >= 1 else 3
+    rounded = round(value, decimals) + 0.0  # no -0.0
+    return f"{rounded:,.{decimals}f}"
+
+
+def estimate_text(found: Estimate | None) -> str:
+    """As "12.3 [11.0, 13.1]"."""
+    if found is None:
+        return "-"
+    if found.interval is None:
+        return f"{number(found.value)} ({found.reason})"
+    scale = max(map(abs, (found.value, *found.interval)))
+    low, high = (number(end, scale) for end in found.interval)
+    return f"{number(found.value, scale)} [{low}, {high}]"
+
+
+def quantity(value: float, unit: Unit) -> str:
+    """As "12.3 s" or "1.25 M"."""
+    if unit != "env_steps":
+        return f"{number(value)} s"
+    for factor, name in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if value >= factor:
+            return f"{value / factor:.3g}{name}"
+    return f"{value:.0f}"
+
+
+def bound_text(bound: Bound, unit: Unit) -> str:
+    """As "12.3 s", or "> 40.0 s" where the true one is larger."""
+    return ("> " if bound.exceeded else "") + quantity(bound.value, unit)
+
+
+def to_threshold_text(found: ToThreshold | None, unit: Unit) -> str:
+    """As "12.3 s [10.1, > 40.0]", or "1.25 M [800 k, 2.1 M]"."""
+    if found is None:
+        return "-"
+    if found.interval is None:
+        return f"{bound_text(found.median, unit)} ({found.reason})"
+    low, high = (bound_text(end, unit).removesuffix(" s") for end in found.interval)
+    return f"{bound_text(found.median, unit)} [{low}, {high}]"
+
+
+def absence(results: Results, env: str, agent: str) -> str:
+    """Why an agent has no number on a task."""
+    failed = failures(results, env, agent)
+    return f"failed ({failed} of {failed} seeds)" if failed else "not played"
+
+
+def failures(results: Results, env: str, agent: str) -> int:
+    """How many runs of an agent on a task failed."""
+    return sum((run.env, run.agent) == (env, agent) for run in results.failed())
+
+
+def write_csv(results: Results, path: Path) -> None:
+    """Write one row a run, failed ones included; what a run does not have is empty."""
+    path.write_text(csv_text(results), encoding="utf-8")
+
+
+def csv_text(results: Results) -> str:
+    """What `write_csv` writes."""
+    tasks = {task.env: task for task in results.tasks}
+    text = io.StringIO()
+    rows = csv.DictWriter(text, _COLUMNS, lineterminator="\n")
+    rows.writeheader()
+    rows.writerows(_row(run, tasks[run.env]) for run in results.runs)
+    return text.getvalue()
+
+
+def markdown_table(results: Results) -> str:
+    """Task x agent for the README: the IQM of the return, and the median time to the threshold."""
+    head = ["task", *results.agents]
+    lines = [_markdown_row(head), _markdown_row(["---"] * len(head))]
+    for task in results.tasks:
+        cells = [_markdown_cell(results, task, agent) for agent in results.agents]
+        lines.append(_markdown_row([f"{task.env} ({number(task.threshold)})", *cells]))
+    lines += [
+        "",
+        "Interquartile mean over seeds of the final evaluation's mean return [95 % stratified "
+        "bootstrap interval]; median seconds of training until an evaluation reaches the threshold "
+        "in parentheses behind the task [interval]; how many seeds reach it.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _markdown_row(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+
+
+def _markdown_cell(results: Results, task: Task, agent: str) -> str:
+    found = to_threshold(results, task, agent, "seconds")
+    if found is None:
+        return absence(results, task.env, agent)
+    failed = failures(results, task.env, agent)
+    earned = estimate_text(final_return(results, task.env, agent))
+    reached = f"{found.reached} of {found.seeds}" + (f" ({failed} failed)" if failed else "")
+    return f"{earned}; {to_threshold_text(found, 'seconds')}; {reached}"
+
+
+def _row(run: Run, task: Task) -> dict[str, object]:
+    about: dict[str, object] = {
+        "env": run.env,
+        "agent": run.agent,
+        "seed": run.seed,
+        "error": run.error,
+        "threshold": task.threshold,
+        "source": run.source,
+        "settings": json.dumps(run.settings),
+    }
+    if run.error is not None:
+        return about
+    first = run.first_reaching(task.threshold)
+    return about | {
+        "return_mean": run.return_mean,
+        "return_std": float(np.std(run.returns)),
+        "episodes": len(run.returns),
+        "score": normalised(task, run.return_mean),
+        "env_steps_to_threshold": first and first.env_steps,
+        "seconds_to_threshold": first and first.seconds,
+        "env_steps": run.env_steps,
+        "seconds": run.seconds,
+        "devices": run.devices,
+        "device_seconds": spent_until(run, None, "device_seconds"),
+        "compile_seconds": run.compile_seconds,
+        "evaluation_seconds": run.evaluation_seconds,
+        "policy": run.policy,
+    }

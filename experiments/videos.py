@@ -1,0 +1,38 @@
+"""Films as files."""
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import imageio.v3 as imageio
+import numpy as np
+
+from agents.filming import Film
+
+FORMATS = (".mp4", ".gif")
+
+
+def check_name(path: Path) -> None:
+    """Refuse a file that `write_video` would not know how to write.
+
+    Raises:
+      ValueError: it ends in nothing of `FORMATS`.
+    """
+    if path.suffix.lower() not in FORMATS:
+        raise ValueError(f"video={path}: must end in {' or '.join(FORMATS)}")
+
+
+def write_video(path: Path, recorded: Film) -> None:
+    """Write a film, in real time; the ending of the name says how."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    frames = np.stack(recorded.frames)
+    if path.suffix.lower() == ".gif":
+        milliseconds = 1000 / recorded.frames_per_second
+        imageio.imwrite(path, frames, extension=".gif", duration=milliseconds, loop=0)
+        return
+    with warnings.catch_warnings():
+        # JAX warns of any fork; this one turns into ffmpeg at once.
+        warnings.filterwarnings("ignore", message=r"os\.fork\(\)")
+        # H.264 wants even sizes; imageio would stretch to multiples of 16.
+        options: dict[str, Any] = {"fps": recorded.frames_per_second, "macro_block_size": 2}
+        imageio.imwrite(path, frames, extension=".mp4", **options)

@@ -1,0 +1,123 @@
+"""Recorded episodes as an interactive 3D page: one HTML file that loads nothing from elsewhere.
+
+`page` makes the whole file. Other pages put `head` once into their head, and a `figure` wherever
+they like.
+"""
+
+import base64
+import html
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from string import Template
+from typing import Any
+
+import numpy as np
+
+from agents.filming import Recording
+from envs.scene import Geom, Scene
+
+MAX_PANELS = 4
+"""Episodes side by side: more are too small to see."""
+
+_LARGEST = np.iinfo(np.int16).max
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One episode, and what to call it."""
+
+    label: str
+    recording: Recording
+
+
+def page(title: str, panels: Sequence[Panel]) -> str:
+    """An HTML page of 1 to 4 episodes side by side, which plays at once.
+
+    Raises:
+      ValueError: there are no panels, or too many.
+    """
+    return Template(_asset("viewer.html")).substitute(
+        title=html.escape(title), head=head(), figure=figure(panels, autoplay=True)
+    )
+
+
+def head() -> str:
+    """What a page needs in its head, once, to show figures."""
+    return f"<style>\n{_asset('viewer.css')}</style>\n<script>\n{_asset('viewer.js')}</script>"
+
+
+def figure(panels: Sequence[Panel], *, autoplay: bool = False) -> str:
+    """An HTML element that shows 1 to 4 episodes side by side.
+
+    Args:
+      panels: the episodes.
+      autoplay: for a figure that is all there is on its page: play at once, and use the wheel and
+        the keys before a person has chosen the figure.
+
+    Raises:
+      ValueError: there are no panels, or too many.
+    """
+    if not 1 <= len(panels) <= MAX_PANELS:
+        raise ValueError(f"panels={len(panels)}: must be from 1 to {MAX_PANELS}")
+    models: list[list[dict[str, Any]]] = []
+    described = [_panel(panel, models) for panel in panels]
+    data = json.dumps({"models": models, "panels": described}, allow_nan=False)
+    # Nothing in the data can end the element that holds it.
+    data = data.replace("<", "\\u003c")
+    return (
+        f'<div class="viewer" tabindex="0" data-count="{len(panels)}"'
+        f"{' data-autoplay' if autoplay else ''}>\n"
+        f'<script type="application/json">{data}</script>\n'
+        '<noscript><p class="message">This picture needs JavaScript.</p></noscript>\n</div>'
+    )
+
+
+def _panel(panel: Panel, models: list[list[dict[str, Any]]]) -> dict[str, Any]:
+    """The data of a panel; its model, if no panel before has the same, is added to `models`."""
+    recording, scene = panel.recording, panel.recording.scene
+    model = [_geom(scene, number) for number in range(len(scene.geoms))]
+    if model not in models:
+        models.append(model)
+    span, poses = _quantised(scene)
+    return {
+        "label": panel.label,
+        "model": models.index(model),
+        "fps": recording.frames_per_second,
+        "reach": scene.reach,
+        "span": span,
+        "returns": _base64(recording.returns.astype("<f4")),
+        "focus": _base64(scene.focus.astype("<f4")),
+        "poses": _base64(poses),
+    }
+
+
+def _geom(scene: Scene, number: int) -> dict[str, Any]:
+    geom: Geom = scene.geoms[number]
+    described = {"shape": geom.shape, "size": geom.size, "rgba": geom.rgba}
+    if not geom.fixed:
+        return described
+    pose = [*scene.positions[0, number].tolist(), *scene.quaternions[0, number].tolist()]
+    return {**described, "pose": pose}
+
+
+def _quantised(scene: Scene) -> tuple[float, np.ndarray]:
+    """The poses of what moves, (T, moving, 7) int16: x, y and z from the focus, then w, x, y, z.
+
+    16 bits hold positions to a fifteen-thousandth of the largest distance from the focus, which is
+    the other value, in metres. They are a quarter of what numbers as text take.
+    """
+    moving = np.array([not geom.fixed for geom in scene.geoms])
+    relative = scene.positions[:, moving] - scene.focus[:, None]
+    span = float(np.abs(relative).max(initial=0.0)) or 1.0
+    poses = np.concatenate([relative / span, scene.quaternions[:, moving]], axis=-1)
+    return span, np.rint(poses * _LARGEST).astype("<i2")
+
+
+def _base64(array: np.ndarray) -> str:
+    return base64.b64encode(array.tobytes()).decode()
+
+
+def _asset(name: str) -> str:
+    return files("experiments").joinpath("assets", name).read_text(encoding="utf-8")

@@ -1,0 +1,182 @@
+"""`es-rl compare`: whole comparisons of small agents on probes."""
+
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from experiments import compare, results, suites
+from tests.experiments.test_cli import es_rl
+
+SUITE = """
+agents = ["eggroll", "ppo"]
+
+[[tasks]]
+env = "probe/policy_reward"
+threshold = 8
+env_steps = 40_000
+seconds = {seconds}
+stop_when_solved = {stop}
+
+[tasks.settings.eggroll]
+population_size = 64
+hidden = [8]
+sigma = 0.2
+learning_rate = 0.1
+
+[tasks.settings.ppo]
+hidden = [8]
+num_envs = 16
+num_steps = 16
+num_epochs = 4
+learning_rate = 0.02
+"""
+
+
+@pytest.fixture
+def suite(tmp_path):
+    """A file of a suite that takes seconds."""
+    path = tmp_path / "small.toml"
+    path.write_text(SUITE.format(seconds=20, stop="true"))
+    return path
+
+
+def test_a_comparison_goes_on_where_it_was_stopped(suite, tmp_path, capsys, monkeypatch):
+    out = tmp_path / "out"
+    command = [str(suite), "--seeds", "2", "--out", str(out)]
+    train, calls = compare.Trials._train, []
+
+    def interrupted(trials, seed):
+        calls.append((trials.agent, seed))
+        if len(calls) == 3:
+            signal.raise_signal(signal.SIGINT)
+        return train(trials, seed)
+
+    monkeypatch.setattr(compare.Trials, "_train", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        compare.main(command)
+    assert calls == [("eggroll", 0), ("eggroll", 1), ("ppo", 0)]
+    assert not (out / "results.json").exists()
+    kept = {path: path.read_bytes() for path in out.rglob("run.json")}
+    assert len(kept) == 2
+
+    assert compare.main(command) == 0
+    assert calls[3:] == [("ppo", 0), ("ppo", 1)]
+    assert all(path.read_bytes() == before for path, before in kept.items())
+    found = results.load(out / "results.json")
+    assert [(r.agent, r.seed, r.error) for r in found.runs] == [
+        (agent, seed, None) for agent in ("eggroll", "ppo") for seed in (0, 1)
+    ]
+    (task,) = found.tasks
+    assert 3 < task.random_return < 5
+    for run in found.runs:
+        assert run.return_mean == 8
+        assert len(run.returns) == 128
+        reached = run.first_reaching(8)
+        assert reached == run.curve[-1]
+        assert reached.env_steps == run.env_steps
+        assert 0 < reached.seconds <= run.seconds < 20
+        assert run.settings["hidden"] == [8]
+    for name in ("results.csv", "table.md", "report.html"):
+        assert "policy_reward" in (out / name).read_text()
+    assert len(list((out / "figures").glob("*.png"))) > 1
+
+    # A third time there is nothing left to train, and the same comes out.
+    before = (out / "results.json").read_bytes()
+    assert compare.main(command) == 0
+    assert calls[5:] == []
+    assert (out / "results.json").read_bytes() == before
+    said = capsys.readouterr().out
+    assert "no film of ppo on probe/policy_reward: " in said
+    assert "probe/policy_reward ppo seed 1: 8.0 after" in said
+    suite.write_text(SUITE.format(seconds=30, stop="true"))
+    with pytest.raises(ValueError, match="out=.*holds other tasks or budgets"):
+        compare.main(command)
+
+
+def test_a_run_that_fails_is_shown_and_stops_nothing(suite, tmp_path, monkeypatch, capsys):
+    train = compare.Trials._train
+
+    def fails(trials, seed):
+        if (trials.agent, seed) == ("eggroll", 0):
+            raise FloatingPointError("the sum\nis wrong")
+        return train(trials, seed)
+
+    monkeypatch.setattr(compare.Trials, "_train", fails)
+    out = tmp_path / "out"
+    assert compare.main([str(suite), "--seeds", "1", "--out", str(out)]) == 0
+    first, second = results.load(out / "results.json").runs
+    assert first.error == "FloatingPointError: the sum is wrong"
+    assert second.error is None
+    assert "eggroll seed 0: failed: FloatingPointError" in capsys.readouterr().out
+    assert "the sum is wrong" in (out / "report.html").read_text()
+
+
+def test_ctrl_c_keeps_what_was_done(suite, tmp_path):
+    suite.write_text(SUITE.format(seconds=600, stop="false").replace("40_000", "4_000_000_000"))
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "experiments.cli", "compare", str(suite), "--out", str(out)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not list(out.rglob("metrics.jsonl")) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    said, complained = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert "the same command goes on from here" in said
+    assert complained == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("clasic",), "--suite clasic: must be one of brax, classic, mujoco, or the path of a"),
+        (("classic", "--seeds", "0"), "--seeds 0: must be at least 1"),
+        (("classic", "--agents", "eggrol"), "--agents eggrol: must be of eggroll, open_es"),
+        (("classic", "--agents", "ppo", "ppo"), "--agents ppo,ppo: names an agent twice"),
+        (("classic", "--agents", "ppo", "--out", "."), "--out .: must be an empty or a new folder"),
+    ],
+)
+def test_bad_flags_are_one_line_and_write_nothing(arguments, says, tmp_path):
+    (tmp_path / "something").touch()
+    done = es_rl("compare", *arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"es-rl compare: error: {says}"), done.stderr
+    assert done.stderr.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["something"]
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (("agents =", "agnets ="), "no 'agnets' is known; did you mean agents?"),
+        (('"ppo"', '"pop"'), "agent='pop': must be one of"),
+        (("policy_reward", "policy_rewrd"), "unknown environment; did you mean probe/policy_re"),
+        (("threshold = 8", 'threshold = "8"'), "threshold must be a number, not '8'"),
+        (("seconds = 20", "seconds = -1"), "seconds must be greater than 0, not -1"),
+        (("stop_when_solved = true", "stop_when_solved = 1"), "must be true or false, not 1"),
+        (("sigma = 0.2", "sgima = 0.2"), "settings of eggroll: no 'sgima' is known; did you mean"),
+        (("env_steps = 40_000", "env_steps = 1.5"), "env_steps must be a whole number, not 1.5"),
+        (("[[tasks]]", "[[tasks"), "is no TOML"),
+    ],
+)
+def test_what_is_wrong_with_a_suite_is_named(change, says, suite):
+    suite.write_text(SUITE.format(seconds=20, stop="true").replace(*change))
+    with pytest.raises(ValueError, match="suite=.*small.toml: ") as raised:
+        suites.load(str(suite))
+    assert says in str(raised.value)
+
+
+@pytest.mark.parametrize("name", suites.bundled())
+def test_bundled_suites_fit_the_agents(name):
+    from agents.registry import config_type
+    from experiments.trials import settings_of
+
+    suite = suites.load(name)
+    for task in suite.tasks:
+        for agent in suite.agents:
+            given = suite.settings.get((task.env, agent), {})
+            config = config_type(agent)(**settings_of(agent, task.env, given))
+            assert all(getattr(config, setting) == value for setting, value in given.items())

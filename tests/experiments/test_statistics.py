@@ -1,0 +1,213 @@
+"""Statistics of a comparison: by hand, and against samples whose truth is known."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+
+from experiments import statistics
+from experiments.curves import learning_curve
+from experiments.results import Point, Run
+from experiments.statistics import Bound, aggregate, estimate, iqm, mean, to_threshold
+from experiments.tables import bound_text, estimate_text, number, quantity, to_threshold_text
+from tests.experiments.synthetic import comparison, results, run, task
+
+
+def runs_of(agent, values, env="a", **kwargs):
+    return [run(env, agent, seed, value, **kwargs) for seed, value in enumerate(values)]
+
+
+def reaching(agent, seconds, env="a", end=50.0):
+    """Runs that return 10 after these seconds, or never."""
+    runs = []
+    for seed, at in enumerate(seconds):
+        last = Point(1000, end, 9.9) if at is None else Point(1000, at, 10.0)
+        runs.append(run(env, agent, seed, 0.0, curve=[Point(100, 1.0, 0.0), last], devices=2))
+    return runs
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([1.0, 2.0, 3.0, 100.0], 2.5),
+        ([0.0, 1.0, 2.0, 3.0, 100.0], 2.0),
+        ([-9.0, 0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 99.0], 2.5),
+        ([1.0, 2.0, 9.0], 4.0),  # of fewer than 4 nothing is cut
+    ],
+)
+def test_iqm_by_hand(values, expected):
+    assert iqm(np.array(values)) == pytest.approx(expected)
+    assert iqm(np.array(values[:2]), np.array(values[2:])) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("seeds", "covers"), [(3, 0.75), (5, 0.89), (20, 0.94)])
+def test_intervals_cover_the_truth_as_often_as_the_report_says(seeds, covers, monkeypatch):
+    monkeypatch.setattr(statistics, "RESAMPLES", 999)
+    samples = np.random.default_rng(0).normal(3.0, 2.0, (400, seeds))
+    found = [estimate([sample], iqm).interval for sample in samples]
+    assert np.mean([low <= 3.0 <= high for low, high in found]) == pytest.approx(covers, abs=0.035)
+
+
+def test_the_order_of_seeds_and_former_calls_change_nothing():
+    values = [3.1, 1.7, 2.2, 9.4, 5.5]
+    assert estimate([values], iqm) == estimate([values[::-1]], iqm)
+    once = comparison()
+    turned = dataclasses.replace(once, runs=once.runs[::-1])
+    assert aggregate(once) == aggregate(turned)
+    pair = ("eggroll", "ppo")
+    assert statistics.improvement(once, *pair) == statistics.improvement(turned, *pair)
+
+
+def test_differences_between_tasks_widen_no_interval():
+    near = [[1.0, 1.1, 1.2, 1.3, 1.4], [1.0, 1.1, 1.2, 1.3, 1.4]]
+    far = [near[0], [value + 50 for value in near[1]]]
+    low, high = estimate(near, mean).interval
+    assert estimate(far, mean).interval == pytest.approx((low + 25, high + 25))
+    together = estimate([near[0] + far[1]], mean).interval
+    assert together[1] - together[0] > 20 * (high - low)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "chance"),
+    [
+        ([1, 2], [1, 2], 0.5),
+        ([3, 4], [1, 2], 1.0),
+        ([1, 3], [2, 2], 0.5),
+        ([2, 3], [2, 1], 0.875),
+        ([5, 5], [5, 5], 0.5),
+    ],
+)
+def test_ties_count_half_in_the_probability_of_improvement(ours, theirs, chance):
+    found = results([task()], runs_of("x", ours) + runs_of("y", theirs))
+    assert statistics.improvement(found, "x", "y").probability.value == chance
+    assert statistics.improvement(found, "y", "x").probability.value == 1 - chance
+
+
+def test_the_probability_of_improvement_is_the_mean_over_common_tasks():
+    runs = runs_of("x", [2, 3]) + runs_of("y", [0, 1])
+    runs += runs_of("x", [1, 1], "b") + runs_of("y", [1, 1, 1], "b") + runs_of("x", [0, 0], "c")
+    found = statistics.improvement(results([task(e) for e in "abc"], runs), "x", "y")
+    assert found.tasks == ("a", "b")
+    assert found.probability.value == pytest.approx(0.75)
+
+
+def test_where_runs_stop_when_solved_the_sooner_is_better():
+    runs = reaching("x", [5, 6, None]) + reaching("y", [7, None, None])
+    found = statistics.improvement(results([task(stop=True)], runs), "x", "y")
+    # 5 and 6 win against all of the three; None ties with two.
+    assert found.probability.value == pytest.approx((3 + 3 + 1) / 9)
+
+
+def test_censored_seeds_count_as_infinite():
+    def found(seconds, unit="seconds"):
+        return to_threshold(results([task()], reaching("x", seconds)), task(), "x", unit)
+
+    most = found([10, 12, 14, 16, None])
+    assert (most.reached, most.seeds, most.median) == (4, 5, Bound(14, False))
+    assert most.interval == (Bound(10, False), Bound(50, True))
+    assert to_threshold_text(most, "seconds") == "14.0 s [10.0, > 50.0]"
+    few = found([10, None, None, None, None])
+    assert few.median == Bound(50, True)
+    assert bound_text(few.median, "seconds") == "> 50.0 s"
+    half = found([10, 12, None, None])  # the median is between 12 and something above 50
+    assert half.median == Bound(31, True)
+    none = found([None] * 5)
+    assert to_threshold_text(none, "seconds") == "> 50.0 s (too few seeds, no interval)"
+    assert found([10, 12, 14], "device_seconds").median == Bound(24, False)
+    assert found([10, 12, 14], "env_steps").median == Bound(1000, False)
+    assert to_threshold_text(found([10]), "seconds") == "10.0 s (1 seed, no interval)"
+    assert to_threshold(results([task()], []), task(), "x", "seconds") is None
+
+
+def test_a_time_is_that_of_the_first_evaluation_at_the_threshold():
+    curve = [Point(10, 1.0, 9.99), Point(20, 2.0, 10.0), Point(30, 3.0, 0.0), Point(40, 4.0, 99.0)]
+    found = results([task()], [run("a", "x", 0, 0.0, curve)])
+    assert to_threshold(found, task(), "x", "seconds").median == Bound(2.0, False)
+    assert to_threshold(found, task(), "x", "env_steps").median == Bound(20, False)
+
+
+def test_one_seed_has_no_interval_and_equal_ones_a_point():
+    assert estimate_text(estimate([[5.0]], iqm)) == "5.00 (1 seed, no interval)"
+    assert estimate([[5.0, 6.0], [7.0]], iqm).interval is None
+    assert estimate([[500.0] * 5], iqm).interval == (500.0, 500.0)
+    assert estimate_text(estimate([[500.0] * 5], iqm)) == "500.0 [500.0, 500.0]"
+    assert estimate_text(None) == "-"
+
+
+def test_failed_runs_and_absent_agents_are_in_no_number():
+    runs = [*runs_of("x", [1, 2, 3]), Run("a", "x", 3, "ValueError: no"), Run("a", "y", 0, "no")]
+    found = results([task()], runs, agents=("x", "y", "z"))
+    assert statistics.final_return(found, "a", "x").value == 2.0
+    for agent in ("y", "z"):
+        assert statistics.final_return(found, "a", agent) is None
+        assert statistics.difference(found, "a", "x", agent) is None
+        assert statistics.improvement(found, "x", agent) is None
+    assert set(aggregate(found).scores) == {"x"}
+    assert aggregate(found).left_out == ("y: it has no run.", "z: it has no run.")
+
+
+def test_scores_are_of_the_tasks_that_all_play():
+    tasks = [task("a", 10, 0), task("b", -100, -200), task("c"), task("d", random_return=None)]
+    tasks.append(task("e", 10, 10))
+    runs = [
+        r
+        for env, (x, y) in {"a": (5, 10), "b": (-150, -50), "d": (1, 1), "e": (1, 1)}.items()
+        for r in (*runs_of("x", [x, x], env), *runs_of("y", [y, y], env))
+    ]
+    found = aggregate(results(tasks, runs + runs_of("x", [99, 99], "c")))
+    assert found.tasks == ("a", "b")
+    assert found.scores["x"].value == pytest.approx(0.5)
+    assert found.scores["y"].value == pytest.approx(1.25)
+    assert found.left_out == (
+        "c: no run of y.",
+        "d: no return of random actions is known.",
+        "e: its threshold is not above the return of random actions.",
+    )
+    assert aggregate(results([task()], [])).scores == {}
+
+
+def test_no_score_is_above_1_where_runs_stop_when_solved():
+    found = results([task(stop=True)], runs_of("x", [12, 15, 5, 5]))
+    assert statistics.final_score(found, task(stop=True), "x").value == pytest.approx(0.75)
+
+
+def test_a_curve_is_the_step_function_where_all_seeds_have_data():
+    curves = [
+        [Point(0, 0.0, 5.0), Point(10, 1.0, 0.0), Point(20, 2.0, 4.0), Point(40, 4.0, 8.0)],
+        [Point(15, 1.5, 2.0), Point(30, 3.0, 6.0), Point(35, 3.5, math.nan)],
+    ]
+    runs = [run("a", "x", seed, 0, curve) for seed, curve in enumerate(curves)]
+    curve = learning_curve(task(), runs, "env_steps")
+    np.testing.assert_array_equal(curve.x, [15, 20, 30])
+    np.testing.assert_array_equal(curve.value, [1, 3, 5])
+    np.testing.assert_array_equal(curve.band[0], [0, 2, 4])
+    np.testing.assert_array_equal(learning_curve(task(), runs, "seconds").x, [1.5, 2, 3])
+    assert learning_curve(task(), runs[:1], "seconds").band is None
+    assert learning_curve(task(), [*runs, run("a", "x", 2, 0)], "seconds") is None
+    assert learning_curve(task(), [], "seconds") is None
+
+
+def test_a_seed_that_solved_its_task_and_stopped_keeps_its_last_value():
+    runs = reaching("x", [5, 20])
+    np.testing.assert_array_equal(learning_curve(task(stop=True), runs, "seconds").x, [1, 5, 20])
+    np.testing.assert_array_equal(learning_curve(task(), runs, "seconds").x, [1, 5])
+    runs = reaching("x", [5, None], end=9.0)
+    np.testing.assert_array_equal(learning_curve(task(stop=True), runs, "seconds").x, [1, 5, 9])
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (number(9299.34), "9,299"),
+        (number(-170.26), "-170.3"),
+        (number(0.91349), "0.913"),
+        (number(-0.0001, 1.0), "0.00"),
+        (number(0), "0"),
+        (quantity(1_250_000, "env_steps"), "1.25 M"),
+        (quantity(950, "env_steps"), "950"),
+        (quantity(12.345, "seconds"), "12.3 s"),
+    ],
+)
+def test_numbers_are_short(text, expected):
+    assert text == expected
