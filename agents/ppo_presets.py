@@ -261,24 +261,30 @@ def _inverted_double_pendulum() -> PPOPreset:
 _BRAX = "google/brax: notebooks/training.ipynb, without its reward scaling, tanh and networks"
 
 
-@_for("brax/inverted_pendulum")
-def _brax_inverted_pendulum() -> PPOPreset:
-    return PPOPreset(2_000_000, _brax_pendulums(), _BRAX)
-
-
 @_for("brax/inverted_double_pendulum")
 def _brax_inverted_double_pendulum() -> PPOPreset:
-    return PPOPreset(20_000_000, _brax_pendulums(), _BRAX)
+    settings = {
+        "num_envs": 64,
+        "num_steps": 64,
+        "num_epochs": 8,
+        "minibatch_size": 512,
+        "learning_rate": 1e-3,
+        "gae_lambda": 0.9,
+    }
+    source = (
+        "Found here, on seed 100, in favour of PPO: 9290 after 0.6 M steps, where the settings of "
+        "Brax's notebook, without its scaling of rewards, earn 1400 after 4 M"
+    )
+    return PPOPreset(5_000_000, {**_SB3, **settings, **_NORMALIZE}, source)
 
 
-def _brax_pendulums() -> dict[str, Any]:
-    # google/brax, notebooks/training.ipynb (commit 5952601), the same for both, with the defaults
-    # of brax 0.14.2. Its 32 minibatches of 1024 unrolls of 5 steps are 80 steps of 2048
+@_for("brax/inverted_pendulum")
+def _brax_inverted_pendulum() -> PPOPreset:
+    # google/brax, notebooks/training.ipynb (commit 5952601), with the defaults of brax 0.14.2. Its 32 minibatches of 1024 unrolls of 5 steps are 80 steps of 2048
     # environments; its value loss is a quarter of the squared error; it clips no gradients. Left
     # out: reward_scaling=10, the tanh around the actions, and the networks (policy 4 x 32, critic
     # 5 x 256, swish), as ours are of one shape: SB3's.
-    return {
-        **_SB3,
+    settings = {
         "num_envs": 2048,
         "num_steps": 80,
         "num_epochs": 4,
@@ -290,6 +296,7 @@ def _brax_pendulums() -> dict[str, Any]:
         "max_grad_norm": 1e6,
         "normalize_observations": True,
     }
+    return PPOPreset(2_000_000, {**_SB3, **settings}, _BRAX)
 
 
 def _rejax(num_minibatches: int, **settings: Any) -> dict[str, Any]:

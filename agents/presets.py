@@ -68,16 +68,17 @@ def _cart_pole() -> Preset:
 def _pendulum() -> Preset:
     return Preset(
         source=(
-            "Found here, on seeds 100 and 101: groups of 64 that share their start states "
-            "take the luck of the start out of the fitness, and a wide sigma leaves the local "
-            "optimum near -850."
+            "Found here, on seeds 100 and 101: groups that share their start states take the luck "
+            "of the start out of the fitness, and a wide sigma leaves the local optimum near -850. "
+            "A population of 128 is at -206 after 1.1 M steps, one of 512 needed 6 M for that."
         ),
         target_return=-170.0,
         settings={
-            "population_size": 512,
-            "group_size": 64,
+            "population_size": 128,
+            "group_size": 32,
             "sigma": 0.3,
-            "learning_rate": 0.05,
+            "learning_rate": 0.1,
+            "hidden": (32, 32),
             "activation": "layer_norm_relu",
         },
     )
@@ -98,15 +99,17 @@ def _inverted_pendulum() -> Preset:
 def _inverted_double_pendulum() -> Preset:
     return Preset(
         source=(
-            "Found here, on seed 100: 9299 after 120 generations (11.4 M steps). Observations "
-            "are angles and clipped velocities; standardising them slowed it down."
+            "Found here, among 6 settings on seed 100: 9355 after 1.1 M steps; no hidden layer "
+            "stays near 1000, two of 64 units take ten times as long. Observations are angles and "
+            "clipped velocities; standardising them slowed it down."
         ),
         env_steps=15_000_000,
         target_return=9000.0,
         settings={
-            "population_size": 512,
+            "population_size": 128,
             "sigma": 0.2,
-            "learning_rate": 0.05,
+            "learning_rate": 0.1,
+            "hidden": (32,),
             "normalize_observations": False,
         },
     )

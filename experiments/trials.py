@@ -19,10 +19,11 @@ from agents.registry import config_type
 from envs.base import Env, HostEnv
 from experiments.results import Point, Run, Task, run_from_json
 
-_EVALUATIONS = 40
-"""How often a run that spends its seconds is evaluated: in even intervals of training time."""
+_EVALUATIONS, _EPISODES = 20, 32
+"""How often a run that spends its seconds is evaluated, in even intervals of training time, and on
+how many episodes, of evaluation seed 0."""
 _FINAL_SEED, _FINAL_EPISODES = 1, 128
-"""Of the evaluation that is reported; evaluations during training are of seed 0."""
+"""Of the evaluation that is reported."""
 
 
 class Stopped(Exception):
@@ -109,6 +110,7 @@ class Trials:
             out=path,
             target_return=task.threshold if task.stop_when_solved else None,
             eval_seconds=task.seconds / _EVALUATIONS,
+            eval_episodes=_EPISODES,
             evaluator=evaluator,
             on_generation=note,
         )

@@ -9,15 +9,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from browser import Browser
 from PIL import Image
 
-import agents
-import envs
-from agents.filming import Recording, record
+from agents.filming import Recording
 from envs.scene import Geom, Scene
 from experiments import cli
 from experiments.viewer import Panel, figure, head, page
+from tests.experiments.browser import Browser
 
 FRAMES = 31
 
@@ -93,27 +91,6 @@ def test_too_many_panels_are_refused():
     for count in (0, 5):
         with pytest.raises(ValueError, match=f"panels={count}: must be from 1 to 4"):
             figure([Panel("x", synthetic())] * count)
-
-
-def make_policy(env):
-    agent = agents.make("random", env)
-    return agent.snapshot(agent.init(None))
-
-
-@pytest.mark.parametrize("name", ["gymnasium/HalfCheetah-v5", "brax/inverted_pendulum"])
-def test_recordings_are_the_episodes_of_the_evaluation(name):
-    options = {"workers": 1} if name.startswith("gymnasium/") else {"backend": "spring"}
-    env = envs.make(name, max_episode_steps=40, **options)
-    policy = make_policy(env)
-    evaluation = agents.evaluate(policy, env, episodes=3, seed=5)
-    recordings = record(policy, env, episodes=3, seed=5)
-    returns = np.float32([recording.returns[-1] for recording in recordings])
-    np.testing.assert_array_equal(returns, evaluation.returns)
-    assert [recording.steps for recording in recordings] == evaluation.lengths.tolist()
-    for recording in recordings:
-        assert len(recording.returns) == len(recording.scene.positions)
-        assert recording.frames_per_second <= 40
-        assert recording.returns[0] == 0
 
 
 def test_replay_writes_the_page(tmp_path, capsys):
