@@ -57,6 +57,15 @@ def evaluation_keys(seed: int, episodes: int) -> jax.Array:
     return episode_keys(jax.random.fold_in(jax.random.key(seed), _DOMAIN), episodes)
 
 
+def evaluation_behaviour(actor: Actor) -> Behaviour:
+    """How an actor behaves in a rollout whose `shared` are its weights."""
+
+    def act(weights: Weights, selected: Any, memory: Any, obs: Any, key: Any) -> Any:
+        return *actor.act(weights, memory, obs, key), jnp.zeros(0)
+
+    return Behaviour(lambda weights, member: (), actor.memory, act)
+
+
 class Evaluator:
     """Plays an actor's episodes; keeps what it compiled, so make one and call it often."""
 
@@ -77,10 +86,7 @@ class Evaluator:
           lanes: of a host environment, at least `EVALUATION_LANES` to use; its own unless given.
         """
 
-        def act(weights: Weights, selected: Any, memory: Any, obs: Any, key: Any) -> Any:
-            return *actor.act(weights, memory, obs, key), jnp.zeros(0)
-
-        behaviour = Behaviour(lambda weights, member: (), actor.memory, act)
+        behaviour = evaluation_behaviour(actor)
         self._obs = empty(env.spec.observation_space)
         if isinstance(env, HostEnv):
             on_host = lanes or env.lanes(with_idle_lanes(EVALUATION_LANES))

@@ -1,6 +1,7 @@
 """Episodes of a policy as pictures, or as solids in motion.
 
-Episode i of an evaluation seed is the very one that `agents.evaluate` plays.
+Episode i of an evaluation seed is the one that `agents.evaluate` plays: on the host bit by bit, on
+the accelerator but for rounding, which chaotic physics amplifies in a long episode.
 """
 
 from collections.abc import Callable, Iterator
@@ -11,12 +12,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from agents.evaluation import EVALUATION_LANES, evaluation_keys
+from agents.evaluation import EVALUATION_LANES, evaluation_behaviour, evaluation_keys
 from agents.network import Weights
 from agents.policy import Policy
 from envs.base import Env, HostEnv, State
 from envs.scene import Scene
-from es_rl.host_rollout import episode_seeds
+from es_rl.host_rollout import HostActing, as_float32, episode_seeds, with_idle_lanes
 from es_rl.rollout import reset_key, step_keys
 
 _MAX_FPS = 30.0
@@ -112,24 +113,22 @@ def _acting(policy: Policy) -> Callable[[jax.Array], Callable[[np.ndarray], np.n
     What acts remembers the episode as far as the policy does.
     """
 
-    @jax.jit
-    def lanes(
-        weights: Weights, memory: Any, obs: jax.Array, keys: jax.Array, steps: jax.Array
-    ) -> Any:
-        policy_keys, _ = jax.vmap(step_keys, in_axes=(0, None))(keys, steps)
-        return jax.vmap(policy.actor.act, in_axes=(None, 0, 0, 0))(
-            weights, memory, obs, policy_keys
-        )
+    # The program of an evaluation, as another one might round differently: the same episode.
+    acting = HostActing(evaluation_behaviour(policy.actor))
+    numbers = np.zeros(with_idle_lanes(EVALUATION_LANES) // 2, np.int32)
 
     def start(key: jax.Array) -> Callable[[np.ndarray], np.ndarray]:
-        keys, memory, steps = _alike(key), _alike(policy.actor.memory), 0
+        keys, carry, steps = key[None], None, 0
 
         def act(obs: np.ndarray) -> np.ndarray:
-            nonlocal memory, steps
-            rows = np.stack([np.asarray(obs)] * EVALUATION_LANES)
-            if np.issubdtype(rows.dtype, np.floating):
-                rows = rows.astype(np.float32)
-            actions, memory = lanes(policy.weights, memory, rows, keys, steps)
+            nonlocal carry, steps
+            rows = np.stack([as_float32(np.asarray(obs))] * len(numbers))
+            if carry is None:
+                carry = acting.start(policy.weights, keys, rows)
+            actions, carry = acting.act(
+                *(policy.weights, keys, carry, numbers == steps, numbers, numbers),
+                *(numbers + np.int32(steps), rows),
+            )
             steps += 1
             return np.asarray(actions)[0]
 

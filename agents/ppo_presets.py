@@ -280,10 +280,11 @@ def _brax_inverted_double_pendulum() -> PPOPreset:
 
 @_for("brax/inverted_pendulum")
 def _brax_inverted_pendulum() -> PPOPreset:
-    # google/brax, notebooks/training.ipynb (commit 5952601), with the defaults of brax 0.14.2. Its 32 minibatches of 1024 unrolls of 5 steps are 80 steps of 2048
-    # environments; its value loss is a quarter of the squared error; it clips no gradients. Left
-    # out: reward_scaling=10, the tanh around the actions, and the networks (policy 4 x 32, critic
-    # 5 x 256, swish), as ours are of one shape: SB3's.
+    # google/brax, notebooks/training.ipynb (commit 5952601), with the defaults of brax 0.14.2. Its
+    # 32 minibatches of 1024 unrolls of 5 steps are 80 steps of 2048 environments; its value loss is
+    # a quarter of the squared error; it clips no gradients. Left out: reward_scaling=10, the tanh
+    # around the actions, and the networks (policy 4 x 32, critic 5 x 256, swish), as ours are of
+    # one shape: SB3's.
     settings = {
         "num_envs": 2048,
         "num_steps": 80,

@@ -64,53 +64,10 @@ class _Carry(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class HostRollout:
-    """Plays the same jobs, on new episodes, as often as it is asked to."""
+class HostActing:
+    """Computes the actions of lanes, in blocks; compiles once."""
 
-    env_id: str
-    """For messages."""
-    lanes: Lanes
-    """At least `with_idle_lanes(busy)`; the others never start."""
     behaviour: Behaviour
-    jobs: Jobs
-    busy: int
-    """S, how many lanes to use."""
-
-    def play(self, shared: PyTree, keys: jax.Array, seeds: np.ndarray) -> Played:
-        """Play every job to its end.
-
-        A job whose environment fails is played once more, on a new worker; if it fails again its
-        return is NaN and its length 0. Jobs that are lost beside it are played again.
-
-        Args:
-          shared: see `Behaviour`.
-          keys: (episodes,) typed keys, one per distinct episode of the jobs.
-          seeds: (episodes,) ints, given to the environments' reset.
-
-        Raises:
-          RuntimeError: jobs fail and none ends, or the environment cannot be started.
-        """
-        self.lanes.begin()
-        play = _Play(self, shared, keys, seeds)
-        middle = with_idle_lanes(self.busy) // 2
-        halves = [_Half(play, slice(0, middle)), _Half(play, slice(middle, 2 * middle))]
-        halves[0].assign(np.arange(-(-self.busy // 2)))
-        halves[1].assign(np.arange(self.busy // 2))
-        busy = [half for half in halves if half.busy]
-        for half in busy:
-            half.send()
-        while busy:
-            for half in busy:
-                half.exchange()
-            busy = [half for half in busy if half.busy]
-        return play.played()
-
-    def compile(self, shared: PyTree, keys: jax.Array, obs: np.ndarray) -> None:
-        """Compile for arguments like these, before the first play; `obs` is one observation."""
-        rows = np.stack([_as_float32(obs)] * (with_idle_lanes(self.busy) // 2))
-        carry = self.start(shared, keys, rows)
-        numbers = np.zeros(len(rows), np.int32)
-        self.act(shared, keys, carry, numbers > 0, numbers, numbers, numbers, rows)
 
     @cached_property
     def start(self) -> Any:
@@ -171,6 +128,60 @@ class HostRollout:
             lambda x: jnp.broadcast_to(x, (*member.shape, *x.shape)), self.behaviour.memory
         )
         return select(shared, member), keys[episode], memory
+
+
+@dataclass(frozen=True, eq=False)
+class HostRollout:
+    """Plays the same jobs, on new episodes, as often as it is asked to."""
+
+    env_id: str
+    """For messages."""
+    lanes: Lanes
+    """At least `with_idle_lanes(busy)`; the others never start."""
+    behaviour: Behaviour
+    jobs: Jobs
+    busy: int
+    """S, how many lanes to use."""
+
+    def play(self, shared: PyTree, keys: jax.Array, seeds: np.ndarray) -> Played:
+        """Play every job to its end.
+
+        A job whose environment fails is played once more, on a new worker; if it fails again its
+        return is NaN and its length 0. Jobs that are lost beside it are played again.
+
+        Args:
+          shared: see `Behaviour`.
+          keys: (episodes,) typed keys, one per distinct episode of the jobs.
+          seeds: (episodes,) ints, given to the environments' reset.
+
+        Raises:
+          RuntimeError: jobs fail and none ends, or the environment cannot be started.
+        """
+        self.lanes.begin()
+        play = _Play(self, shared, keys, seeds)
+        middle = with_idle_lanes(self.busy) // 2
+        halves = [_Half(play, slice(0, middle)), _Half(play, slice(middle, 2 * middle))]
+        halves[0].assign(np.arange(-(-self.busy // 2)))
+        halves[1].assign(np.arange(self.busy // 2))
+        busy = [half for half in halves if half.busy]
+        for half in busy:
+            half.send()
+        while busy:
+            for half in busy:
+                half.exchange()
+            busy = [half for half in busy if half.busy]
+        return play.played()
+
+    @cached_property
+    def acting(self) -> HostActing:
+        return HostActing(self.behaviour)
+
+    def compile(self, shared: PyTree, keys: jax.Array, obs: np.ndarray) -> None:
+        """Compile for arguments like these, before the first play; `obs` is one observation."""
+        rows = np.stack([as_float32(obs)] * (with_idle_lanes(self.busy) // 2))
+        carry = self.acting.start(shared, keys, rows)
+        numbers = np.zeros(len(rows), np.int32)
+        self.acting.act(shared, keys, carry, numbers > 0, numbers, numbers, numbers, rows)
 
 
 class _Play:
@@ -298,16 +309,17 @@ class _Half:
 
     def _act(self, fresh: np.ndarray, obs: np.ndarray) -> None:
         play, rollout = self._play, self._play.rollout
-        obs = _as_float32(obs)
+        obs = as_float32(obs)
         if self.carry is None:
-            self.carry = rollout.start(play.shared, play.keys, obs)
+            self.carry = rollout.acting.start(play.shared, play.keys, obs)
         # Rows of idle lanes are computed with the others, whatever they hold.
         member, episode = rollout.jobs.member[self._job], rollout.jobs.episode[self._job]
-        actions, self.carry = rollout.act(
+        actions, self.carry = rollout.acting.act(
             play.shared, play.keys, self.carry, fresh, member, episode, self.steps, obs
         )
         self._actions = np.asarray(actions)
 
 
-def _as_float32(obs: np.ndarray) -> np.ndarray:
+def as_float32(obs: np.ndarray) -> np.ndarray:
+    """Observations as policies see them: floating-point ones as float32."""
     return obs.astype(np.float32) if np.issubdtype(obs.dtype, np.floating) else obs
