@@ -74,6 +74,18 @@ def test_replay_writes_a_video(run, tmp_path, suffix):
     assert any((frames[0] != frame).any() for frame in frames[1:])
 
 
+def test_ppo_is_trained_and_filmed_as_it_learns(tmp_path):
+    flags = ("--agent", "ppo", "--env-steps", 600, "--video-every", 2, "--out", tmp_path / "run")
+    done = es_rl("train", *flags)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    films = sorted(path.name for path in (tmp_path / "run" / "videos").iterdir())
+    assert films == ["generation-000000.mp4", "generation-000002.mp4"]
+    last = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])
+    assert last["env_steps"] == 3 * 256
+    assert {"policy_loss", "approx_kl", "entropy", "eval_return_mean"} <= set(last)
+
+
 def test_envs_lists_and_marks(capsys):
     with pytest.raises(SystemExit) as ended:
         cli.main(["envs"])
@@ -103,6 +115,9 @@ def test_envs_lists_and_marks(capsys):
         (("train", "--devices", "9"), "--devices 9: must be from 1 to 2, the devices here"),
         (("train", "--lanes", "0"), "--lanes 0: must be at least 1"),
         (("train", "--matmul-precision", "fp8"), "fp8"),
+        (("train", "--video-every", "0"), "--video-every 0: must be at least 1"),
+        (("train", "--agent", "ppo", "--gamma", "2"), "--gamma 2.0: must be from 0 to 1"),
+        (("train", "--agent", "ppo", "--sigma", "1"), "Unrecognized options: --sigma"),
         (("replay", "nowhere"), "policy 'nowhere': there is no policy.json in it"),
         (("replay",), "replay"),
         (("replay", "x", "--episodes", "0"), "--episodes 0: must be at least 1"),

@@ -7,8 +7,7 @@ import time
 
 import pytest
 
-from experiments import compare, results, suites
-from tests.experiments.test_cli import es_rl
+from experiments import cli, compare, results, suites
 
 SUITE = """
 agents = ["eggroll", "ppo"]
@@ -132,19 +131,22 @@ def test_ctrl_c_keeps_what_was_done(suite, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("clasic",), "--suite clasic: must be one of brax, classic, mujoco, or the path of a"),
+        (("clasic",), "--suite clasic: must be one of brax, classic, mujoco, reference, or"),
         (("classic", "--seeds", "0"), "--seeds 0: must be at least 1"),
         (("classic", "--agents", "eggrol"), "--agents eggrol: must be of eggroll, open_es"),
         (("classic", "--agents", "ppo", "ppo"), "--agents ppo,ppo: names an agent twice"),
         (("classic", "--agents", "ppo", "--out", "."), "--out .: must be an empty or a new folder"),
     ],
 )
-def test_bad_flags_are_one_line_and_write_nothing(arguments, says, tmp_path):
+def test_bad_flags_are_one_line_and_write_nothing(arguments, says, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "something").touch()
-    done = es_rl("compare", *arguments, cwd=tmp_path)
-    assert done.returncode == 2
-    assert done.stderr.startswith(f"es-rl compare: error: {says}"), done.stderr
-    assert done.stderr.count("\n") == 1
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["compare", *arguments])
+    assert stopped.value.code == 2
+    complained = capsys.readouterr().err
+    assert complained.startswith(f"es-rl compare: error: {says}")
+    assert complained.count("\n") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["something"]
 
 

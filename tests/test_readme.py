@@ -1,0 +1,24 @@
+"""What the README shows is what was measured, and what can be typed."""
+
+import re
+from pathlib import Path
+
+from agents import list_agents
+from experiments import results, suites, tables
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def test_the_table_is_made_of_the_results():
+    folder = ROOT / "experiments" / "results" / "classic"
+    table = tables.markdown_table(results.load(folder / "results.json"))
+    assert (folder / "table.md").read_text() == table
+    assert table.strip() in README
+
+
+def test_commands_and_names_exist():
+    commands = set(re.findall(r"^    es-rl ([a-z]+)", README, re.MULTILINE))
+    assert commands == {"train", "replay", "compare", "benchmark", "envs"}
+    for name in (*list_agents(), *suites.bundled()):
+        assert f"`{name}`" in README
