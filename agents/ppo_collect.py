@@ -11,6 +11,7 @@ from agents import distributions
 from agents import spaces as _spaces
 from agents.ppo_update import Learner, PyTree, Transitions
 from envs.base import IDLE, RESET, STEP, Env, HostEnv, Received, State
+from es_rl.host_rollout import as_float32
 from es_rl.observations import Moments
 from es_rl.rollout import where
 
@@ -133,7 +134,7 @@ class HostCollector:
         self, params: PyTree, moments: Moments, key: jax.Array, obs: np.ndarray
     ) -> Collected:
         """Compile for arguments like these, with one observation; a batch of the right shapes."""
-        obs = np.stack([_as_float32(obs)] * len(self._total))
+        obs = np.stack([as_float32(obs)] * len(self._total))
         _, *row = map(np.asarray, self._act(params, moments, obs, key, 0))
         nothing = np.zeros(len(obs), np.float32)
         outcome = (*row, nothing, nothing > 0, nothing > 0, nothing, obs)
@@ -171,7 +172,7 @@ class HostCollector:
             ended = terminated | received.truncated | lost
             # What a lost step led to is not known; what it came from is the nearest to it.
             known = ~lost.reshape((-1,) + (1,) * (obs.ndim - 1))
-            self._obs = np.where(known, _as_float32(received.obs), obs)
+            self._obs = np.where(known, as_float32(received.obs), obs)
             self._total += reward
             total = np.where(ended & ~lost, self._total, np.nan).astype(np.float32)
             outcomes.append((*row, reward, terminated, ended, total, self._obs))
@@ -198,7 +199,7 @@ class HostCollector:
             seeds = rng.integers(1 << 31, size=len(which))
             received = self._exchange(np.where(which, RESET, IDLE), seeds, None)
             if not len(obs):
-                obs = _as_float32(received.obs)
+                obs = as_float32(received.obs)
             fresh = which & ~received.lost
             obs[fresh] = received.obs[fresh]
             which = which & received.lost
@@ -208,7 +209,3 @@ class HostCollector:
         actions = None if actions is None else np.asarray(actions)
         self._lanes.send(self._span, command.astype(np.uint8), seeds.astype(np.int64), actions)
         return self._lanes.receive(self._span)
-
-
-def _as_float32(obs: np.ndarray) -> np.ndarray:
-    return obs.astype(np.float32) if np.issubdtype(obs.dtype, np.floating) else obs.copy()

@@ -102,12 +102,14 @@ def _vector(agent: EvolutionAgent, state: EvolutionState, vector: VectorEnv, num
     members, nobody = np.arange(_MEMBERS, dtype=np.int32), np.zeros(_MEMBERS, bool)
     episodes, steps = np.zeros(_MEMBERS, np.int32), np.zeros(_MEMBERS, np.int32)
     obs, _ = vector.reset(seed=number)
-    carry = rollout.start(shared, keys, obs.astype(np.float32))
+    carry = rollout.acting.start(shared, keys, obs.astype(np.float32))
     fresh, space = ~nobody, vector.single_action_space
     horizon = _STEPS[name.removeprefix("gymnasium/")]
     for _ in range(horizon):
         obs = obs.astype(np.float32)
-        actions, carry = rollout.act(shared, keys, carry, fresh, members, episodes, steps, obs)
+        actions, carry = rollout.acting.act(
+            *(shared, keys, carry, fresh, members, episodes, steps, obs)
+        )
         obs, *_ = vector.step(np.asarray(actions, space.dtype))
         fresh = nobody
     return float(horizon * _MEMBERS)
