@@ -256,6 +256,6 @@ class _RunFolder:
         # JSON has no NaN: what is not finite is null.
         finite = {k: v if math.isfinite(v) else None for k, v in metrics.items()}
         self._metrics.write(json.dumps(finite) + "\n")
-        for name, value in metrics.items():
-            if name not in ("generation", "env_steps"):
+        for name, value in finite.items():
+            if value is not None and name not in ("generation", "env_steps"):
                 self._board.add_scalar(name, value, metrics["env_steps"])
