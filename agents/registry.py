@@ -44,7 +44,7 @@ def plays(name: str, env: Env | HostEnv) -> bool:
 def missing_package(name: str) -> str | None:
     """How to install what an agent needs, where it is missing."""
     if name == "sbx_ppo" and find_spec("sbx") is None:
-        return 'needs a package that is not installed (pip install "es-rl[sbx]")'
+        return 'needs sbx-rl, which is not installed (pip install "es-rl[sbx]")'
     return None
 
 

@@ -100,7 +100,8 @@ def _check_agents(names: tuple[str, ...]) -> None:
             raise ValueError(f"agents={name}: must be of {', '.join(list_agents())}{hint}")
         missing = missing_package(name)
         if missing is not None:
-            raise ValueError(f"agents={name}: {missing}")
+            others = " ".join(other for other in names if missing_package(other) is None)
+            raise ValueError(f"agents={name}: {missing}; without it: --agents {others}")
         config_type(name)
     if len(set(names)) < len(names):
         raise ValueError(f"agents={','.join(names)}: names an agent twice")
