@@ -16,7 +16,8 @@ from es_rl.observations import Moments
 from es_rl.rollout import where
 
 _FAILURES_IN_VAIN = 16
-"""So many episodes that fail in one batch, while none ends, say that the environment is broken."""
+"""So many failures in one batch while no episode ends, or of one restart, say that the environment
+is broken."""
 
 
 class Collected(NamedTuple):
@@ -192,8 +193,9 @@ class HostCollector:
         return Collected(batch, totals, failed)
 
     def _restart(self, which: np.ndarray, rng: np.random.Generator) -> None:
-        """Start new episodes in some lanes, as often as it takes."""
+        """Start new episodes in some lanes; a reset that fails is tried again with another seed."""
         self._total[which] = 0.0
+        failed = 0
         obs = self._obs.copy()  # the batch keeps what the steps led to
         while which.any():
             seeds = rng.integers(1 << 31, size=len(which))
@@ -203,6 +205,10 @@ class HostCollector:
             fresh = which & ~received.lost
             obs[fresh] = received.obs[fresh]
             which = which & received.lost
+            failed += len(received.faults)
+            if failed >= _FAILURES_IN_VAIN:
+                reason = next(iter(received.faults.values()), "its worker was lost")
+                raise RuntimeError(f"{self._id}: {failed} resets failed; {reason}")
         self._obs = obs
 
     def _exchange(self, command: np.ndarray, seeds: np.ndarray, actions: Any) -> Received:

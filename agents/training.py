@@ -97,7 +97,13 @@ def train(
         caught = stack.enter_context(_deferred_signals())
         run = stack.enter_context(_RunFolder(folder)) if folder is not None else None
         if run is not None:
-            run.write_config(agent, env_steps=env_steps, seed=seed, target_return=target_return)
+            run.write_config(
+                agent,
+                env_steps=env_steps,
+                seconds=seconds if math.isfinite(seconds) else None,
+                seed=seed,
+                target_return=target_return,
+            )
         started = time.perf_counter()
         state = agent.init(jax.random.key(seed))
         policy = agent.snapshot(state)

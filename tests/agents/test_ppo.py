@@ -164,6 +164,19 @@ def test_failing_environments_are_counted_and_replaced():
         agent.step(agent.init(jax.random.key(0)))
 
 
+def test_resets_that_fail_are_tried_again_but_not_for_ever():
+    envs.import_module("tests.envs.faulty")
+    settings = {"num_envs": 2, "num_steps": 32, "minibatch_size": 64, "hidden": (4,)}
+    now_and_then = envs.make("gymnasium/Faulty-v0", kind="reset", every=2, workers=2)
+    agent = agents.make("ppo", now_and_then, **settings)
+    _, metrics = agent.step(agent.init(jax.random.key(0)))
+    assert metrics["return_mean"] == 20
+    never = envs.make("gymnasium/Faulty-v0", kind="reset", every=1, workers=2)
+    agent = agents.make("ppo", never, **settings)
+    with pytest.raises(RuntimeError, match="resets failed; ArithmeticError: nothing to start"):
+        agent.step(agent.init(jax.random.key(0)))
+
+
 def test_its_policies_are_saved_and_loaded(tmp_path):
     agent = agents.make("ppo", env("brax/fast"), **SMALL)
     policy = agent.snapshot(agent.init(jax.random.key(0)))

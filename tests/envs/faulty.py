@@ -26,6 +26,8 @@ class Faulty(gymnasium.Env):
         super().reset(seed=seed)
         self.wrong = self.kind != "none" and seed % self.every == 0
         self.steps = 0
+        if self.wrong and self.kind == "reset":
+            raise ArithmeticError("nothing to start from")
         return np.array([seed % 7, 0.0]), {}
 
     def step(self, action):
