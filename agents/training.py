@@ -88,9 +88,7 @@ def train(
     _check_at_least_1(env_steps=env_steps, eval_every=eval_every, eval_episodes=eval_episodes)
     if not seconds > 0:
         raise ValueError(f"seconds={seconds}: must be greater than 0")
-    folder = Path(out) if out is not None else None
-    if folder is not None and (folder.is_file() or (folder.is_dir() and any(folder.iterdir()))):
-        raise ValueError(f"out={str(folder)!r}: must be an empty or a new folder")
+    folder = _empty_folder(out)
     episodes = eval_episodes or (32 if isinstance(agent.env, HostEnv) else 128)
 
     with ExitStack() as stack:
@@ -163,6 +161,13 @@ def train(
         stopped_by=caught[0] if caught else None,
         out=folder,
     )
+
+
+def _empty_folder(out: str | Path | None) -> Path | None:
+    folder = Path(out) if out is not None else None
+    if folder is not None and (folder.is_file() or (folder.is_dir() and any(folder.iterdir()))):
+        raise ValueError(f"out={str(folder)!r}: must be an empty or a new folder")
+    return folder
 
 
 class _Clock:

@@ -73,32 +73,13 @@ def make(
     given = dict(kwargs)
     if max_episode_steps is not None:
         given["max_episode_steps"] = max_episode_steps
-    for key, value in given.items():
-        try:
-            json.dumps(value, allow_nan=False)
-        except (TypeError, ValueError):
-            raise ValueError(
-                f"{key}={value!r}: must be a JSON value, as it is saved with the policy"
-            ) from None
-    for key, number in (("workers", workers), ("max_episode_steps", max_episode_steps)):
-        if number is not None and number < 1:
-            raise ValueError(f"{key}={number}: must be at least 1")
-    if step_timeout is not None and not 0 < step_timeout < float("inf"):
-        raise ValueError(f"step_timeout={step_timeout}: must be a number of seconds above 0")
+    _check(given, max_episode_steps, workers, step_timeout)
     limit = max_episode_steps or registered.max_episode_steps or _DEFAULT_LIMIT
     # The registration itself, which a worker can make without having imported what registered it.
     single = partial(
         gymnasium.make, registered, max_episode_steps=limit, disable_env_checker=True, **kwargs
     )
-    try:
-        first = single()
-    except (gymnasium.error.DependencyNotInstalled, ImportError) as error:
-        raise RuntimeError(f"gymnasium/{name}: {_one_line(error)}{_hint(registered)}") from error
-    except (gymnasium.error.Error, TypeError, ValueError) as error:
-        raise ValueError(f"env='gymnasium/{name}': {_one_line(error)}") from error
-    except Exception as error:  # whatever its constructor raises
-        reason = f"{type(error).__name__}: {_one_line(error)}"
-        raise ValueError(f"env='gymnasium/{name}': {reason}") from error
+    first = _first(single, name, registered)
     spec = EnvSpec(
         id=f"gymnasium/{name}",
         observation_space=first.observation_space,
@@ -116,6 +97,43 @@ def make(
         return FunctionalEnv(func_env, spec)
     first.close()
     return GymnasiumEnv(spec, single, workers or _cores(), step_timeout or _STEP_TIMEOUT)
+
+
+def _check(
+    given: dict[str, Any],
+    max_episode_steps: int | None,
+    workers: int | None,
+    step_timeout: float | None,
+) -> None:
+    for key, value in given.items():
+        try:
+            json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError):
+            raise ValueError(
+                f"{key}={value!r}: must be a JSON value, as it is saved with the policy"
+            ) from None
+    for key, number in (("workers", workers), ("max_episode_steps", max_episode_steps)):
+        if number is not None and number < 1:
+            raise ValueError(f"{key}={number}: must be at least 1")
+    if step_timeout is not None and not 0 < step_timeout < float("inf"):
+        raise ValueError(f"step_timeout={step_timeout}: must be a number of seconds above 0")
+
+
+def _first(
+    single: Callable[[], gymnasium.Env],
+    name: str,
+    registered: gymnasium.envs.registration.EnvSpec,
+) -> gymnasium.Env:
+    """Build one, and say in one line why that cannot be done."""
+    try:
+        return single()
+    except (gymnasium.error.DependencyNotInstalled, ImportError) as error:
+        raise RuntimeError(f"gymnasium/{name}: {_one_line(error)}{_hint(registered)}") from error
+    except (gymnasium.error.Error, TypeError, ValueError) as error:
+        raise ValueError(f"env='gymnasium/{name}': {_one_line(error)}") from error
+    except Exception as error:  # whatever its constructor raises
+        reason = f"{type(error).__name__}: {_one_line(error)}"
+        raise ValueError(f"env='gymnasium/{name}': {reason}") from error
 
 
 def _hint(registered: gymnasium.envs.registration.EnvSpec) -> str:

@@ -78,18 +78,7 @@ def main(arguments: list[str]) -> int:
         eval_every=tuned.eval_every,
     )
     flags = parse("train", TrainFlags[config], arguments, defaults)  # type: ignore[valid-type]
-    if flags.seed < 0:
-        raise ValueError(f"seed={flags.seed}: must be at least 0")
-    if flags.video_every is not None and flags.video_every < 1:
-        raise ValueError(f"video_every={flags.video_every}: must be at least 1")
-    for name, suite in (
-        ("backend", "brax"),
-        ("workers", "gymnasium"),
-        ("step_timeout", "gymnasium"),
-    ):
-        value = getattr(flags, name)
-        if value is not None and not flags.env.startswith(f"{suite}/"):
-            raise ValueError(f"{name}={value}: only {suite}/... environments have one")
+    _check(flags)
     start_jax(getattr(flags.settings, "devices", None))
     import_modules(flags.modules)
     given = {name: getattr(flags, name) for name in ("backend", "workers", "step_timeout")}
@@ -103,10 +92,9 @@ def main(arguments: list[str]) -> int:
 
         def on_generation(metrics: dict[str, Any], snapshot: Callable[[], Policy]) -> None:
             show(metrics)
-            generation = metrics["generation"]
-            if flags.video_every is not None and generation % flags.video_every == 0:
-                path = out / "videos" / f"generation-{generation:06d}.mp4"
-                write_video(path, film(snapshot(), env))
+            if flags.video_every is not None and metrics["generation"] % flags.video_every == 0:
+                name = f"generation-{metrics['generation']:06d}.mp4"
+                write_video(out / "videos" / name, film(snapshot(), env))
 
         result = agents.train(
             agent,
@@ -118,6 +106,31 @@ def main(arguments: list[str]) -> int:
             eval_episodes=flags.eval_episodes,
             on_generation=on_generation,
         )
+    _print(flags, result)
+    print(f"run: {out}")
+    if result.stopped_by is not None:
+        print(f"stopped by signal {result.stopped_by}; the policy is in {out / 'policy'}")
+        return 128 + result.stopped_by
+    return 0
+
+
+def _check(flags: TrainFlags[Any]) -> None:
+    """Refuse flags that are out of range, before JAX starts."""
+    if flags.seed < 0:
+        raise ValueError(f"seed={flags.seed}: must be at least 0")
+    if flags.video_every is not None and flags.video_every < 1:
+        raise ValueError(f"video_every={flags.video_every}: must be at least 1")
+    for name, suite in (
+        ("backend", "brax"),
+        ("workers", "gymnasium"),
+        ("step_timeout", "gymnasium"),
+    ):
+        value = getattr(flags, name)
+        if value is not None and not flags.env.startswith(f"{suite}/"):
+            raise ValueError(f"{name}={value}: only {suite}/... environments have one")
+
+
+def _print(flags: TrainFlags[Any], result: agents.TrainResult) -> None:
     evaluation = result.evaluation
     print(
         f"{flags.env} {flags.agent} seed {flags.seed}: "
@@ -126,11 +139,6 @@ def main(arguments: list[str]) -> int:
         f"{result.generations} generations, {result.wall_seconds:.1f} s "
         f"(and {result.compile_seconds:.1f} s of compilation)"
     )
-    print(f"run: {out}")
-    if result.stopped_by is not None:
-        print(f"stopped by signal {result.stopped_by}; the policy is in {out / 'policy'}")
-        return 128 + result.stopped_by
-    return 0
 
 
 def _value_of(flag: str, arguments: list[str]) -> str | None:
