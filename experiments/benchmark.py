@@ -13,9 +13,9 @@ from typing import Literal, TypeAlias
 import jax
 import tyro
 
+from experiments.benchmarks.timing import Table
 from experiments.cli import parse
 from experiments.startup import machine, start_jax, versions
-from experiments.timing import Table
 
 Section: TypeAlias = Literal["forward", "update", "generation", "lanes", "memory", "host"]
 
@@ -53,16 +53,16 @@ def main(arguments: list[str]) -> int:
     start_jax(flags.devices)
     # What is compiled here is timed.
     jax.config.update("jax_enable_compilation_cache", False)
-    from experiments import benchmark_engine, benchmark_host, benchmark_rollouts
+    from experiments.benchmarks import engine, host, rollouts
 
     rounds, devices = flags.rounds, flags.devices
     measure: dict[Section, Callable[[], Iterable[Table]]] = {
-        "forward": lambda: benchmark_engine.forward(rounds, devices),
-        "update": lambda: benchmark_engine.update(rounds),
-        "generation": lambda: benchmark_rollouts.generation(rounds, devices),
-        "lanes": lambda: benchmark_rollouts.lanes(rounds, devices),
-        "memory": benchmark_engine.memory,
-        "host": lambda: benchmark_host.host(rounds),
+        "forward": lambda: engine.forward(rounds, devices),
+        "update": lambda: engine.update(rounds),
+        "generation": lambda: rollouts.generation(rounds, devices),
+        "lanes": lambda: rollouts.lanes(rounds, devices),
+        "memory": engine.memory,
+        "host": lambda: host.host(rounds),
     }
     tables: list[Table] = []
     for section in flags.sections:

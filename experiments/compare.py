@@ -16,12 +16,19 @@ from agents import list_agents, load_policy
 from agents.filming import film
 from agents.registry import config_type, missing_package, plays
 from envs.base import Env, HostEnv
-from experiments import report, results, tables
 from experiments.cli import parse
-from experiments.results import Results, Run, Task
+from experiments.comparison import report, results, tables
+from experiments.comparison.results import Results, Run, Task
+from experiments.comparison.suites import Suite, load
+from experiments.comparison.trials import (
+    Stopped,
+    Trials,
+    close,
+    final_returns,
+    make_evaluator,
+    settings_of,
+)
 from experiments.startup import machine, start_jax, versions
-from experiments.suites import Suite, load
-from experiments.trials import Stopped, Trials, close, final_returns, make_evaluator, settings_of
 from experiments.videos import write_video
 
 

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from agents import list_agents
-from experiments import results, suites, tables
+from experiments.comparison import results, suites, tables
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

@@ -8,8 +8,8 @@ import pytest
 
 import agents
 import envs
-from experiments.benchmark_rollouts import Lockstep
-from experiments.timing import Contender, side_by_side
+from experiments.benchmarks.rollouts import Lockstep
+from experiments.benchmarks.timing import Contender, side_by_side
 from tests.experiments.test_cli import es_rl
 
 POPULATION = 32

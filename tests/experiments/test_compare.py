@@ -7,7 +7,8 @@ import time
 
 import pytest
 
-from experiments import cli, compare, results, suites
+from experiments import cli, compare
+from experiments.comparison import results, suites
 
 SUITE = """
 agents = ["eggroll", "ppo"]
@@ -174,7 +175,7 @@ def test_what_is_wrong_with_a_suite_is_named(change, says, suite):
 @pytest.mark.parametrize("name", suites.bundled())
 def test_bundled_suites_fit_the_agents(name):
     from agents.registry import config_type
-    from experiments.trials import settings_of
+    from experiments.comparison.trials import settings_of
 
     suite = suites.load(name)
     for task in suite.tasks:

@@ -17,7 +17,7 @@ from agents.policy import Policy
 from agents.presets import preset
 from agents.registry import config_type
 from envs.base import Env, HostEnv
-from experiments.results import Point, Run, Task, run_from_json
+from experiments.comparison.results import Point, Run, Task, run_from_json
 
 _EVALUATIONS, _EPISODES = 20, 32
 """How often a run that spends its seconds is evaluated, in even intervals of training time, and on

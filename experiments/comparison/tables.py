@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.results import Results, Run, Task
-from experiments.statistics import (
+from experiments.comparison.results import Results, Run, Task
+from experiments.comparison.statistics import (
     Bound,
     Estimate,
     ToThreshold,

@@ -13,7 +13,7 @@ from jax.sharding import Mesh, PartitionSpec
 import es_rl
 from es_rl.devices import AXIS, Program, make_mesh, spread
 from es_rl.noise import LowRank, sample
-from experiments.timing import Contender, Row, Table, side_by_side
+from experiments.benchmarks.timing import Contender, Row, Table, side_by_side
 
 _SIZES = {"64-256x3-8": (64, (256,) * 3, 8), "256-1024x3-32": (256, (1024,) * 3, 32)}
 _SCAN_STEPS = 50

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Literal, TypeAlias
 
-from experiments.results import Results, Run, Task
-from experiments.statistics import (
+from experiments.comparison.results import Results, Run, Task
+from experiments.comparison.statistics import (
     RESAMPLES,
     Aggregate,
     Estimate,
@@ -21,7 +21,7 @@ from experiments.statistics import (
     spent_until,
     to_threshold,
 )
-from experiments.tables import (
+from experiments.comparison.tables import (
     absence,
     estimate_text,
     failures,

@@ -18,7 +18,7 @@ from agents.evolution import EvolutionAgent
 from envs.base import Env
 from es_rl.devices import AXIS, Program, make_mesh
 from es_rl.rollout import Behaviour, Jobs, Played, PyTree, reset_key, step_keys
-from experiments.timing import Contender, Row, Table, side_by_side
+from experiments.benchmarks.timing import Contender, Row, Table, side_by_side
 
 _NETWORK = {"hidden": (256, 256, 256)}
 

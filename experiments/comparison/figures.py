@@ -14,15 +14,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from experiments.curves import CurveUnit, learning_curve
-from experiments.results import Results, Task
-from experiments.statistics import (
+from experiments.comparison.curves import CurveUnit, learning_curve
+from experiments.comparison.results import Results, Task
+from experiments.comparison.statistics import (
     Estimate,
     ToThreshold,
     aggregate,
     to_threshold,
 )
-from experiments.tables import absence, quantity
+from experiments.comparison.tables import absence, quantity
 
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 _LINES: tuple[Any, ...] = ("-", "--", "-.", (0, (5, 1, 1, 1, 1, 1)))

@@ -13,13 +13,13 @@ from html import escape
 from pathlib import Path
 from string import Template
 
-from experiments import figures, findings
-from experiments.findings import TextTable
-from experiments.results import Results, Run, Task
-from experiments.statistics import aggregate
-from experiments.tables import csv_text, number
+from experiments.comparison import figures, findings
+from experiments.comparison.findings import TextTable
+from experiments.comparison.results import Results, Run, Task
+from experiments.comparison.statistics import aggregate
+from experiments.comparison.tables import csv_text, number
 
-_TEMPLATE = Path(__file__).parent / "assets" / "report.html"
+_TEMPLATE = Path(__file__).with_name("report.html")
 _MEDIA_TYPES = {".png": "image/png", ".gif": "image/gif", ".mp4": "video/mp4"}
 
 # An interval, or a quantity with its unit, in escaped text: a line never breaks within one.

@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import numpy as np
 from scipy.stats import bootstrap, trim_mean
 
-from experiments.results import Point, Results, Run, Task
+from experiments.comparison.results import Point, Results, Run, Task
 
 RESAMPLES = 9_999  # so that the quantiles of 95 % are the 250th from either end
 _CONFIDENCE = 0.95

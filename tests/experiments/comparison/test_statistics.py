@@ -6,12 +6,18 @@ import math
 import numpy as np
 import pytest
 
-from experiments import statistics
-from experiments.curves import learning_curve
-from experiments.results import Point, Run
-from experiments.statistics import Bound, aggregate, estimate, iqm, mean, to_threshold
-from experiments.tables import bound_text, estimate_text, number, quantity, to_threshold_text
-from tests.experiments.synthetic import comparison, results, run, task
+from experiments.comparison import statistics
+from experiments.comparison.curves import learning_curve
+from experiments.comparison.results import Point, Run
+from experiments.comparison.statistics import Bound, aggregate, estimate, iqm, mean, to_threshold
+from experiments.comparison.tables import (
+    bound_text,
+    estimate_text,
+    number,
+    quantity,
+    to_threshold_text,
+)
+from tests.experiments.comparison.synthetic import comparison, results, run, task
 
 
 def runs_of(agent, values, env="a", **kwargs):

@@ -13,12 +13,19 @@ import imageio.v3 as imageio
 import numpy as np
 import pytest
 
-from experiments import findings, results
-from experiments.report import best_run, data_uri, write_report
-from experiments.results import Results, Run, Task
-from experiments.tables import csv_text, markdown_table, number, quantity, write_csv
+from experiments.comparison import findings, results
+from experiments.comparison.report import best_run, data_uri, write_report
+from experiments.comparison.results import Results, Run, Task
+from experiments.comparison.tables import csv_text, markdown_table, number, quantity, write_csv
 from tests.experiments.browser import Browser
-from tests.experiments.synthetic import ANT, CART_POLE, LANDER, PENDULUM, comparison, learning
+from tests.experiments.comparison.synthetic import (
+    ANT,
+    CART_POLE,
+    LANDER,
+    PENDULUM,
+    comparison,
+    learning,
+)
 
 HOSTILE = "<script>alert(1)</script>\"'&$suite `|` $x^2$"
 

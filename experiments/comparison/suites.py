@@ -10,7 +10,7 @@ from typing import Any
 import envs
 from agents import list_agents
 from agents.registry import config_type
-from experiments.results import Task
+from experiments.comparison.results import Task
 
 _BUNDLED = Path(__file__).parent / "suites"
 _TASK_KEYS = {f.name: f.type for f in fields(Task) if f.name != "random_return"}

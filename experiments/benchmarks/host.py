@@ -16,7 +16,7 @@ import envs
 from agents.evolution import EvolutionAgent, EvolutionState
 from envs.base import RESET, STEP, HostEnv
 from es_rl.host_rollout import episode_seeds
-from experiments.timing import Contender, Row, Table, side_by_side
+from experiments.benchmarks.timing import Contender, Row, Table, side_by_side
 
 _MEMBERS = 256
 _STEPS = {"CartPole-v1": 500, "HalfCheetah-v5": 100}

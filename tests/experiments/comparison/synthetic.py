@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from experiments.results import Point, Results, Run, Task
+from experiments.comparison.results import Point, Results, Run, Task
 
 CART_POLE, PENDULUM = "gymnasium/phys2d/CartPole-v1", "gymnasium/phys2d/Pendulum-v0"
 LANDER, ANT = "gymnasium/LunarLander-v3", "brax/ant"

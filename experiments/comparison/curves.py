@@ -7,8 +7,8 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from experiments.results import Run, Task
-from experiments.statistics import Array, iqm, percentiles, resampled
+from experiments.comparison.results import Run, Task
+from experiments.comparison.statistics import Array, iqm, percentiles, resampled
 
 CurveUnit: TypeAlias = Literal["env_steps", "seconds"]
 _RESAMPLES = 999
