@@ -23,6 +23,8 @@ class Agent(Protocol):
     """The host environments that it steps, likewise; None on an accelerator."""
     config: Any
     """A frozen dataclass of JSON values: with the environment, all that defines the agent."""
+    resumable: bool
+    """Whether its states hold everything that `step` depends on, so that a run can be resumed."""
 
     def init(self, key: jax.Array) -> Any:
         """The state before any training; `key` is typed."""

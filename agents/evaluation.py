@@ -51,6 +51,12 @@ class Evaluation:
         returns, lengths = self.returns.tolist(), self.lengths.tolist()
         return {"seed": self.seed, "returns": returns, "lengths": lengths}
 
+    @staticmethod
+    def from_json(values: dict[str, Any]) -> "Evaluation":
+        """What `to_json` was made from."""
+        returns = np.asarray(values["returns"], np.float32)
+        return Evaluation(values["seed"], returns, np.asarray(values["lengths"], np.int32))
+
 
 def evaluation_keys(seed: int, episodes: int) -> jax.Array:
     """One key per episode (episodes,)."""

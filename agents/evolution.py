@@ -1,7 +1,7 @@
 """The agents that evolve a policy: EGGROLL and OpenES."""
 
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -35,6 +35,9 @@ class EvolutionConfig(NetworkConfig):
     """N, the members of a generation."""
     episodes_per_member: int = 1
     """K, the episodes whose mean return is a member's fitness."""
+    episode_steps: int | None = None
+    """Training episodes are cut after so many steps (arXiv 1703.03864, section 3.1); evaluation
+    plays them to their ends."""
     sigma: float = 0.1
     """Standard deviation of the perturbations at the start."""
     sigma_decay: float = 1.0
@@ -47,6 +50,8 @@ class EvolutionConfig(NetworkConfig):
     """Factor on the learning rate after every generation."""
     weight_decay: float = 0.0
     """Decoupled (as in AdamW)."""
+    max_update_norm: float | None = None
+    """A trust region: the step, after the optimizer, is scaled down to this global norm."""
     noise_reuse: int = 2
     """Members that share a draw of noise: 0 or 1 none, 2 a mirrored pair, k (even) k/2 pairs."""
     group_size: int = 0
@@ -65,7 +70,7 @@ class EvolutionConfig(NetworkConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("episodes_per_member", "lanes", "devices"):
+        for name in ("episodes_per_member", "episode_steps", "lanes", "devices"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name}={value}: must be at least 1")
@@ -74,9 +79,8 @@ class EvolutionConfig(NetworkConfig):
                 raise ValueError(f"{name}={getattr(self, name)}: must be greater than 0")
         if not 0 <= self.weight_decay < np.inf:
             raise ValueError(f"weight_decay={self.weight_decay}: must be at least 0")
-        if self.optimizer not in get_args(OptimizerName):
-            accepted = ", ".join(get_args(OptimizerName))
-            raise ValueError(f"optimizer={self.optimizer!r}: must be one of {accepted}")
+        if self.max_update_norm is not None and not 0 < self.max_update_norm < np.inf:
+            raise ValueError(f"max_update_norm={self.max_update_norm}: must be greater than 0")
         self.strategy()
 
     @property
@@ -87,17 +91,19 @@ class EvolutionConfig(NetworkConfig):
     def strategy_options(self) -> dict[str, Any]:
         """Arguments of the strategy."""
         scale = optax.scale_by_adam() if self.optimizer == "adam" else optax.identity()
-        optimizer = optax.chain(
+        steps = [
             scale,
             optax.add_decayed_weights(self.weight_decay),
             optax.scale_by_learning_rate(self.learning_rate_schedule),
-        )
+        ]
+        if self.max_update_norm is not None:
+            steps.append(optax.clip_by_global_norm(self.max_update_norm))
         decays = self.sigma_decay != 1.0
         schedule = optax.exponential_decay(self.sigma, 1, self.sigma_decay)
         return {
             "population_size": self.population_size,
             "sigma": schedule if decays else self.sigma,
-            "optimizer": optimizer,
+            "optimizer": optax.chain(*steps),
             "noise_reuse": self.noise_reuse,
             "group_size": self.group_size,
             "group_std": self.group_std,
@@ -142,6 +148,8 @@ class EvolutionState:
 class EvolutionAgent:
     """Evolves the parameters of a policy network; every member plays its own episodes."""
 
+    resumable = True
+
     def __init__(self, name: str, env: Env | HostEnv, config: EvolutionConfig):
         self.name = name
         self.env = env
@@ -165,14 +173,16 @@ class EvolutionAgent:
             num_lanes = lanes_for(count, env.workers, config.lanes)
             self.lanes = env.lanes(with_idle_lanes(max(num_lanes, EVALUATION_LANES)))
             self.host_rollout = HostRollout(
-                env.spec.id, self.lanes, behaviour, self._jobs, num_lanes
+                env.spec.id, self.lanes, behaviour, self._jobs, num_lanes, config.episode_steps
             )
             self.ask = jax.jit(self._ask_and_keys)
             self._tell = jax.jit(self._learn, donate_argnums=0)
         else:
             lanes = devices.lanes_per_device(count, self.mesh, config.lanes)
             tail = devices.tail_lanes(lanes, self.mesh)
-            self.rollout = Rollout(env, behaviour, self._jobs, self.mesh, lanes, tail)
+            self.rollout = Rollout(
+                env, behaviour, self._jobs, self.mesh, lanes, tail, config.episode_steps
+            )
             self._generation = Program(
                 self._play_generation, out_shardings=everywhere, donate_argnums=0
             )
@@ -258,7 +268,9 @@ class EvolutionAgent:
         self, state: EvolutionState, noise: es_rl.Noise, played: Played
     ) -> tuple[EvolutionState, dict[str, Any]]:
         returns = jnp.asarray(played.returns).reshape(self.config.population_size, -1)
-        learning_rate = self.config.learning_rate_schedule(state.es.generation)
+        # The schedule's own count, the last in the chain: skipped updates do not advance it.
+        _, count = optax.tree.get_all_with_path(state.es.opt_state, "count")[-1]
+        learning_rate = self.config.learning_rate_schedule(count)
         with self.network.precision():
             es_state, told = self.strategy.tell(state.es, noise, returns.mean(axis=1))
         moments = state.moments
@@ -274,6 +286,6 @@ class EvolutionAgent:
             "nonfinite_members": told["nonfinite_members"],
             "sigma": told["sigma"],
             "learning_rate": jnp.asarray(learning_rate),
-            **{k: told[k] for k in ("grad_norm", "param_norm", "update_norm")},
+            **{k: told[k] for k in ("grad_norm", "param_norm", "update_norm", "update_skipped")},
         }
         return EvolutionState(es_state, moments, state.key), metrics

@@ -3,13 +3,14 @@
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, TypeAlias, get_args
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from gymnasium import spaces
 
+from agents import settings
 from agents import spaces as _spaces
 from es_rl import observations
 from es_rl.rollout import Array
@@ -19,6 +20,10 @@ Squash: TypeAlias = Literal["tanh", "clip"]
 MatmulPrecision: TypeAlias = Literal["float32", "tensorfloat32", "bfloat16"]
 Forward: TypeAlias = Callable[[Any, jax.Array], tuple[Any, Any]]
 """(memory, vector) -> (memory, output of the head)."""
+MAX_LAYERS = 64
+MAX_WIDTH = 1 << 20
+"""Sizes beyond which a saved network is not even looked at: nobody's is, and numbers of weights
+would no longer fit into 64 bits."""
 
 
 def _layer_norm_relu(x: jax.Array) -> jax.Array:
@@ -76,18 +81,15 @@ class NetworkConfig:
     not, and computes float32 whatever is chosen."""
 
     def __post_init__(self) -> None:
-        if any(not isinstance(n, int) or n < 1 for n in self.hidden):
-            raise ValueError(f"hidden={self.hidden}: must be widths of at least 1")
-        if self.memory < 0:
-            raise ValueError(f"memory={self.memory}: must be at least 0")
-        for name, choices in (
-            ("activation", Activation),
-            ("squash", Squash),
-            ("matmul_precision", MatmulPrecision),
-        ):
-            if getattr(self, name) not in get_args(choices):
-                accepted = ", ".join(get_args(choices))
-                raise ValueError(f"{name}={getattr(self, name)!r}: must be one of {accepted}")
+        settings.check(self)
+        if len(self.hidden) > MAX_LAYERS:
+            raise ValueError(f"hidden has {len(self.hidden)} layers: must be at most {MAX_LAYERS}")
+        if any(not 1 <= n <= MAX_WIDTH for n in self.hidden):
+            raise ValueError(
+                f"hidden={self.hidden}: must be widths of at least 1, at most {MAX_WIDTH}"
+            )
+        if not 0 <= self.memory <= MAX_WIDTH:
+            raise ValueError(f"memory={self.memory}: must be at least 0, at most {MAX_WIDTH}")
 
 
 class Weights(NamedTuple):

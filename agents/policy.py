@@ -6,28 +6,32 @@ and `weights.safetensors` (parameters and observation statistics).
 
 import hashlib
 import json
+import math
+import operator
 import os
-from dataclasses import asdict, dataclass, field
+import re
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import safetensors
 import safetensors.numpy
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from agents import spaces as _spaces
 from agents.actors import RandomActor, ZeroActor
 from agents.network import Network, NetworkConfig, Weights
+from agents.policy_files import DESCRIPTION, WEIGHTS, one_line, read_description, read_weights
 from envs.base import EnvSpec
 
 FORMAT = 2
 """The version of the files that this code writes and reads."""
 
-_MAX_WEIGHT_BYTES = 4 << 30
+_KEYS = {"format", "agent", "env", "actor", "weights_sha256", "training", "evaluation"}
+_WRONG = (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError)
+"""What comes of a description that is none."""
 
 
 class Actor(Protocol):
@@ -59,6 +63,13 @@ class Policy:
     """JSON values: seed, env steps and so on."""
     evaluation: dict[str, Any] | None = None
     """What it was saved with: {"seed": int, "returns": [float], "lengths": [int]}."""
+
+    def __post_init__(self) -> None:
+        # It becomes part of titles, where brackets are markup.
+        if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_ .+-]{0,99}", self.agent):
+            raise ValueError(
+                f"agent={self.agent!r}: must be a name of at most 100 letters, digits and _ . + -"
+            )
 
     @cached_property
     def _act(self) -> Any:
@@ -117,77 +128,85 @@ class Policy:
             "actor": _actor_to_json(self.actor),
             "weights_sha256": hashlib.sha256(blob).hexdigest(),
             "training": self.training,
-            "evaluation": self.evaluation,
+            "evaluation": _evaluation_to_json(self.evaluation),
         }
-        _write(folder / "weights.safetensors", blob)
-        _write(folder / "policy.json", (json.dumps(description, indent=1) + "\n").encode())
+        _write(folder / WEIGHTS, blob)
+        _write(folder / DESCRIPTION, (json.dumps(description, indent=1) + "\n").encode())
 
 
-def load_policy(folder: str | Path) -> Policy:
-    """Read a saved policy, checking everything; no code from the files is run.
+def load_policy(folder: str | Path, *, trusted: bool = False) -> Policy:
+    """Read a saved policy, from whomever it comes: all is checked, and no code is run.
 
     Args:
       folder: the policy's folder, or a run's folder that holds one as `policy/`.
+      trusted: let the arguments of its environment name files, which the environment will open.
 
     Raises:
-      ValueError: no policy is there, or a file is damaged; the message says what is wrong.
+      ValueError: no policy is there, or a file is damaged; one line says what is wrong.
     """
     folder = Path(folder)
-    if not (folder / "policy.json").exists() and (folder / "policy" / "policy.json").exists():
+    if not os.path.exists(folder / DESCRIPTION) and os.path.exists(folder / "policy" / DESCRIPTION):
         folder = folder / "policy"
-    for name in ("policy.json", "weights.safetensors"):
-        if not (folder / name).is_file():
-            raise ValueError(f"policy {str(folder)!r}: there is no {name} in it")
     try:
-        description = json.loads((folder / "policy.json").read_text())
-        version = description["format"]
-        if version == FORMAT:
-            spec = _spec_from_json(description["env"])
-            actor = _actor_from_json(description["actor"], spec)
-            digest, agent = description["weights_sha256"], description["agent"]
-            training, evaluation = description["training"], description["evaluation"]
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise ValueError(f"policy {str(folder)!r}: policy.json is damaged ({reason})") from error
+        policy, digest = _from_json(read_description(folder / DESCRIPTION), trusted)
+        flat = read_weights(folder / WEIGHTS, _shapes(policy.actor), digest)
+        return replace(policy, weights=_as_weights(flat))
+    except ValueError as error:
+        raise ValueError(f"policy {str(folder)!r}: {one_line(error)}") from error
+
+
+def _from_json(description: dict[str, Any], trusted: bool) -> tuple[Policy, str]:
+    """A policy but for its weights, and the digest of the file that has those.
+
+    Raises:
+      ValueError: the description is none of a policy, or of another format.
+    """
+    version = description.get("format")
     if version != FORMAT:
-        raise ValueError(
-            f"policy {str(folder)!r}: written in format {version!r}, this version reads {FORMAT}"
-        )
-    path = folder / "weights.safetensors"
-    if path.stat().st_size > _MAX_WEIGHT_BYTES:
-        raise ValueError(f"policy {str(folder)!r}: weights.safetensors is larger than 4 GiB")
-    weights = _load_weights(path, digest, actor)
-    return Policy(spec, actor, weights, str(agent), training, evaluation)
-
-
-def _load_weights(path: Path, digest: str, actor: Actor) -> Weights:
-    where = f"policy {str(path.parent)!r}: weights.safetensors"
-    blob = path.read_bytes()
+        raise ValueError(f"written in format {version!r}, this version reads {FORMAT}")
     try:
-        flat = safetensors.numpy.load(blob)
-    except (safetensors.SafetensorError, ValueError, KeyError) as error:
-        raise ValueError(f"{where} is damaged ({error})") from error
-    expected = {name: (leaf.shape, leaf.dtype) for name, leaf in _expected(actor).items()}
-    found = {name: (leaf.shape, leaf.dtype) for name, leaf in flat.items()}
-    for name in sorted(expected.keys() | found.keys()):
-        if expected.get(name) != found.get(name):
-            raise ValueError(
-                f"{where} does not fit policy.json: {name} is {found.get(name, 'missing')}, "
-                f"must be {expected.get(name, 'absent')}"
-            )
-    if hashlib.sha256(blob).hexdigest() != digest:
-        raise ValueError(f"{where} is not the file that policy.json was written with")
+        unknown = description.keys() - _KEYS
+        if unknown:
+            raise ValueError(f"it has no {min(unknown)!r}")
+        spec = _spec_from_json(description["env"], trusted)
+        policy = Policy(
+            spec,
+            _actor_from_json(description["actor"], spec),
+            Weights({}, np.zeros(0), np.zeros(0)),
+            description["agent"],
+            dict(description["training"]),
+            _evaluation_from_json(description["evaluation"]),
+        )
+        return policy, description["weights_sha256"]
+    except _WRONG as error:
+        raise ValueError(
+            f"{DESCRIPTION} is damaged ({type(error).__name__}: {error}): must be as Policy.save "
+            "writes it"
+        ) from error
+
+
+def _as_weights(flat: dict[str, np.ndarray]) -> Weights:
+    """Weights of named arrays.
+
+    Raises:
+      ValueError: a standard deviation is not above 0.
+    """
     tree = unflatten_dict(flat, sep="/")
-    return Weights(tree.get("params", {}), tree["observation"]["mean"], tree["observation"]["std"])
+    mean, std = tree["observation"]["mean"], tree["observation"]["std"]
+    if not (std > 0).all():
+        raise ValueError(f"{WEIGHTS} is of no use: all of observation/std must be above 0")
+    return Weights(tree.get("params", {}), mean, std)
 
 
-def _expected(actor: Actor) -> dict[str, Any]:
-    if not isinstance(actor, Network):
-        empty = np.zeros(0, np.float32)
-        return _flatten(Weights({}, jnp.asarray(empty), jnp.asarray(empty)))
-    params = jax.eval_shape(actor.init, jax.random.key(0))
-    vector = jax.ShapeDtypeStruct((actor.observation_size,), np.dtype(np.float32))
-    return flatten_dict(_as_tree(Weights(params, vector, vector)), sep="/")  # type: ignore[arg-type]
+def _shapes(actor: Actor) -> dict[str, tuple[int, ...]]:
+    """Of the weights that an actor needs, without making any."""
+    params, size = {}, 0
+    if isinstance(actor, Network):
+        params = jax.eval_shape(actor.init, jax.eval_shape(jax.random.key, 0))
+        size = actor.observation_size
+    vector = jax.ShapeDtypeStruct((size,), np.dtype(np.float32))
+    tree = _as_tree(Weights(params, vector, vector))  # type: ignore[arg-type]
+    return {name: leaf.shape for name, leaf in flatten_dict(tree, sep="/").items()}
 
 
 def _as_tree(weights: Weights) -> dict[str, Any]:
@@ -215,12 +234,51 @@ def _spec_to_json(spec: EnvSpec) -> dict[str, Any]:
     }
 
 
-def _spec_from_json(description: dict[str, Any]) -> EnvSpec:
+def _spec_from_json(description: dict[str, Any], trusted: bool) -> EnvSpec:
     spaces = {k: _spaces.from_json(description[k]) for k in ("observation_space", "action_space")}
-    if ":" in description["id"]:
-        # `envs.make` would import a module by that name.
-        raise ValueError(f"the environment's id {description['id']!r} names a module")
-    return EnvSpec(**{**description, **spaces})
+    spec = EnvSpec(**{**description, **spaces})
+    # `envs.make` imports the module that stands before a colon.
+    if not spec.id.isprintable() or ":" in spec.id or len(spec.id) > 200:
+        raise ValueError(f"the environment's id {spec.id!r} must be as `es-rl envs` lists it")
+    operator.index(spec.max_episode_steps)
+    for number in (spec.reward_threshold, spec.frames_per_second):
+        if not isinstance(number, int | float | None):
+            raise ValueError(f"{number!r} must be a number")
+    for name, value in spec.kwargs.items():
+        if not name.isidentifier():
+            raise ValueError(f"the environment's argument {name!r} must be a name")
+        if not trusted and _names_a_file(value):
+            raise ValueError(
+                f"the environment's argument {name}={value!r} must not be a path or a module, "
+                "unless load_policy is told that the policy is trusted"
+            )
+    return spec
+
+
+def _names_a_file(value: Any) -> bool:
+    """Whether a JSON value holds text that an environment could open or import."""
+    if isinstance(value, str):
+        return value.startswith((".", "~")) or any(c in value for c in "/\\:")
+    parts = [*value, *value.values()] if isinstance(value, dict) else value
+    return isinstance(parts, list) and any(map(_names_a_file, parts))
+
+
+def _evaluation_to_json(evaluation: dict[str, Any] | None) -> dict[str, Any] | None:
+    if evaluation is None:
+        return None
+    # JSON has no infinity and no NaN: they are text.
+    returns = [x if math.isfinite(x) else str(x) for x in evaluation["returns"]]
+    return {**evaluation, "returns": returns}
+
+
+def _evaluation_from_json(description: dict[str, Any] | None) -> dict[str, Any] | None:
+    if description is None:
+        return None
+    return {
+        "seed": operator.index(description["seed"]),
+        "returns": [float(x) for x in description["returns"]],
+        "lengths": [operator.index(n) for n in description["lengths"]],
+    }
 
 
 def _actor_to_json(actor: Actor) -> dict[str, Any]:
@@ -235,14 +293,12 @@ def _actor_to_json(actor: Actor) -> dict[str, Any]:
 
 
 def _actor_from_json(description: dict[str, Any], spec: EnvSpec) -> Actor:
-    options = dict(description)
-    match options.pop("kind"):
-        case "network":
+    match description:
+        case {"kind": "network", **options}:
             options["hidden"] = tuple(options["hidden"])
             return Network(spec.observation_space, spec.action_space, NetworkConfig(**options))
-        case "random":
+        case {"kind": "random"}:
             return RandomActor(spec.action_space)
-        case "zero":
+        case {"kind": "zero"}:
             return ZeroActor(spec.action_space)
-        case other:
-            raise ValueError(f"unknown actor kind {other!r}")
+    raise ValueError("the actor's kind must be network, random or zero")

@@ -15,14 +15,14 @@ from agents.evaluation import EVALUATION_LANES
 from agents.network import Network, NetworkConfig, Squash, Weights
 from agents.policy import Policy
 from agents.ppo_collect import HostCollector
-from agents.ppo_update import Learner, PyTree, Transitions
-from agents.spaces import empty
+from agents.ppo_update import Learner, PyTree, Transitions, without_nonfinite
 from envs.base import Env, HostEnv
 from envs.base import Lanes as HostLanes
 from es_rl import devices, observations
 from es_rl.devices import AXIS, Program
 from es_rl.host_rollout import with_idle_lanes
 from es_rl.observations import Moments
+from es_rl.strategy import update_if_finite
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ class PPOConfig(NetworkConfig):
 
 @struct.dataclass
 class PPOState:
-    """Everything that a run needs to go on, but for simulators on the host; a pytree."""
+    """Everything that a run needs to go on; a pytree."""
 
     params: PyTree
     """See `Learner.init`."""
@@ -130,7 +130,7 @@ class PPOState:
     moments: Moments
     """Of the observations of all batches so far; those of this one are added at its end."""
     lanes: Any
-    """The environments between two steps, where they are on the accelerator."""
+    """The environments between two steps: a `ppo_collect.Lanes`, on the host an `Episodes`."""
     discounted: jax.Array
     """(N,) the discounted return so far, whose moments scale rewards."""
     discounted_moments: Moments
@@ -139,11 +139,13 @@ class PPOState:
     key: jax.Array
     """Never advanced: the iteration is folded into it."""
     iteration: jax.Array
-    """int32 scalar, how many updates were made."""
+    """int32 scalar, how many there were so far, those with a skipped update included."""
 
 
 class PPOAgent:
     """Alternates T steps of N environments and epochs of minibatches on them."""
+
+    resumable = True
 
     def __init__(self, name: str, env: Env | HostEnv, config: PPOConfig):
         self.name = name
@@ -208,7 +210,9 @@ class PPOAgent:
         )
 
     def init(self, key: jax.Array) -> PPOState:
-        return self._init(key)
+        state = self._init(key)
+        on_host = self.lanes is not None
+        return replace(state, lanes=self._collector.nothing) if on_host else state
 
     def _initial(self, key: jax.Array) -> PPOState:
         params_key, lanes_key, key = jax.random.split(key, 3)
@@ -230,18 +234,18 @@ class PPOAgent:
         if self.lanes is None:
             self._update.compile(state)
             return
-        obs = empty(self.env.spec.observation_space)
-        made = self._collector.compile(state.params, state.moments, state.key, obs)
-        self._update.compile(state, made.batch, made.totals)
+        made = self._collector.compile(state.params, state.moments, state.key)
+        self._update.compile(replace(state, lanes=()), made.batch, made.totals)
 
     def step(self, state: PPOState) -> tuple[PPOState, dict[str, Any]]:
         if self.lanes is None:
             state, metrics = self._update(state)
             return state, {"env_steps": self.config.batch_size, **metrics}
-        batch, totals, failed = self._collector.collect(
-            state.params, state.moments, state.key, int(state.iteration)
+        episodes, (batch, totals, failed) = self._collector.collect(
+            state.params, state.moments, state.key, int(state.iteration), state.lanes
         )
-        state, metrics = self._update(state, batch, totals)
+        state, metrics = self._update(replace(state, lanes=()), batch, totals)
+        state = replace(state, lanes=episodes)
         counts = {"env_steps": self.config.batch_size, "failed_episodes": failed}
         return state, {**counts, **metrics}
 
@@ -271,7 +275,13 @@ class PPOAgent:
     def _learn(
         self, state: PPOState, batch: Transitions, totals: jax.Array
     ) -> tuple[PPOState, dict[str, Any]]:
-        """One update, on every device with its own lanes."""
+        """One update, on every device with its own lanes.
+
+        It is skipped, statistics and all, where no transition is usable, or where a loss, a
+        parameter or the optimiser's state would not be finite.
+        """
+        batch, usable = without_nonfinite(batch)
+        nonfinite = jax.lax.psum(jnp.sum(~usable), AXIS)
         discounted, discounted_moments = state.discounted, state.discounted_moments
         if self.config.normalize_rewards:
             discounted, discounted_moments, scaled = self._scale_rewards(state, batch)
@@ -280,17 +290,26 @@ class PPOAgent:
         key = jax.random.fold_in(key, jax.lax.axis_index(AXIS))
         with self.network.precision():
             params, opt_state, metrics = self.learner.update(
-                state.params, state.opt_state, batch, key
+                state.params, state.opt_state, batch, usable, key
             )
         moments = state.moments
         if self.network.normalizes:
-            moments = _merge(moments, batch.vector)
+            moments = _merge(moments, batch.vector, usable)
+        finite = jnp.isfinite(jnp.stack(list(metrics.values()))).all()
+        (params, opt_state, moments, discounted_moments), skipped = update_if_finite(
+            (params, opt_state, moments, discounted_moments),
+            (state.params, state.opt_state, state.moments, state.discounted_moments),
+            allowed=finite & (nonfinite < self.config.batch_size),
+        )
         finished = _statistics(totals, state.finished)
         names = ("return_mean", "return_std", "return_max", "return_min")
-        updates = state.iteration * self.config.num_epochs * self.config.num_minibatches
+        # The optimiser's own count: skipped updates do not advance it.
+        _, count = optax.tree.get_all_with_path(state.opt_state, "count")[-1]
         metrics |= dict(zip(names, finished, strict=True)) | {
-            "learning_rate": jnp.asarray(self.config.learning_rate_schedule(updates)),
+            "learning_rate": jnp.asarray(self.config.learning_rate_schedule(count)),
             "param_norm": optax.tree.norm(params),
+            "nonfinite_steps": nonfinite,
+            "update_skipped": skipped.astype(jnp.int32),
         }
         new = PPOState(
             params=params,
@@ -315,25 +334,24 @@ class PPOAgent:
 
         discounted, totals = jax.lax.scan(step, state.discounted, (batch.reward, batch.ended))
         moments = state.discounted_moments
-        moments = _merge(
-            moments, observations.standardize(totals[..., None], moments.mean, moments.std)
-        )
+        vectors = observations.standardize(totals[..., None], moments.mean, moments.std)
+        moments = _merge(moments, vectors, jnp.isfinite(totals))
         return discounted, moments, observations.clip(batch.reward / moments.std[0])
 
 
-def _merge(moments: Moments, vectors: jax.Array) -> Moments:
-    """Add the standardised vectors (T, N, d) of all devices."""
-    flat = vectors.reshape(-1, vectors.shape[-1])
+def _merge(moments: Moments, vectors: jax.Array, usable: jax.Array) -> Moments:
+    """Add those of the standardised vectors (T, N, d) of all devices that are usable (T, N)."""
+    flat = jnp.where(usable[..., None], vectors, 0.0).reshape(-1, vectors.shape[-1])
     count, total, squares = jax.lax.psum(
-        (jnp.float32(flat.shape[0]), flat.sum(axis=0), jnp.sum(flat**2, axis=0)), AXIS
+        (jnp.sum(usable, dtype=jnp.float32), flat.sum(axis=0), jnp.sum(flat**2, axis=0)), AXIS
     )
     return observations.merge(moments, count[None], total[None], squares[None])
 
 
 def _statistics(totals: jax.Array, before: jax.Array) -> jax.Array:
-    """(4,) mean, std, max and min of what is not NaN on all devices; `before` if nothing is."""
+    """(4,) mean, std, max and min of what is finite on all devices; `before` if nothing is."""
     totals = jax.lax.all_gather(totals, AXIS)
-    ended = ~jnp.isnan(totals)
+    ended = jnp.isfinite(totals)
     now = jnp.stack([f(totals, where=ended) for f in (jnp.mean, jnp.std)])
     most = jnp.max(totals, where=ended, initial=-jnp.inf)
     least = jnp.min(totals, where=ended, initial=jnp.inf)

@@ -1,5 +1,6 @@
 """How PPO gathers transitions: on the accelerator in one program, on the host step by step."""
 
+import logging
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ from es_rl.host_rollout import as_float32
 from es_rl.observations import Moments
 from es_rl.rollout import where
 
+_log = logging.getLogger("es_rl")
 _FAILURES_IN_VAIN = 16
 """So many failures in one batch while no episode ends, or of one restart, say that the environment
 is broken."""
@@ -103,9 +105,25 @@ def collect(
     return lanes, Collected(batch, totals)
 
 
+class Episodes(NamedTuple):
+    """What N lanes on the host are playing, and all that it takes to come there again."""
+
+    seeds: np.ndarray
+    """(N,) int64, given to reset."""
+    steps: np.ndarray
+    """(N,) int32, steps since; -1 before the first episode."""
+    actions: np.ndarray
+    """(N, L, ...) those of these steps; L is the most that an episode has."""
+    obs: np.ndarray
+    """(N, ...) what they led to."""
+
+
 class HostCollector:
-    """The same on environments that step on the host. They are not part of an agent's state: a
-    state that is not the one that was collected for last starts new episodes."""
+    """The same on environments that step on the host.
+
+    Simulators cannot be saved, but an episode that has the same seed and the same actions is the
+    same episode: a state that is not the one that was collected for last plays its own again.
+    """
 
     def __init__(self, env: HostEnv, learner: Learner, num_envs: int, num_steps: int):
         self._id = env.spec.id
@@ -113,9 +131,19 @@ class HostCollector:
         self._num_steps = num_steps
         self._lanes = env.lanes(num_envs)
         self._span = slice(0, num_envs)
-        self._obs = np.zeros(0)
+        self._current: Episodes | None = None
         self._total = np.zeros(num_envs)
-        self._continues: tuple[bytes, int] | None = None
+        obs = as_float32(_spaces.empty(env.spec.observation_space))
+        action = _spaces.empty(env.spec.action_space)
+        longest = (num_envs, env.spec.max_episode_steps)
+        self.nothing = Episodes(
+            seeds=np.zeros(num_envs, np.int64),
+            steps=np.full(num_envs, -1, np.int32),
+            actions=np.zeros((*longest, *action.shape), action.dtype),
+            obs=np.stack([obs] * num_envs),
+        )
+        """Where every run begins."""
+        self._seeds, self._steps, self._actions, self._obs = map(np.copy, self.nothing)
 
     @cached_property
     def _act(self) -> Any:
@@ -131,17 +159,17 @@ class HostCollector:
 
         return jax.jit(vectors)
 
-    def compile(
-        self, params: PyTree, moments: Moments, key: jax.Array, obs: np.ndarray
-    ) -> Collected:
-        """Compile for arguments like these, with one observation; a batch of the right shapes."""
-        obs = np.stack([as_float32(obs)] * len(self._total))
+    def compile(self, params: PyTree, moments: Moments, key: jax.Array) -> Collected:
+        """Compile for arguments like these; a batch of the right shapes."""
+        obs = self.nothing.obs
         _, *row = map(np.asarray, self._act(params, moments, obs, key, 0))
         nothing = np.zeros(len(obs), np.float32)
         outcome = (*row, nothing, nothing > 0, nothing > 0, nothing, obs)
         return self._collected(moments, [outcome] * self._num_steps, 0)
 
-    def collect(self, params: PyTree, moments: Moments, key: jax.Array, number: int) -> Collected:
+    def collect(
+        self, params: PyTree, moments: Moments, key: jax.Array, number: int, episodes: Episodes
+    ) -> tuple[Episodes, Collected]:
         """T steps of N lanes.
 
         Args:
@@ -149,32 +177,31 @@ class HostCollector:
           moments: of the observations.
           key: the run's.
           number: of the batch, counted from 0.
+          episodes: where the batch before has left the lanes.
 
         Raises:
           RuntimeError: the environment fails and no episode ends, or it cannot be started.
         """
         run = jax.random.key_data(key).tobytes()
         rng = np.random.default_rng([*np.frombuffer(run, np.uint32).tolist(), number])
-        if self._continues != (run, number):
-            self._lanes.begin()
-            self._restart(np.ones(len(self._total), bool), rng)
-        self._continues = (run, number + 1)
+        if episodes is not self._current:
+            self._take_up(episodes, rng)
         policy_key = jax.random.fold_in(key, number)
         outcomes, failed, reason = [], 0, ""
         for step in range(self._num_steps):
             obs = self._obs
             actions, *row = map(np.asarray, self._act(params, moments, obs, policy_key, step))
-            received = self._exchange(np.full(len(obs), STEP), np.zeros(len(obs)), actions)
+            received = self._step(actions)
             lost = received.lost
             failed += len(received.faults)
             reason = next(iter(received.faults.values()), reason)
             reward = np.where(lost, 0.0, received.reward).astype(np.float32)
+            self._total += reward
             terminated = received.terminated & ~lost
             ended = terminated | received.truncated | lost
             # What a lost step led to is not known; what it came from is the nearest to it.
             known = ~lost.reshape((-1,) + (1,) * (obs.ndim - 1))
             self._obs = np.where(known, as_float32(received.obs), obs)
-            self._total += reward
             total = np.where(ended & ~lost, self._total, np.nan).astype(np.float32)
             outcomes.append((*row, reward, terminated, ended, total, self._obs))
             if ended.any():
@@ -182,7 +209,45 @@ class HostCollector:
         collected = self._collected(moments, outcomes, failed)
         if failed >= _FAILURES_IN_VAIN and jnp.isnan(collected.totals).all():
             raise RuntimeError(f"{self._id}: {failed} episodes failed and none ended; {reason}")
-        return collected
+        self._current = Episodes(
+            *map(np.copy, (self._seeds, self._steps, self._actions, self._obs))
+        )
+        return self._current, collected
+
+    def _take_up(self, episodes: Episodes, rng: np.random.Generator) -> None:
+        """Bring the lanes to where the episodes are: played again, or new where there are none."""
+        self._lanes.begin()
+        self._seeds, self._steps, self._actions, self._obs = map(np.copy, episodes)
+        self._total[:] = 0.0
+        going = episodes.steps >= 0
+        if going.any():
+            received = self._exchange(np.where(going, RESET, IDLE), self._seeds, None)
+            obs, same = as_float32(received.obs).copy(), ~received.lost
+            for step in range(episodes.steps.max()):
+                playing = going & same & (step < episodes.steps)
+                received = self._exchange(
+                    np.where(playing, STEP, IDLE), self._seeds, self._actions[:, step]
+                )
+                self._total[playing] += received.reward.astype(np.float32)[playing]
+                obs[playing] = received.obs[playing]
+                same &= ~(playing & received.lost)
+            pairs = zip(obs, episodes.obs, strict=True)
+            same &= np.array([np.array_equal(*pair, equal_nan=True) for pair in pairs])
+            if (going & ~same).any():
+                _log.warning(
+                    "%s: %d episodes are not the same when they are played again; new ones begin",
+                    self._id,
+                    np.sum(going & ~same),
+                )
+            going = going & same
+        if not going.all():
+            self._restart(~going, rng)
+
+    def _step(self, actions: np.ndarray) -> Received:
+        """Step all lanes, and note what is needed to do so again."""
+        self._actions[np.arange(len(actions)), self._steps] = actions
+        self._steps += 1
+        return self._exchange(np.full(len(actions), STEP), self._seeds, actions)
 
     def _collected(self, moments: Moments, outcomes: list[Any], failed: int) -> Collected:
         raw, log_prob, vector, reward, terminated, ended, totals, obs = (
@@ -195,14 +260,14 @@ class HostCollector:
     def _restart(self, which: np.ndarray, rng: np.random.Generator) -> None:
         """Start new episodes in some lanes; a reset that fails is tried again with another seed."""
         self._total[which] = 0.0
+        self._steps[which] = 0
         failed = 0
         obs = self._obs.copy()  # the batch keeps what the steps led to
         while which.any():
             seeds = rng.integers(1 << 31, size=len(which))
             received = self._exchange(np.where(which, RESET, IDLE), seeds, None)
-            if not len(obs):
-                obs = as_float32(received.obs)
             fresh = which & ~received.lost
+            self._seeds[fresh] = seeds[fresh]
             obs[fresh] = received.obs[fresh]
             which = which & received.lost
             failed += len(received.faults)

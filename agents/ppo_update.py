@@ -75,15 +75,29 @@ class Learner:
         return self.critic.apply(params["critic"], (), self._clipped(vector))[1][..., 0]
 
     def update(
-        self, params: PyTree, opt_state: optax.OptState, batch: Transitions, key: jax.Array
+        self,
+        params: PyTree,
+        opt_state: optax.OptState,
+        batch: Transitions,
+        usable: jax.Array,
+        key: jax.Array,
     ) -> tuple[PyTree, optax.OptState, dict[str, jax.Array]]:
-        """All epochs on one batch; called on every device with its own part of it."""
-        values = self.value(params, batch.vector)
+        """All epochs on one batch; called on every device with its own part of it.
+
+        Args:
+          params: see `init`.
+          opt_state: of the optimizer.
+          batch: from `without_nonfinite`, as is...
+          usable: ...(T, N), which of its transitions to learn from.
+          key: for the order of the minibatches.
+        """
+        # The advantage of an unusable transition, which terminates, is then 0.
+        values = jnp.where(usable, self.value(params, batch.vector), 0.0)
         advantages = generalized_advantages(
             batch, values, self.value(params, batch.next_vector), self.gamma, self.gae_lambda
         )
         flat = jax.tree.map(
-            lambda x: x.reshape(-1, *x.shape[2:]), (batch, advantages, advantages + values)
+            lambda x: x.reshape(-1, *x.shape[2:]), (batch, usable, advantages, advantages + values)
         )
 
         def epoch(carry: Any, key: jax.Array) -> Any:
@@ -101,10 +115,17 @@ class Learner:
         return params, opt_state, jax.tree.map(jnp.mean, metrics)
 
     def _step(
-        self, carry: Any, batch: Transitions, advantages: jax.Array, returns: jax.Array
+        self,
+        carry: Any,
+        batch: Transitions,
+        usable: jax.Array,
+        advantages: jax.Array,
+        returns: jax.Array,
     ) -> tuple[Any, dict[str, jax.Array]]:
         params, opt_state = carry
-        loss = partial(self._loss, batch=batch, advantages=advantages, returns=returns)
+        loss = partial(
+            self._loss, batch=batch, usable=usable, advantages=advantages, returns=returns
+        )
         gradient, metrics = jax.grad(loss, has_aux=True)(params)
         gradient, metrics = jax.lax.pmean((gradient, metrics), self.axis)
         updates, opt_state = self.optimizer.update(gradient, opt_state, params)
@@ -112,17 +133,30 @@ class Learner:
         return (optax.apply_updates(params, updates), opt_state), metrics
 
     def _loss(
-        self, params: PyTree, batch: Transitions, advantages: jax.Array, returns: jax.Array
+        self,
+        params: PyTree,
+        batch: Transitions,
+        usable: jax.Array,
+        advantages: jax.Array,
+        returns: jax.Array,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        share = usable * (usable.size / jnp.maximum(jnp.sum(usable), 1))
+
+        def mean(x: jax.Array) -> jax.Array:
+            return jnp.mean(share * x)
+
         space, head = self.network.action_space, self.head(params, batch.vector)
         log_std = params["log_std"]
         change = distributions.log_prob(space, head, log_std, batch.raw) - batch.log_prob
+        # What stands in for an unusable action may be so likely that the ratio overflows.
+        change = jnp.where(usable, change, 0.0)
         ratio = jnp.exp(change)
-        advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+        advantages = advantages - mean(advantages)
+        advantages = advantages / (jnp.sqrt(mean(advantages**2)) + 1e-8)
         clipped = jnp.clip(ratio, 1 - self.clip_range, 1 + self.clip_range)
-        policy_loss = -jnp.minimum(ratio * advantages, clipped * advantages).mean()
-        value_loss = jnp.mean((self.value(params, batch.vector) - returns) ** 2)
-        entropy = distributions.entropy(space, head, log_std).mean()
+        policy_loss = -mean(jnp.minimum(ratio * advantages, clipped * advantages))
+        value_loss = mean((self.value(params, batch.vector) - returns) ** 2)
+        entropy = mean(distributions.entropy(space, head, log_std))
         loss = (
             policy_loss + self.value_coefficient * value_loss - self.entropy_coefficient * entropy
         )
@@ -131,13 +165,35 @@ class Learner:
             "value_loss": value_loss,
             "entropy": entropy,
             # Schulman's low-variance estimate of the divergence from the old policy.
-            "approx_kl": jnp.mean(ratio - 1 - change),
-            "clip_fraction": jnp.mean(jnp.abs(ratio - 1) > self.clip_range),
+            "approx_kl": mean(ratio - 1 - change),
+            "clip_fraction": mean(jnp.abs(ratio - 1) > self.clip_range),
         }
         return loss, metrics
 
     def _clipped(self, vector: jax.Array) -> jax.Array:
         return observations.clip(vector) if self.network.normalizes else vector
+
+
+def without_nonfinite(batch: Transitions) -> tuple[Transitions, jax.Array]:
+    """Make a batch finite: what an environment gets wrong must not reach the parameters.
+
+    A transition in which anything is not finite, a reward as an observation, is of no use: it is
+    left out of the loss and of all statistics, and its episode counts as truncated before it.
+
+    Returns:
+      The batch, in which such transitions are 0 and terminate, and which ones are usable (T, N).
+    """
+
+    def rows(x: jax.Array, like: jax.Array) -> jax.Array:
+        return x.reshape(x.shape + (1,) * (like.ndim - x.ndim))
+
+    usable = jnp.ones(batch.reward.shape, bool)
+    for x in batch:
+        usable &= jnp.isfinite(x).all(axis=tuple(range(usable.ndim, x.ndim)))
+    clean = jax.tree.map(lambda x: jnp.where(rows(usable, x), x, jnp.zeros_like(x)), batch)
+    return clean._replace(
+        terminated=clean.terminated | ~usable, ended=clean.ended | ~usable
+    ), usable
 
 
 def generalized_advantages(

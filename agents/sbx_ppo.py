@@ -8,13 +8,14 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias
 
 import jax
 import numpy as np
 from flax import linen as nn
 from gymnasium import spaces
 
+from agents import settings
 from agents.evaluation import EVALUATION_LANES
 from agents.network import Network, NetworkConfig, Weights
 from agents.policy import Policy
@@ -66,6 +67,7 @@ class SbxPPOConfig:
     """Between the layers."""
 
     def __post_init__(self) -> None:
+        settings.check(self)
         for name in ("num_envs", "num_steps", "num_epochs", "anneal_steps"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: must be at least 1")
@@ -83,11 +85,6 @@ class SbxPPOConfig:
         for name in ("gamma", "gae_lambda"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name}={getattr(self, name)}: must be from 0 to 1")
-        if not np.isfinite(self.log_std_init):
-            raise ValueError(f"log_std_init={self.log_std_init}: must be finite")
-        if self.activation not in get_args(SbxActivation):
-            accepted = ", ".join(get_args(SbxActivation))
-            raise ValueError(f"activation={self.activation!r}: must be one of {accepted}")
         self.network()
 
     def network(self) -> NetworkConfig:
@@ -143,6 +140,8 @@ class SbxPPOAgent:
         spaces.
       RuntimeError: sbx-rl is not installed.
     """
+
+    resumable = False
 
     def __init__(self, name: str, env: Env | HostEnv, config: SbxPPOConfig):
         if not isinstance(env, GymnasiumEnv):

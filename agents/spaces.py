@@ -1,11 +1,21 @@
 """Between Gymnasium spaces and the flat vectors that networks read and write."""
 
+import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from gymnasium import spaces
+
+_MAX_SIZE = 1 << 20
+"""Numbers in a space that is read from JSON; categories taken together, too."""
+_MAX_CATEGORICAL = 4096
+"""Dimensions of such a MultiDiscrete, as each becomes a part of the program."""
+_DTYPES = (
+    *("bool", "float16", "float32", "float64", "int8", "int16", "int32", "int64"),
+    *("uint8", "uint16", "uint32", "uint64"),
+)
 
 
 def check_observation_space(space: spaces.Space) -> None:
@@ -122,11 +132,14 @@ def to_action(space: spaces.Space, raw: jax.Array, squash: str) -> jax.Array:
 def to_json(space: spaces.Space) -> dict[str, Any]:
     """A description of a supported space that `from_json` reads."""
     if isinstance(space, spaces.Box):
-        low, high = (np.asarray(edge, np.float64) for edge in (space.low, space.high))
+        low, high = space.low, space.high
         dtype = np.dtype(space.dtype).name
         uniform = low.size > 0 and (low == low.flat[0]).all() and (high == high.flat[0]).all()
-        bounds = (low.reshape(-1)[0], high.reshape(-1)[0]) if uniform else (low, high)
-        edges = {name: _numbers(edge) for name, edge in zip(("low", "high"), bounds, strict=True)}
+        bounds = (low.flat[0], high.flat[0]) if uniform else (low, high)
+        edges = {
+            name: _to_json(edge.tolist())
+            for name, edge in zip(("low", "high"), bounds, strict=True)
+        }
         return {"type": "Box", **edges, "shape": list(low.shape), "dtype": dtype}
     if isinstance(space, spaces.Discrete):
         return {"type": "Discrete", "n": int(space.n), "start": int(space.start)}
@@ -135,35 +148,71 @@ def to_json(space: spaces.Space) -> dict[str, Any]:
 
 
 def from_json(description: dict[str, Any]) -> spaces.Space:
-    """The space that `to_json` described.
+    """The space that `to_json` described, if it is of a size that policies have.
 
     Raises:
-      ValueError, KeyError, TypeError: the description is not one of those.
+      ValueError, KeyError, TypeError, ArithmeticError, RecursionError: it is none of those.
     """
     match description["type"]:
         case "Box":
-            shape = tuple(int(n) for n in description["shape"])
-            dtype = np.dtype(description["dtype"])
-            if np.prod(shape, dtype=np.float64) > 1e7 or dtype.hasobject:
-                raise ValueError(f"no observation or action is a Box of shape {shape} and {dtype}")
-            low, high = (np.asarray(_bound(description[k]), dtype) for k in ("low", "high"))
-            return spaces.Box(
-                np.broadcast_to(low, shape), np.broadcast_to(high, shape), shape, dtype.type
-            )
+            return _box(description)
         case "Discrete":
-            return spaces.Discrete(int(description["n"]), start=int(description["start"]))
+            sizes, starts = (np.asarray(description[k]) for k in ("n", "start"))
+            _check_categories(sizes, starts)
+            if sizes.ndim:
+                raise ValueError("a Discrete space must have one number of categories")
+            return spaces.Discrete(int(sizes), start=int(starts))
         case "MultiDiscrete":
-            return spaces.MultiDiscrete(description["nvec"], start=description["start"])
-        case other:
-            raise ValueError(f"unknown space type {other!r}")
+            sizes, starts = (np.asarray(description[k]) for k in ("nvec", "start"))
+            _check_categories(sizes, starts)
+            return spaces.MultiDiscrete(sizes, start=starts)
+    raise ValueError("the type of a space must be Box, Discrete or MultiDiscrete")
 
 
-def _numbers(edge: Any) -> Any:
-    """Nested lists in which infinities are strings, as JSON has no infinity."""
-    if np.ndim(edge):
-        return [_numbers(part) for part in edge]
-    return float(edge) if np.isfinite(edge) else ("inf" if edge > 0 else "-inf")
+def _box(description: dict[str, Any]) -> spaces.Box:
+    shape, dtype = tuple(description["shape"]), description["dtype"]
+    if dtype not in _DTYPES:
+        raise ValueError(f"the dtype {dtype!r} of a Box must be one of {', '.join(_DTYPES)}")
+    # Python's own integers do not overflow; and none may be large where another is 0.
+    if any(type(n) is not int or not 0 <= n <= _MAX_SIZE for n in shape) or (
+        math.prod(shape) > _MAX_SIZE
+    ):
+        raise ValueError(
+            f"the shape {shape} of a Box must be of integers, and of at most {_MAX_SIZE} numbers"
+        )
+    with np.errstate(over="raise", invalid="raise"):
+        low, high = (np.asarray(_bound(description[k]), dtype) for k in ("low", "high"))
+    low, high = np.broadcast_to(low, shape), np.broadcast_to(high, shape)
+    if not (low <= high).all():
+        raise ValueError("no low of a Box may be above its high")
+    return spaces.Box(low, high, shape, np.dtype(dtype).type)
+
+
+def _check_categories(sizes: np.ndarray, starts: np.ndarray) -> None:
+    for numbers in (sizes, starts):
+        if numbers.dtype != np.int64 or numbers.shape != sizes.shape:
+            raise ValueError("categories must be integers, as many as starts")
+    if not 1 <= sizes.size <= _MAX_CATEGORICAL:
+        raise ValueError(f"{sizes.size} dimensions: must be from 1 to {_MAX_CATEGORICAL}")
+    if not ((sizes >= 1) & (sizes <= _MAX_SIZE)).all() or sizes.sum() > _MAX_SIZE:
+        raise ValueError(f"categories must be at least 1, and at most {_MAX_SIZE} in all")
+    # Actions and observations are int32.
+    if not (np.abs(starts.astype(np.float64)) < 2**30).all():
+        raise ValueError("starts of categories must be between -2**30 and 2**30")
+
+
+def _to_json(edge: Any) -> Any:
+    """Numbers in which infinities are text, as JSON has no infinity."""
+    if isinstance(edge, list):
+        return [_to_json(part) for part in edge]
+    return edge if np.isfinite(edge) else str(edge)
 
 
 def _bound(edge: Any) -> Any:
-    return [_bound(part) for part in edge] if isinstance(edge, list) else float(edge)
+    if isinstance(edge, list):
+        return [_bound(part) for part in edge]
+    if edge in ("inf", "-inf"):
+        return float(edge)
+    if not isinstance(edge, int | float):
+        raise ValueError(f"the bound {edge!r} of a Box must be a number, 'inf' or '-inf'")
+    return edge

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from agents import settings
 from agents.actors import RandomActor, ZeroActor
 from agents.evaluation import EVALUATION_LANES, Evaluator
 from agents.network import Weights
@@ -23,12 +24,15 @@ class UntrainedConfig:
     """Episodes played in each iteration."""
 
     def __post_init__(self) -> None:
+        settings.check(self)
         if self.episodes < 1:
             raise ValueError(f"episodes={self.episodes}: must be at least 1")
 
 
 class UntrainedAgent:
     """Plays random or zero actions; its state counts the iterations."""
+
+    resumable = True
 
     def __init__(self, name: str, env: Env | HostEnv, config: UntrainedConfig):
         self.name = name
@@ -44,17 +48,17 @@ class UntrainedAgent:
             self.lanes = env.lanes(with_idle_lanes(EVALUATION_LANES))
         self._evaluator = Evaluator(env, self._actor, self.mesh, self.lanes)
 
-    def init(self, key: jax.Array) -> int:
+    def init(self, key: jax.Array) -> np.int32:
         del key
-        return 0
+        return np.int32(0)
 
-    def compile(self, state: int) -> None:
+    def compile(self, state: np.int32) -> None:
         self._evaluator.compile(self._weights, episodes=self.config.episodes)
 
-    def step(self, state: int) -> tuple[int, dict[str, Any]]:
+    def step(self, state: np.int32) -> tuple[np.int32, dict[str, Any]]:
         # Seeds from 1: evaluation seed 0 is for the reported episodes.
-        played = self._evaluator(self._weights, episodes=self.config.episodes, seed=state + 1)
-        return state + 1, {
+        played = self._evaluator(self._weights, episodes=self.config.episodes, seed=int(state) + 1)
+        return np.int32(state + 1), {
             "env_steps": int(played.lengths.sum()),
             "return_mean": played.mean,
             "return_std": played.std,
@@ -62,5 +66,5 @@ class UntrainedAgent:
             "return_min": float(played.returns.min()),
         }
 
-    def snapshot(self, state: int) -> Policy:
+    def snapshot(self, state: np.int32) -> Policy:
         return Policy(self.env.spec, self._actor, self._weights, agent=self.name)

@@ -73,7 +73,7 @@ def make(
     given = dict(kwargs)
     if max_episode_steps is not None:
         given["max_episode_steps"] = max_episode_steps
-    _check(given, max_episode_steps, workers, step_timeout)
+    _check(given, workers, step_timeout)
     limit = max_episode_steps or registered.max_episode_steps or _DEFAULT_LIMIT
     # The registration itself, which a worker can make without having imported what registered it.
     single = partial(
@@ -99,12 +99,7 @@ def make(
     return GymnasiumEnv(spec, single, workers or _cores(), step_timeout or _STEP_TIMEOUT)
 
 
-def _check(
-    given: dict[str, Any],
-    max_episode_steps: int | None,
-    workers: int | None,
-    step_timeout: float | None,
-) -> None:
+def _check(given: dict[str, Any], workers: int | None, step_timeout: float | None) -> None:
     for key, value in given.items():
         try:
             json.dumps(value, allow_nan=False)
@@ -112,11 +107,15 @@ def _check(
             raise ValueError(
                 f"{key}={value!r}: must be a JSON value, as it is saved with the policy"
             ) from None
-    for key, number in (("workers", workers), ("max_episode_steps", max_episode_steps)):
-        if number is not None and number < 1:
-            raise ValueError(f"{key}={number}: must be at least 1")
-    if step_timeout is not None and not 0 < step_timeout < float("inf"):
-        raise ValueError(f"step_timeout={step_timeout}: must be a number of seconds above 0")
+    if "disable_env_checker" in given:
+        raise ValueError("env_kwargs=disable_env_checker: must be left to es-rl, which sets it")
+    # Values may come from a file.
+    if workers is not None and (type(workers) is not int or workers < 1):
+        raise ValueError(f"workers={workers!r}: must be at least 1")
+    if step_timeout is not None and (
+        not isinstance(step_timeout, int | float) or not 0 < step_timeout < float("inf")
+    ):
+        raise ValueError(f"step_timeout={step_timeout!r}: must be a number of seconds above 0")
 
 
 def _first(

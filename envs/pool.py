@@ -229,7 +229,7 @@ class _Process:
         """What it says within that time: one byte, b"" if it has ended, None if nothing."""
         poll = select.poll()
         poll.register(self.connection, select.POLLIN)
-        if not poll.poll(seconds * 1000):
+        if not poll.poll(min(seconds * 1000, 2**31 - 1)):  # which is the most that it takes
             return None
         try:
             return self.connection.recv(1)

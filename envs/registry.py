@@ -1,6 +1,7 @@
 """Names of environments: `make`, `register` and `list_ids`."""
 
 import difflib
+import inspect
 from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias
 
@@ -16,6 +17,8 @@ _SUITES: dict[str, tuple[Callable[[], Iterable[str]], Callable[..., Env | HostEn
     "probe": (probes.names, probes.make),
 }
 _REGISTERED: dict[str, Maker] = {}
+_MOST_STEPS = 10**9
+"""Of an episode, as they are counted in 32 bits."""
 
 
 def register(id: str, maker: Maker) -> None:
@@ -43,7 +46,7 @@ def list_ids(suite: str | None = None) -> list[str]:
     return ids + [id for id in _REGISTERED if suite is None]
 
 
-def make(id: str, **kwargs: Any) -> Env | HostEnv:
+def make(id: str, /, **kwargs: Any) -> Env | HostEnv:
     """Build an environment by name.
 
     Args:
@@ -57,6 +60,9 @@ def make(id: str, **kwargs: Any) -> Env | HostEnv:
       ValueError: unknown id (with close matches) or argument, or a space that policies cannot use.
       RuntimeError: the environment cannot run with the installed versions.
     """
+    limit = kwargs.get("max_episode_steps")
+    if limit is not None and (type(limit) is not int or not 1 <= limit <= _MOST_STEPS):
+        raise ValueError(f"max_episode_steps={limit!r}: must be an integer from 1 to {_MOST_STEPS}")
     go_headless()
     if id in _REGISTERED:
         return _REGISTERED[id](**kwargs)
@@ -68,7 +74,12 @@ def make(id: str, **kwargs: Any) -> Env | HostEnv:
     if suite not in _SUITES or name not in _SUITES[suite][0]():
         hint = "" if suite != "gymnasium" else "; if a module of yours registers it, import that"
         raise ValueError(f"env={id!r}: unknown environment{_close(id)}{hint}")
-    return _SUITES[suite][1](name, **kwargs)
+    maker = _SUITES[suite][1]
+    try:
+        inspect.signature(maker).bind(name, **kwargs)
+    except TypeError as error:
+        raise ValueError(f"env={id!r}: {error}") from None
+    return maker(name, **kwargs)
 
 
 def _close(id: str) -> str:

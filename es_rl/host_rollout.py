@@ -142,6 +142,8 @@ class HostRollout:
     jobs: Jobs
     busy: int
     """S, how many lanes to use."""
+    max_steps: int | None = None
+    """Episodes are cut after so many steps, or where the environment ends them."""
 
     def play(self, shared: PyTree, keys: jax.Array, seeds: np.ndarray) -> Played:
         """Play every job to its end.
@@ -285,7 +287,10 @@ class _Half:
         self.total[stepped] += received.reward[stepped]
         self.steps[stepped] += 1
         self._command = np.where(self._job >= 0, STEP, IDLE).astype(np.uint8)
-        done = np.flatnonzero(stepped & (received.terminated | received.truncated))
+        over = received.terminated | received.truncated
+        if self._play.rollout.max_steps is not None:
+            over = over | (self.steps >= self._play.rollout.max_steps)
+        done = np.flatnonzero(stepped & over)
         if len(done):
             self._play.finish(self._job[done], self, done)
             self.assign(done)

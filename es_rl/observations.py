@@ -56,8 +56,10 @@ def merge(moments: Moments, lengths: Array, total: Array, squares: Array) -> Mom
       moments: what the observations were standardised with.
       lengths: (episodes,) how many observations each episode had.
       total: (episodes, d) sums of the standardised observations.
-      squares: (episodes, d) sums of their squares. Episodes with a sum that is not finite are
-        left out.
+      squares: (episodes, d) sums of their squares.
+
+    Episodes with a sum that is not finite are left out, and all of them where the result would not
+    be finite: no episode can spoil the moments for those to come.
     """
     finite = jnp.isfinite(total).all(axis=1) & jnp.isfinite(squares).all(axis=1)
     live = jnp.where(finite, lengths, 0).astype(jnp.float32)
@@ -69,8 +71,8 @@ def merge(moments: Moments, lengths: Array, total: Array, squares: Array) -> Mom
     m2 = moments.std**2 * jnp.maximum(squares - total**2 / safe_n, 0.0)
     count = moments.count + n
     safe_count = jnp.maximum(count, 1.0)
-    return Moments(
-        count,
-        moments.mean + shift * n / safe_count,
-        moments.m2 + m2 + shift**2 * moments.count * n / safe_count,
-    )
+    mean = moments.mean + shift * n / safe_count
+    m2 = moments.m2 + m2 + shift**2 * moments.count * n / safe_count
+    sound = jnp.isfinite(mean).all() & jnp.isfinite(m2).all()
+    merged = Moments(count, mean, m2)
+    return jax.tree.map(lambda new, old: jnp.where(sound, new, old), merged, moments)

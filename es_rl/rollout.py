@@ -139,6 +139,8 @@ class Rollout:
     tail: int = 0
     """Once no job waits and no more lanes than this still play, they finish one after the other:
     a lane alone steps faster than in the company of idle ones. 0 saves compiling another step."""
+    max_steps: int | None = None
+    """Episodes are cut after so many steps, or where the environment ends them."""
 
     def play(self, shared: PyTree, keys: jax.Array) -> Played:
         """Play every job to its end; to be called under jit.
@@ -280,7 +282,10 @@ class Rollout:
             return lanes, steps + 1
 
         def ended(lanes: _Lanes) -> jax.Array:
-            return active & (lanes.state.terminated | lanes.state.truncated)
+            over = lanes.state.terminated | lanes.state.truncated
+            if self.max_steps is not None:
+                over |= lanes.state.steps >= self.max_steps
+            return active & over
 
         lanes, steps = jax.lax.while_loop(
             lambda carry: ~ended(carry[0]).any(), step, (progress.lanes, jnp.int32(0))

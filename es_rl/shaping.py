@@ -23,18 +23,25 @@ def _groups(fitness: jax.Array, group_size: int) -> jax.Array:
 def replace_nonfinite(fitness: jax.Array, group_size: int = 0) -> tuple[jax.Array, jax.Array]:
     """Give members without a finite fitness the worst finite one of their group.
 
-    A group without any finite fitness gets the population's worst, and a population without any
-    gets zeros.
-
     Returns:
-      The finite fitness (population_size,), and how many members were replaced (int32 scalar).
+      The fitness (population_size,), NaN in groups where nobody has a finite one and finite
+      elsewhere, and how many members had none (int32 scalar).
     """
     finite = jnp.isfinite(fitness)
     worst = jnp.min(_groups(jnp.where(finite, fitness, jnp.inf), group_size), axis=1, keepdims=True)
-    worst = jnp.where(jnp.isfinite(worst), worst, jnp.min(worst))
-    worst = jnp.where(jnp.isfinite(worst), worst, 0.0)
+    worst = jnp.where(jnp.isfinite(worst), worst, jnp.nan)
     filled = jnp.where(_groups(finite, group_size), _groups(fitness, group_size), worst)
     return filled.reshape(fitness.shape), jnp.sum(~finite).astype(jnp.int32)
+
+
+def mean_and_std(fitness: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Of what is finite in an array of any shape (scalars); NaN if nothing is."""
+    finite = jnp.isfinite(fitness)
+    # Not jnp.nanmean: it divides by a variable, where XLA multiplies by the inverse of a constant,
+    # and so rounds differently. This share is exactly 1 where everything is finite.
+    share = fitness.size / jnp.sum(finite)
+    mean = jnp.mean(jnp.where(finite, fitness, 0.0)) * share
+    return mean, jnp.std(jnp.where(finite, fitness, mean)) * jnp.sqrt(share)
 
 
 def zscore(fitness: jax.Array, group_size: int = 0, group_std: GroupStd = "group") -> jax.Array:
@@ -63,11 +70,22 @@ def centered_rank(fitness: jax.Array, group_size: int = 0) -> jax.Array:
 def shape_fitness(
     fitness: jax.Array, method: Shaping, group_size: int = 0, group_std: GroupStd = "group"
 ) -> jax.Array:
-    """The weights of the update for finite fitness: "zscore", "centered_rank" or "none"."""
+    """The weights of the update: "zscore", "centered_rank" or "none".
+
+    Groups that are NaN throughout, as `replace_nonfinite` leaves them, get zeros, and the others
+    what they would get without them.
+    """
+    live = jnp.isfinite(fitness)
+    # At the mean of the others they add nothing to the population's sum of squares, and what they
+    # add to the number of members is taken out again. All of it is exact where there are none.
+    filled = jnp.where(live, fitness, mean_and_std(fitness)[0])
     match method:
         case "zscore":
-            return zscore(fitness, group_size, group_std)
+            weights = zscore(filled, group_size, group_std)
+            if group_std == "population":
+                weights = weights * jnp.sqrt(jnp.sum(live) / fitness.size)
         case "centered_rank":
-            return centered_rank(fitness, group_size)
+            weights = centered_rank(filled, group_size)
         case "none":
-            return fitness
+            weights = fitness
+    return jnp.where(live, weights, 0.0)

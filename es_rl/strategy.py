@@ -25,7 +25,7 @@ class ESState:
     key: jax.Array
     """Never advanced: the generation is folded into it, so any generation can be redone alone."""
     generation: jax.Array
-    """int32 scalar, how many updates were made."""
+    """int32 scalar, how many there were so far, those with a skipped update included."""
 
 
 @dataclass(frozen=True)
@@ -122,10 +122,15 @@ class EvolutionStrategy:
     ) -> tuple[ESState, dict[str, jax.Array]]:
         """One update from the fitness (population_size,) of the members, higher is better.
 
+        A member without a finite fitness counts as the worst of its group, and a group of such
+        members not at all. The update is skipped, so that only the generation moves on, where
+        nobody has a finite fitness or where it would make parameters or the optimiser's state
+        non-finite.
+
         Returns:
-          The next state, and scalars: fitness_mean, _std, _max and _min over the population with
-          non-finite members at the worst finite fitness, nonfinite_members, sigma, grad_norm,
-          param_norm, update_norm.
+          The next state, and scalars: fitness_mean, _std, _max and _min over the members whose
+          fitness is finite (NaN if nobody's is), nonfinite_members, sigma, grad_norm, param_norm,
+          update_norm (0 when skipped), update_skipped (int32, 0 or 1).
 
         Raises:
           ValueError: the fitness has another shape.
@@ -135,8 +140,10 @@ class EvolutionStrategy:
                 f"fitness has shape {jnp.shape(fitness)}: must be ({self.population_size},), "
                 "one number per member"
             )
-        finite, nonfinite = _shaping.replace_nonfinite(jnp.asarray(fitness), self.group_size)
-        weights = _shaping.shape_fitness(finite, self.shaping, self.group_size, self.group_std)
+        fitness = jnp.asarray(fitness)
+        finite = jnp.isfinite(fitness)
+        filled, nonfinite = _shaping.replace_nonfinite(fitness, self.group_size)
+        weights = _shaping.shape_fitness(filled, self.shaping, self.group_size, self.group_std)
         gradient = self.gradient(state.params, noise, weights)
         # The one place where fitness, which is maximised, meets Optax, which minimises.
         updates, opt_state = self.optimizer.update(
@@ -151,19 +158,46 @@ class EvolutionStrategy:
                 for leaf, eps in zip(leaves, noise.leaves, strict=True)
             ],
         )
-        params = optax.apply_updates(state.params, updates)
+        (params, opt_state), skipped = update_if_finite(
+            (optax.apply_updates(state.params, updates), opt_state),
+            (state.params, state.opt_state),
+            allowed=finite.any(),
+        )
+        known = jnp.where(finite, filled, jnp.nan)
+        mean, std = _shaping.mean_and_std(known)
         metrics = {
-            "fitness_mean": jnp.mean(finite),
-            "fitness_std": jnp.std(finite),
-            "fitness_max": jnp.max(finite),
-            "fitness_min": jnp.min(finite),
+            "fitness_mean": mean,
+            "fitness_std": std,
+            "fitness_max": jnp.nanmax(known),
+            "fitness_min": jnp.nanmin(known),
             "nonfinite_members": nonfinite,
             "sigma": noise.sigma,
             "grad_norm": optax.tree.norm(gradient),
             "param_norm": optax.tree.norm(params),
-            "update_norm": optax.tree.norm(updates),
+            "update_norm": jnp.where(skipped, 0.0, optax.tree.norm(updates)),
+            "update_skipped": skipped.astype(jnp.int32),
         }
         return ESState(params, opt_state, state.key, state.generation + 1), metrics
+
+
+def update_if_finite(new: PyTree, old: PyTree, *, allowed: jax.Array) -> tuple[PyTree, jax.Array]:
+    """Leave out an update that is not sound.
+
+    Args:
+      new: what the update makes of...
+      old: ...these arrays.
+      allowed: bool scalar, whether to make the update if it leaves finite what is finite.
+
+    Returns:
+      `new`, or `old` to the bit, and whether the update was skipped (bool scalar).
+    """
+    skipped = ~allowed
+    for now, before in zip(jax.tree.leaves(new), jax.tree.leaves(old), strict=True):
+        # An optimiser may keep an infinity on purpose, as the best loss before the first.
+        if jnp.issubdtype(jnp.result_type(now), jnp.inexact):
+            skipped |= jnp.any(jnp.isfinite(before) & ~jnp.isfinite(now))
+    # Not jnp.where, which XLA would fuse with the update, and round that differently.
+    return jax.lax.cond(skipped, lambda _, old: old, lambda new, _: new, new, old), skipped
 
 
 def eggroll(
@@ -250,7 +284,9 @@ def _validate(es: EvolutionStrategy) -> None:
         )
     step = max(reuse, 1)
     if group and (group < 2 or population % group or group % step):
-        fitting = [g for g in range(2, population + 1) if population % g == 0 and g % step == 0]
+        # Of a huge population only the small ones, and all: to try each would take minutes.
+        sizes = (*range(2, min(population, 1 << 16)), population)
+        fitting = [g for g in sizes if population % g == 0 and g % step == 0]
         near_first = sorted(fitting, key=lambda g: abs(g - group))[:4]
         raise ValueError(
             f"group_size={group}: must divide population_size, {population}, and be a multiple of "

@@ -13,9 +13,10 @@ from typing import Literal, TypeAlias
 import jax
 import tyro
 
+from agents.provenance import versions
 from experiments.benchmarks.timing import Table
 from experiments.cli import parse
-from experiments.startup import machine, start_jax, versions
+from experiments.startup import machine, start_jax
 
 Section: TypeAlias = Literal["forward", "update", "generation", "lanes", "memory", "host"]
 
@@ -48,7 +49,7 @@ def main(arguments: list[str]) -> int:
         value = getattr(flags, name)
         if value is not None and value < 1:
             raise ValueError(f"{name}={value}: must be at least 1")
-    if flags.json is not None and not flags.json.parent.is_dir():
+    if flags.json is not None and (flags.json.is_dir() or not flags.json.parent.is_dir()):
         raise ValueError(f"json={flags.json}: must be a file in a folder that exists")
     start_jax(flags.devices)
     # What is compiled here is timed.

@@ -2,23 +2,28 @@
 
 import contextlib
 import difflib
+import importlib
 import io
+import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-_USAGE = """usage: es-rl COMMAND ...
-
-  train      train a policy: es-rl train brax/inverted_pendulum
-  replay     play a saved policy again: es-rl replay RUN --video replay.gif
-  compare    train several agents on a suite of tasks: es-rl compare classic
-  benchmark  measure the engine beside its alternatives
-  envs       list the environments
-
-es-rl COMMAND --help shows the flags of a command."""
+COMMANDS = {
+    "train": "train a policy: es-rl train brax/inverted_pendulum",
+    "replay": "play a saved policy again: es-rl replay RUN --video replay.gif",
+    "compare": "train several agents on a suite of tasks: es-rl compare classic",
+    "benchmark": "measure the engine beside its alternatives",
+    "envs": "list the environments",
+    "doctor": "show versions and devices, and check that everything works",
+}
+"""What each of them does. They live in the modules of `module_of`."""
+_KINDS = {"INT": "a whole number", "FLOAT": "a number", "[INT [INT ...]]": "whole numbers"}
+"""What tyro calls a flag's values, and what we do."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -26,54 +31,48 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = list(sys.argv[1:] if argv is None else argv)
     name, rest = (arguments[0], arguments[1:]) if arguments else ("--help", [])
     if name in ("-h", "--help"):
-        print(_USAGE)
+        print(_usage())
         return
     try:
-        sys.exit(_command(name)(rest))
-    except (ValueError, RuntimeError) as error:
-        sys.exit(_fail(name, str(error)))
+        # Imported when chosen: JAX alone takes a second.
+        sys.exit(importlib.import_module(module_of(name)).main(rest))
     except BrokenPipeError:
         sys.exit(1)
+    except (ValueError, RuntimeError, OSError) as error:
+        sys.exit(_fail(name, str(error)))
 
 
-def _command(name: str) -> Callable[[list[str]], int]:
-    # Imported when chosen: JAX alone takes a second.
-    match name:
-        case "train":
-            from experiments import train
+def module_of(command: str) -> str:
+    """The module whose `main` is the command.
 
-            return train.main
-        case "replay":
-            from experiments import replay
+    Raises:
+      ValueError: there is no such command.
+    """
+    if command not in COMMANDS:
+        close = difflib.get_close_matches(command, COMMANDS, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"must be one of {', '.join(COMMANDS)}"
+        raise ValueError(f"no command {command!r}: {hint}")
+    return f"experiments.{'list_envs' if command == 'envs' else command}"
 
-            return replay.main
-        case "compare":
-            from experiments import compare
 
-            return compare.main
-        case "benchmark":
-            from experiments import benchmark
-
-            return benchmark.main
-        case "envs":
-            from experiments import list_envs
-
-            return list_envs.main
-    commands = ("train", "replay", "compare", "benchmark", "envs")
-    close = difflib.get_close_matches(name, commands, n=1)
-    hint = f"did you mean {close[0]}?" if close else f"must be one of {', '.join(commands)}"
-    raise ValueError(f"no command {name!r}: {hint}")
+def _usage() -> str:
+    width = max(map(len, COMMANDS)) + 2
+    lines = "\n".join(f"  {name:{width}}{does}" for name, does in COMMANDS.items())
+    return (
+        f"usage: es-rl COMMAND ...\n\n{lines}\n\nes-rl COMMAND --help shows the flags of a command."
+    )
 
 
 def _fail(command: str, message: str) -> int:
     """Print one line; a message "some_name=value: ..." names a flag, and is shown as one."""
     message = " ".join(message.split())
-    match = re.match(r"(\w+)=(\S+): ", message)
+    match = re.match(r"(\w+)=(.*?): ", message)
     if match:
-        flag = match[1].replace("_", "-")
-        label = "ENV" if flag == "env" else f"--{flag}"
-        message = f"{label} {match[2].strip(chr(39))}: {message[match.end() :]}"
-    print(f"es-rl {command}: error: {message}", file=sys.stderr)
+        positional = match[1] == "env" or (command, match[1]) == ("compare", "suite")
+        label = match[1].upper() if positional else f"--{match[1].replace('_', '-')}"
+        given = match[2].strip("'") or "''"
+        message = f"{label} {given}: {message[match.end() :]}"
+    print(f"es-rl {' '.join(command.split())}: error: {message}", file=sys.stderr)
     return 2
 
 
@@ -88,6 +87,8 @@ def parse(command: str, flags: Any, arguments: list[str], default: T | None = No
     """
     import tyro
 
+    from agents import settings
+
     if any(a in ("-h", "--help") for a in arguments):
         tyro.cli(flags, args=arguments, prog=f"es-rl {command}", default=default)
     shown = io.StringIO()
@@ -95,8 +96,20 @@ def parse(command: str, flags: Any, arguments: list[str], default: T | None = No
         with contextlib.redirect_stderr(shown), contextlib.redirect_stdout(shown):
             parsed: T = tyro.cli(flags, args=arguments, prog=f"es-rl {command}", default=default)
     except SystemExit:
-        raise ValueError(_unboxed(shown.getvalue())) from None
+        raise ValueError(_in_our_words(command, _unboxed(shown.getvalue()), arguments)) from None
+    settings.check(parsed)
     return parsed
+
+
+def check_output(name: str, path: Path) -> None:
+    """Refuse a file that could not be written in the end.
+
+    Raises:
+      ValueError: it is a folder, or lies where no folder can be made.
+    """
+    folder = next((p for p in path.absolute().parents if os.path.lexists(p)), path.parent)
+    if os.path.isdir(path) or not os.path.isdir(folder) or not os.access(folder, os.W_OK):
+        raise ValueError(f"{name}={path}: must be a file, in a folder that can be written")
 
 
 def _unboxed(text: str) -> str:
@@ -104,8 +117,54 @@ def _unboxed(text: str) -> str:
     text = re.sub(r"\x1b\[[0-9;]*m|[─━╭╮╰╯│┃]+|-{4,}", " ", text)
     text = re.sub(r"For full helptext, .*", "", " ".join(text.split()))
     titles = r"\w+ error|Unrecognized options(?! ?:)|Invalid choice|Missing argument"
-    titles += r"|Required options|Error parsing \S+:"
+    titles += r"|Required options|Error parsing settings:"
     return re.sub(rf"^(({titles}) ?)+", "", text).strip()
+
+
+def _in_our_words(command: str, text: str, arguments: list[str]) -> str:
+    """A message of tyro's without help texts, that names the flag and says what is accepted."""
+    flags = f"`es-rl {command} --help` shows the flags"
+    if match := re.match(r"Error parsing --([\w-]+): (.*?)(?: Argument helptext: (.*)|$)", text):
+        name, reason, helptext = match.groups(default="")
+        kind = re.search(r" (?:\{None\}\|)?(INT|FLOAT|\[INT \[INT \.\.\.\]\]) ", helptext)
+        if kind is None:
+            return f"--{name}: {reason}; {flags}"
+        given = " ".join(_values_of(name, arguments))
+        return f"{name.replace('-', '_')}={given}: must be {_KINDS[kind[1]]}"
+    if match := re.match(r"Unrecognized options: (.*?)(?: Perhaps you meant: (.*)|$)", text):
+        unknown, options = match.groups(default="")
+        close = difflib.get_close_matches(
+            unknown.split(",")[0], re.findall(r"--[a-z][\w-]*", options), n=2
+        )
+        after = _flag_before(unknown, arguments)
+        hint = f"did you mean {' or '.join(dict.fromkeys(close))}?" if close else flags
+        return f"Unrecognized options: {unknown}{f', after {after}' if after else ''}; {hint}"
+    return text
+
+
+def _values_of(flag: str, arguments: list[str]) -> list[str]:
+    """What was given for a flag, where it stands last."""
+    values: list[str] = []
+    taken = False
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        if name.startswith("--"):
+            taken = name.removeprefix("--").replace("_", "-") == flag
+            values = ([value] if equals else []) if taken else values
+        elif taken:
+            values.append(argument)
+    return values
+
+
+def _flag_before(unknown: str, arguments: list[str]) -> str | None:
+    """The flag that a value was given for which it does not take."""
+    for before, argument in zip(["", *arguments], arguments, strict=False):
+        name, _, value = argument.partition("=")
+        if name.startswith("--") and value and value == unknown:
+            return name
+        if argument == unknown and before.startswith("--") and not argument.startswith("-"):
+            return before
+    return None
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Annotated
 
 import jax
 import numpy as np
@@ -14,6 +15,7 @@ import agents
 import envs
 from agents import list_agents, load_policy
 from agents.filming import film
+from agents.provenance import versions
 from agents.registry import config_type, missing_package, plays
 from envs.base import Env, HostEnv
 from experiments.cli import parse
@@ -28,7 +30,7 @@ from experiments.comparison.trials import (
     make_evaluator,
     settings_of,
 )
-from experiments.startup import machine, start_jax, versions
+from experiments.startup import machine, start_jax
 from experiments.videos import write_video
 
 
@@ -40,7 +42,7 @@ class CompareFlags:
     was stopped.
     """
 
-    suite: tyro.conf.Positional[str]
+    suite: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SUITE")]
     """A bundled suite (classic, brax, mujoco), or the path of a .toml file."""
     agents: tuple[str, ...] = ()
     """Who is compared: those of the suite unless given."""
@@ -64,13 +66,15 @@ def main(arguments: list[str]) -> int:
         for task in suite.tasks
         for name in names
     }
-    _claim(out, suite)
+    _check_folder(out, suite)
     start_jax()
+    # All of them first: what is wrong with the last must not be found out after hours.
+    made = [envs.make(task.env, **task.env_kwargs) for task in suite.tasks]
+    _claim(out, suite)
     tasks: list[Task] = []
     runs: list[Run] = []
     try:
-        for task in suite.tasks:
-            env = envs.make(task.env, **task.env_kwargs)
+        for task, env in zip(suite.tasks, made, strict=True):
             folder = out / "runs" / task.env
             tasks.append(replace(task, random_return=_random_return(env, folder)))
             for name in filter(lambda name: plays(name, env), names):
@@ -114,22 +118,35 @@ def _check_agents(names: tuple[str, ...]) -> None:
         raise ValueError(f"agents={','.join(names)}: names an agent twice")
 
 
-def _claim(out: Path, suite: Suite) -> None:
-    """Make the folder, or see that it holds a comparison on the same tasks.
+def _check_folder(out: Path, suite: Suite) -> None:
+    """See that the folder is new or empty, or holds a comparison on the same tasks.
 
     Raises:
       ValueError: it holds something else.
     """
-    described = json.loads(json.dumps([asdict(task) for task in suite.tasks]))
     path = out / "tasks.json"
     if path.is_file():
-        if json.loads(path.read_text()) != described:
+        if path.read_text() != _described(suite):
             raise ValueError(f"out={out}: holds other tasks or budgets: must be another folder")
-        return
-    if out.is_file() or (out.is_dir() and any(out.iterdir())):
+    elif out.is_file() or (out.is_dir() and any(out.iterdir())):
         raise ValueError(f"out={out}: must be an empty or a new folder, or one of a comparison")
-    out.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(described, indent=1) + "\n")
+
+
+def _claim(out: Path, suite: Suite) -> None:
+    """Make the folder, and write down in it whose it is.
+
+    Raises:
+      ValueError: it cannot be made.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "tasks.json").write_text(_described(suite))
+    except OSError as error:
+        raise ValueError(f"out={out}: must be a folder that can be made ({error})") from error
+
+
+def _described(suite: Suite) -> str:
+    return json.dumps([asdict(task) for task in suite.tasks], indent=1) + "\n"
 
 
 def _random_return(env: Env | HostEnv, folder: Path) -> float:

@@ -14,7 +14,7 @@ from agents.evaluation import Evaluation
 from agents.filming import film, record
 from agents.policy import Policy
 from envs.base import Env, HostEnv
-from experiments.cli import parse
+from experiments.cli import check_output, parse
 from experiments.startup import env_kwargs, import_modules, start_jax
 from experiments.videos import check_name, write_video
 from experiments.viewer import MAX_PANELS, Panel, page
@@ -24,7 +24,7 @@ from experiments.viewer import MAX_PANELS, Panel, page
 class ReplayFlags:
     """Play the episodes of an evaluation seed with a saved policy, without any noise."""
 
-    run: tyro.conf.Positional[str]
+    run: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]
     """A run's folder, or a policy's; with --agent an environment, as brax/ant."""
     agent: Literal["random", "zero"] | None = None
     """Needs no run: look at an environment with random or zero actions."""
@@ -56,6 +56,9 @@ def main(arguments: list[str]) -> int:
         check_name(flags.video)
     if flags.html is not None and flags.html.suffix.lower() != ".html":
         raise ValueError(f"html={flags.html}: must end in .html")
+    for name in ("video", "html"):
+        if getattr(flags, name) is not None:
+            check_output(name, getattr(flags, name))
     if flags.env_kwargs and flags.agent is None:
         raise ValueError(f"env_kwargs={flags.env_kwargs[0]}: only with --agent; a run has its own")
     start_jax()
@@ -83,7 +86,7 @@ def main(arguments: list[str]) -> int:
 
 def _saved(run: str) -> tuple[Policy, Env | HostEnv]:
     """A run's policy, on the environment that it was trained on."""
-    if not Path(run).exists() and run in envs.list_ids():
+    if run in envs.list_ids() and not Path(run).exists():
         raise ValueError(f"{run} is an environment, not a run: add --agent random or --agent zero")
     policy = agents.load_policy(run)
     return policy, envs.make(policy.spec.id, **policy.spec.kwargs)

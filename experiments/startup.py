@@ -6,7 +6,6 @@ import os
 import platform
 import sys
 from collections.abc import Iterable
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,6 @@ from platformdirs import user_cache_path
 import envs
 from es_rl.devices import use_cpu_devices
 
-_LIBRARIES = ("jax", "jaxlib", "flax", "optax", "brax", "gymnasium", "mujoco", "numpy", "sbx-rl")
 _OWN_CHOICE = "xla_force_host_platform_device_count"
 
 
@@ -77,15 +75,6 @@ def env_kwargs(pairs: Iterable[str], taken: Iterable[str] = ()) -> dict[str, Any
         except ValueError:
             kwargs[name] = value
     return kwargs
-
-
-def versions() -> dict[str, str]:
-    """Python's, and those of the libraries that results depend on, as far as they are there."""
-    found = {"python": platform.python_version()}
-    for name in _LIBRARIES:
-        with contextlib.suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return found
 
 
 def machine() -> dict[str, str]:

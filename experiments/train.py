@@ -13,10 +13,12 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 
 import agents
 import envs
+from agents.base import Agent
 from agents.filming import film
 from agents.policy import Policy
 from agents.presets import preset
 from agents.registry import config_type, default_config
+from agents.run_folder import read_config
 from experiments.cli import parse
 from experiments.startup import env_kwargs, import_modules, start_jax
 from experiments.videos import write_video
@@ -26,11 +28,34 @@ Config = TypeVar("Config")
 _DEFAULT_ENV = "gymnasium/phys2d/CartPole-v1"
 
 
-@dataclass(frozen=True)
-class TrainFlags(Generic[Config]):
-    """Train a policy on ENV; the environment's tuned settings hold where no flag is given."""
+@dataclass(frozen=True, kw_only=True)
+class RunFlags:
+    """What a new run and one that goes on have in common."""
 
-    env: tyro.conf.Positional[str]
+    checkpoint_every: int | None = None
+    """Generations between checkpoints."""
+    checkpoint_seconds: float = 60.0
+    """And seconds between them, whichever comes first; the end of a run has one too."""
+    keep: int = 2
+    """How many of the latest checkpoints remain."""
+    video_every: int | None = None
+    """Film the mean policy every so many generations, into the run's folder videos/."""
+    workers: int | None = None
+    """Processes that step an environment on the host: one per core unless given."""
+    step_timeout: float | None = None
+    """Seconds after which a step on the host counts as hanging: 60 unless given."""
+    modules: Annotated[tuple[str, ...], tyro.conf.arg(name="import")] = ()
+    """Modules to import first, which register environments of your own with Gymnasium."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainFlags(RunFlags, Generic[Config]):
+    """Train a policy on ENV; the environment's tuned settings hold where no flag is given.
+
+    `--resume DIR` in place of ENV goes on with a run that was stopped.
+    """
+
+    env: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="ENV")]
     """suite/name, as `es-rl envs` lists them."""
     settings: tyro.conf.OmitArgPrefixes[Config]
     agent: str = "eggroll"
@@ -45,25 +70,34 @@ class TrainFlags(Generic[Config]):
     """Generations between evaluations."""
     eval_episodes: int | None = None
     """Episodes of an evaluation: 128, on the host 32."""
-    video_every: int | None = None
-    """Film the mean policy every so many generations, into the run's folder videos/."""
     backend: str | None = None
     """Physics of Brax: generalized, spring, positional or mjx."""
     env_kwargs: tuple[str, ...] = ()
     """Arguments of the environment, as max_episode_steps=200 forward_reward_weight=2.0; values are
     JSON, or else text."""
-    workers: int | None = None
-    """Processes that step an environment on the host: one per core unless given."""
-    step_timeout: float | None = None
-    """Seconds after which a step on the host counts as hanging: 60 unless given."""
-    modules: Annotated[tuple[str, ...], tyro.conf.arg(name="import")] = ()
-    """Modules to import first, which register environments of your own with Gymnasium."""
     out: Path | None = None
     """The run's folder: runs/ENV/AGENT/seed-SEED-TIME unless given."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class ResumeFlags(RunFlags):
+    """Go on with a run that was stopped or killed, as if it had not been.
+
+    Environment, agent, settings and seed are those of its config.json.
+    """
+
+    resume: Path
+    """The run's folder."""
+    env_steps: int | None = None
+    """Budget of the whole run, if it is to be another one."""
+    target_return: float | None = None
+    """Where to stop, if it is to be elsewhere."""
+
+
 def main(arguments: list[str]) -> int:
     """Run the command and return its exit code."""
+    if _value_of("--resume", arguments) is not None:
+        return _resume(arguments)
     # The task is named first: its settings become the defaults of the flags.
     env_id = arguments[0] if arguments and not arguments[0].startswith("-") else _DEFAULT_ENV
     agent_name = _value_of("--agent", arguments) or "eggroll"
@@ -78,6 +112,10 @@ def main(arguments: list[str]) -> int:
         eval_every=tuned.eval_every,
     )
     flags = parse("train", TrainFlags[config], arguments, defaults)  # type: ignore[valid-type]
+    if flags.env != env_id:
+        raise ValueError(f"env={flags.env}: must come first, as the flags' defaults depend on it")
+    if flags.agent != agent_name:
+        raise ValueError(f"agent={flags.agent}: must be given once, not {agent_name} before")
     _check(flags)
     start_jax(getattr(flags.settings, "devices", None))
     import_modules(flags.modules)
@@ -87,39 +125,93 @@ def main(arguments: list[str]) -> int:
     agent = agents.make(flags.agent, env, **vars(flags.settings))
     stamp = time.strftime("%Y%m%d-%H%M%S")
     out = flags.out or Path("runs", env.spec.id, flags.agent, f"seed-{flags.seed}-{stamp}")
+    return _train(
+        agent,
+        flags,
+        out,
+        env_steps=flags.env_steps,
+        seed=flags.seed,
+        target_return=flags.target_return,
+        eval_every=flags.eval_every,
+        eval_episodes=flags.eval_episodes,
+    )
 
-    with _progress(flags) as show:
+
+def _resume(arguments: list[str]) -> int:
+    if not arguments[0].startswith("-"):
+        raise ValueError(f"env={arguments[0]}: must not be given: --resume knows the environment")
+    flags: ResumeFlags = parse("train", ResumeFlags, arguments)
+    _check_run(flags)
+    config = read_config(flags.resume)
+    env_id, settings = config["env"], config["settings"]
+    if ":" in env_id and env_id.split("/")[-1].split(":")[0] not in flags.modules:
+        # Making the environment would import the module, because a file says so.
+        raise ValueError(f"resume={flags.resume}: the environment {env_id} needs --import MODULE")
+    start_jax(settings.get("devices"))
+    import_modules(flags.modules)
+    given = {name: getattr(flags, name) for name in ("workers", "step_timeout")}
+    options = {name: value for name, value in given.items() if value is not None}
+    env = envs.make(env_id, **config["env_kwargs"], **options)
+    settings = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
+    agent = agents.make(config["agent"], env, **settings)
+    return _train(
+        agent,
+        flags,
+        flags.resume,
+        resume=True,
+        env_steps=config["env_steps"] if flags.env_steps is None else flags.env_steps,
+        seed=config["seed"],
+        target_return=flags.target_return or config["target_return"],
+        eval_every=config["eval_every"],
+        eval_episodes=config["eval_episodes"],
+    )
+
+
+def _train(agent: Agent, flags: RunFlags, out: Path, **options: Any) -> int:
+    """Train, show how it goes and how it went."""
+    with _progress(options["env_steps"]) as show:
 
         def on_generation(metrics: dict[str, Any], snapshot: Callable[[], Policy]) -> None:
             show(metrics)
             if flags.video_every is not None and metrics["generation"] % flags.video_every == 0:
                 name = f"generation-{metrics['generation']:06d}.mp4"
-                write_video(out / "videos" / name, film(snapshot(), env))
+                write_video(out / "videos" / name, film(snapshot(), agent.env))
 
         result = agents.train(
             agent,
-            env_steps=flags.env_steps,
-            seed=flags.seed,
             out=out,
-            target_return=flags.target_return,
-            eval_every=flags.eval_every,
-            eval_episodes=flags.eval_episodes,
+            checkpoint_every=flags.checkpoint_every,
+            checkpoint_seconds=flags.checkpoint_seconds,
+            keep=flags.keep,
             on_generation=on_generation,
+            **options,
         )
-    _print(flags, result)
+    _print(agent, options["seed"], result)
     print(f"run: {out}")
     if result.stopped_by is not None:
         print(f"stopped by signal {result.stopped_by}; the policy is in {out / 'policy'}")
+        if result.checkpoint is not None:
+            print(f"checkpoint: {result.checkpoint}; go on with: es-rl train --resume {out}")
         return 128 + result.stopped_by
     return 0
+
+
+def _check_run(flags: RunFlags) -> None:
+    for name in ("video_every", "checkpoint_every", "keep", "workers"):
+        value = getattr(flags, name)
+        if value is not None and value < 1:
+            raise ValueError(f"{name}={value}: must be at least 1")
+    for name in ("checkpoint_seconds", "step_timeout"):
+        value = getattr(flags, name)
+        if value is not None and not value > 0:
+            raise ValueError(f"{name}={value}: must be greater than 0")
 
 
 def _check(flags: TrainFlags[Any]) -> None:
     """Refuse flags that are out of range, before JAX starts."""
     if flags.seed < 0:
         raise ValueError(f"seed={flags.seed}: must be at least 0")
-    if flags.video_every is not None and flags.video_every < 1:
-        raise ValueError(f"video_every={flags.video_every}: must be at least 1")
+    _check_run(flags)
     for name, suite in (
         ("backend", "brax"),
         ("workers", "gymnasium"),
@@ -130,10 +222,10 @@ def _check(flags: TrainFlags[Any]) -> None:
             raise ValueError(f"{name}={value}: only {suite}/... environments have one")
 
 
-def _print(flags: TrainFlags[Any], result: agents.TrainResult) -> None:
+def _print(agent: Agent, seed: int, result: agents.TrainResult) -> None:
     evaluation = result.evaluation
     print(
-        f"{flags.env} {flags.agent} seed {flags.seed}: "
+        f"{agent.env.spec.id} {agent.name} seed {seed}: "
         f"evaluation return {evaluation.mean:.1f} +- {evaluation.std:.1f} "
         f"({len(evaluation.returns)} episodes) after {result.env_steps:,} env steps, "
         f"{result.generations} generations, {result.wall_seconds:.1f} s "
@@ -151,7 +243,7 @@ def _value_of(flag: str, arguments: list[str]) -> str | None:
 
 
 @contextmanager
-def _progress(flags: TrainFlags[Any]) -> Iterator[Callable[[dict[str, Any]], None]]:
+def _progress(env_steps: int) -> Iterator[Callable[[dict[str, Any]], None]]:
     """A progress bar on a terminal; nothing otherwise."""
     if not sys.stderr.isatty():
         yield lambda metrics: None
@@ -166,7 +258,7 @@ def _progress(flags: TrainFlags[Any]) -> Iterator[Callable[[dict[str, Any]], Non
         TimeElapsedColumn(),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("compiling", total=flags.env_steps)
+        task = bar.add_task("compiling", total=env_steps)
         latest = "-"
 
         def show(metrics: dict[str, Any]) -> None:

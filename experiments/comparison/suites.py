@@ -1,6 +1,8 @@
 """What a comparison is to run: TOML files of tasks, agents, budgets and settings."""
 
 import difflib
+import json
+import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -9,11 +11,14 @@ from typing import Any
 
 import envs
 from agents import list_agents
+from agents.presets import preset
 from agents.registry import config_type
+from agents.settings import expected
 from experiments.comparison.results import Task
 
 _BUNDLED = Path(__file__).parent / "suites"
-_TASK_KEYS = {f.name: f.type for f in fields(Task) if f.name != "random_return"}
+_KINDS = {f.name: f.type for f in fields(Task) if f.name != "random_return"}
+_DEFAULTS = {f.name: f.default for f in fields(Task)}
 
 
 @dataclass(frozen=True)
@@ -47,7 +52,7 @@ def load(name: str) -> Suite:
         raise ValueError(f"suite={name}: {accepted}{hint}")
     try:
         raw = tomllib.loads(path.read_text())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"suite={name}: is no TOML ({error})") from error
     try:
         return _suite(path.stem, raw)
@@ -58,7 +63,7 @@ def load(name: str) -> Suite:
 def _suite(name: str, raw: dict[str, Any]) -> Suite:
     _only(raw, "the suite", ("agents", "tasks"))
     agents, tasks = raw.get("agents"), raw.get("tasks")
-    if not isinstance(agents, list) or not agents:
+    if not isinstance(agents, list) or not agents or not all(isinstance(a, str) for a in agents):
         raise ValueError(f"agents must be a list of {', '.join(list_agents())}")
     for agent in agents:
         config_type(agent)
@@ -75,26 +80,16 @@ def _suite(name: str, raw: dict[str, Any]) -> Suite:
 def _task(raw: dict[str, Any]) -> tuple[Task, dict[str, dict[str, Any]]]:
     """A task, and the settings of agents on it."""
     where = f"task {raw.get('env', '(without an env)')}"
-    _only(raw, where, (*_TASK_KEYS, "settings"))
+    _only(raw, where, (*_KINDS, "settings"))
     settings = raw.pop("settings", {})
-    kinds: dict[str, Any] = {
-        "env": str,
-        "threshold": (int, float),
-        "env_steps": int,
-        "seconds": (int, float),
-    }
-    for key, kind in kinds.items():
-        value = raw.get(key)
-        if not isinstance(value, kind) or isinstance(value, bool):
-            names = "a text" if kind is str else "a whole number" if kind is int else "a number"
-            raise ValueError(f"{where}: {key} must be {names}, not {value!r}")
+    for key, kind in _KINDS.items():
+        wanted = expected(raw.get(key, _DEFAULTS.get(key)), kind, largest=math.inf)
+        if wanted is not None:
+            raise ValueError(f"{where}: {key} must be {wanted}, not {raw.get(key)!r}")
     for key in ("env_steps", "seconds"):
         if raw[key] <= 0:
             raise ValueError(f"{where}: {key} must be greater than 0, not {raw[key]}")
-    for key, kind in (("stop_when_solved", bool), ("env_kwargs", dict)):
-        if not isinstance(raw.get(key, kind()), kind):
-            accepted = "true or false" if kind is bool else "a table"
-            raise ValueError(f"{where}: {key} must be {accepted}, not {raw[key]!r}")
+    _check_env_kwargs(raw.get("env_kwargs", {}), where)
     if raw["env"] not in envs.list_ids():
         close = difflib.get_close_matches(raw["env"], envs.list_ids(), n=3)
         hint = f"; did you mean {', '.join(close)}?" if close else "; `es-rl envs` lists them"
@@ -107,7 +102,20 @@ def _task(raw: dict[str, Any]) -> tuple[Task, dict[str, dict[str, Any]]]:
             raise ValueError(f"{where}: the settings of {agent} must be a table")
         _only(given, f"{where}, settings of {agent}", known)
         given.update({k: tuple(v) for k, v in given.items() if isinstance(v, list)})
+        try:
+            config_type(agent)(**{**preset(agent, raw["env"]).settings, **given})
+        except ValueError as error:
+            raise ValueError(f"{where}, settings of {agent}: {error}") from error
     return Task(**raw), settings
+
+
+def _check_env_kwargs(given: Any, where: str) -> None:
+    if not isinstance(given, dict):
+        raise ValueError(f"{where}: env_kwargs must be a table, not {given!r}")
+    try:
+        json.dumps(given, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{where}: env_kwargs must hold JSON values ({error})") from error
 
 
 def _only(table: dict[str, Any], where: str, known: Any) -> None:

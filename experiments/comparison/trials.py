@@ -111,6 +111,7 @@ class Trials:
             target_return=task.threshold if task.stop_when_solved else None,
             eval_seconds=task.seconds / _EVALUATIONS,
             eval_episodes=_EPISODES,
+            checkpoint_seconds=None,  # an interrupted run is made again from its start
             evaluator=evaluator,
             on_generation=note,
         )

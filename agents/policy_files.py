@@ -1,0 +1,167 @@
+"""Reading the two files of a saved policy, which a stranger may have written.
+
+Nothing is allocated before its size has been checked, nothing is run, and what is said of a file is
+one printable line.
+"""
+
+import hashlib
+import json
+import math
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+DESCRIPTION = "policy.json"
+WEIGHTS = "weights.safetensors"
+
+_MAX_DESCRIPTION_BYTES = 8 << 20
+"""Enough for the returns of 200,000 episodes. JSON takes twenty times its size when it is read."""
+_MAX_HEADER_BYTES = 1 << 20
+_MAX_WEIGHT_BYTES = 4 << 30
+
+
+def one_line(text: object) -> str:
+    """Text that may quote a stranger, as a line that does nothing to a terminal."""
+    line = " ".join(str(text).split())
+    line = "".join(c if c.isprintable() else "?" for c in line)
+    # What must be stands at the end.
+    return line if len(line) <= 400 else f"{line[:250]} ... {line[-140:]}"
+
+
+def read_description(path: Path) -> dict[str, Any]:
+    """The object that a JSON file holds.
+
+    Raises:
+      ValueError: the file is missing, not a regular one, too large, or not one JSON object.
+    """
+    with _opened(path) as file:
+        data = file.read(_MAX_DESCRIPTION_BYTES + 1)
+    if len(data) > _MAX_DESCRIPTION_BYTES:
+        raise ValueError(f"{path.name} is larger than {_MAX_DESCRIPTION_BYTES >> 20} MiB, the most")
+    return _parse(path.name, data)
+
+
+def read_weights(
+    path: Path, expected: Mapping[str, tuple[int, ...]], digest: str
+) -> dict[str, np.ndarray]:
+    """The float32 arrays of a safetensors file, by name.
+
+    Args:
+      path: the file.
+      expected: the shape of each of them.
+      digest: the SHA-256 of the whole file, in hex.
+
+    Raises:
+      ValueError: the file is missing, not a regular one, damaged, another than the one that
+        `digest` is of, has other arrays than those expected, or numbers that are not finite.
+    """
+    needed = 4 * sum(math.prod(shape) for shape in expected.values())
+    if needed > _MAX_WEIGHT_BYTES:
+        raise ValueError(
+            f"{DESCRIPTION} describes a network of {needed / 2**30:.1f} GiB of weights: must be "
+            f"at most {_MAX_WEIGHT_BYTES >> 30} GiB"
+        )
+    with _opened(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        prefix = file.read(8)
+        length = int.from_bytes(prefix, "little")
+        most = min(size - len(prefix), _MAX_HEADER_BYTES)
+        if len(prefix) < 8 or length > most:
+            raise ValueError(
+                f"{path.name} is damaged (it has {size} bytes, and a header of {length}): must be "
+                f"a safetensors file, with a header of at most {_MAX_HEADER_BYTES >> 20} MiB"
+            )
+        header = file.read(length)
+        _check_header(path.name, _parse(path.name, header), expected)
+        if size != 8 + length + needed:
+            raise ValueError(
+                f"{path.name} is damaged (it has {size} bytes): must have {8 + length + needed}"
+            )
+        blob = b"".join((prefix, header, file.read(needed)))
+    if hashlib.sha256(blob).hexdigest() != digest:
+        raise ValueError(f"{path.name} is not the file that {DESCRIPTION} was written with")
+    try:
+        arrays = safetensors.numpy.load(blob)
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"{path.name} is damaged ({error})") from error
+    for name, array in sorted(arrays.items()):
+        if not np.isfinite(array).all():
+            raise ValueError(f"{path.name} is of no use: all of {name} must be finite")
+    return arrays
+
+
+def _check_header(
+    name: str, header: dict[str, Any], expected: Mapping[str, tuple[int, ...]]
+) -> None:
+    """Refuse a header of other arrays; safetensors checks where in the file they lie."""
+    must_be = {key: f"F32 {list(shape)}" for key, shape in expected.items()}
+    found = {key: _entry(entry) for key, entry in header.items()}
+    for key in sorted(must_be.keys() | found.keys()):
+        if must_be.get(key) != found.get(key):
+            raise ValueError(
+                f"{name} does not fit {DESCRIPTION}: {key} is {found.get(key, 'missing')}, must "
+                f"be {must_be.get(key, 'absent')}"
+            )
+
+
+def _entry(entry: Any) -> str:
+    """Of a header, its type and shape."""
+    return f"{entry.get('dtype')} {entry.get('shape')}" if isinstance(entry, dict) else "no object"
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    """The file, if it is a regular one. Links are followed: download caches consist of them."""
+
+    def without_waiting(name: str, flags: int) -> int:
+        # Else a named pipe, which is no regular file, would keep us here.
+        return os.open(name, flags | getattr(os, "O_NONBLOCK", 0))
+
+    try:
+        with open(path, "rb", opener=without_waiting) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise ValueError(f"{path.name} is not a file: must be a regular one")
+            yield file
+    except (FileNotFoundError, NotADirectoryError):
+        raise ValueError(f"there is no {path.name} in it") from None
+    except OSError as error:
+        raise ValueError(f"{path.name} cannot be read ({error.strerror})") from error
+
+
+def _parse(name: str, data: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(
+            data.decode(),
+            object_pairs_hook=_unique,
+            parse_float=_finite,
+            parse_constant=_finite,
+        )
+    except RecursionError:
+        raise ValueError(f"{name} is damaged (nested too deeply)") from None
+    except ValueError as error:
+        raise ValueError(f"{name} is damaged ({type(error).__name__}: {error})") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{name} is damaged (a JSON {type(value).__name__}): must be an object")
+    return value
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    # Else what is checked by one reader may not be what another one takes.
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key comes twice in an object")
+    return found
+
+
+def _finite(text: str) -> float:
+    value = float(text)  # knows NaN and Infinity
+    if not math.isfinite(value):
+        raise ValueError(f"the number {text} is not finite")
+    return value

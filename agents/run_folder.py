@@ -1,0 +1,193 @@
+"""The folder that a run leaves behind: its configuration, metrics, checkpoints and policies."""
+
+import json
+import math
+import os
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import IO, Any
+
+from agents.files import write_whole
+from agents.policy import Policy
+from es_rl.checkpoints import Checkpoints, Restored
+
+CONFIG_FORMAT = 2
+"""Of config.json. Format 1 had no number, and runs of it no checkpoints."""
+_SAME_RUN = ("env", "env_kwargs", "agent", "settings", "seed")
+"""What a run that goes on must have in common with what it was."""
+
+
+def read_config(folder: str | Path) -> dict[str, Any]:
+    """What `config.json` of a run says.
+
+    Raises:
+      ValueError: there is none, it is damaged, or another version of es-rl has written it.
+    """
+    path = Path(folder) / "config.json"
+    try:
+        config = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise ValueError(
+            f"resume={str(folder)}: must be a run's folder, with a config.json"
+        ) from None
+    except (OSError, ValueError) as error:
+        reason = " ".join(f"{error}".split())
+        raise ValueError(f"resume={str(folder)}: config.json cannot be read ({reason})") from None
+    if not isinstance(config, dict):
+        raise ValueError(f"resume={str(folder)}: config.json must hold a JSON object")
+    if config.get("format", 1) != CONFIG_FORMAT:
+        raise ValueError(
+            f"resume={str(folder)}: config.json is of format {config.get('format', 1)!r}: this "
+            f"version goes on with runs of format {CONFIG_FORMAT}"
+        )
+    for name, kind in (("env", str), ("env_kwargs", dict), ("agent", str), ("settings", dict)):
+        if not isinstance(config.get(name), kind):
+            raise ValueError(
+                f"resume={str(folder)}: {name} in config.json must be a JSON "
+                f"{'string' if kind is str else 'object'}"
+            )
+    return config
+
+
+class RunFolder:
+    """Writes a run's folder, alone: another process that tries to is refused."""
+
+    def __init__(self, folder: str | Path, *, config: dict[str, Any], resume: bool):
+        """Take hold of the folder, and write the configuration.
+
+        Args:
+          folder: must be empty or absent; with `resume` that of a run.
+          config: JSON values, all that is needed to repeat the run.
+          resume: whether to go on with a run that was stopped.
+
+        Raises:
+          ValueError: it is not such a folder, or another process writes to it.
+        """
+        self.folder = Path(folder)
+        self._config = json.loads(json.dumps(config))
+        self._checkpoints: Checkpoints | None = None
+        self._metrics: IO[str] | None = None
+        self._events: Any = None
+        try:
+            with ExitStack() as stack:
+                if resume:
+                    self._must_go_on_from(read_config(self.folder))
+                else:
+                    self._must_be_empty()
+                    self.folder.mkdir(parents=True, exist_ok=True)
+                self._lock(stack)
+                text = json.dumps({"format": CONFIG_FORMAT, **self._config}, indent=1) + "\n"
+                write_whole(self.folder / "config.json", text.encode())
+                self._opened = stack.pop_all()
+        except OSError as error:
+            raise ValueError(
+                f"out={str(self.folder)!r}: cannot be written ({error.strerror}): must be a folder "
+                "that can"
+            ) from None
+
+    def _must_be_empty(self) -> None:
+        if self.folder.is_file() or (self.folder.is_dir() and any(self.folder.iterdir())):
+            holds_a_run = (self.folder / "config.json").is_file()
+            raise ValueError(
+                f"out={str(self.folder)!r}: must be an empty or a new folder"
+                + ("; --resume goes on with the run in it" if holds_a_run else "")
+            )
+
+    def _lock(self, stack: ExitStack) -> None:
+        # The kernel lets go of it when the process ends, however it ends.
+        import fcntl
+
+        file = stack.enter_context((self.folder / ".lock").open("w"))
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(
+                f"out={str(self.folder)!r}: another process writes to this run: must be a folder "
+                "of its own"
+            ) from None
+
+    def _must_go_on_from(self, before: dict[str, Any]) -> None:
+        for name in _SAME_RUN:
+            if before.get(name) != self._config[name]:
+                raise ValueError(
+                    f"resume={str(self.folder)}: the run there has {name} {before.get(name)!r}, "
+                    f"must be {self._config[name]!r}"
+                )
+
+    def open(self, keep: int | None, like: Any) -> Restored | None:
+        """Open metrics and checkpoints, and read the latest of these; call it once.
+
+        Metrics of later generations than it are forgotten: they are written again.
+
+        Args:
+          keep: how many checkpoints remain; None writes none.
+          like: a state of the same structure, shapes and placement.
+
+        Raises:
+          ValueError: there are checkpoints, but none that can be read.
+          OSError: the folder cannot be written.
+        """
+        from agents.event_log import EventLog  # whose protocol buffers take a while to import
+
+        restored = None
+        if keep is not None:
+            self._checkpoints = Checkpoints(self.folder / "checkpoints", keep)
+            restored = self._checkpoints.restore(like)
+            self._checkpoints.forget_after(-1 if restored is None else restored.step)
+        _cut(self.folder / "metrics.jsonl", 0 if restored is None else restored.step)
+        self._metrics = (self.folder / "metrics.jsonl").open("a", buffering=1)
+        purge_from = None if restored is None else restored.progress["env_steps"] + 1
+        self._events = EventLog(self.folder / "tensorboard", purge_from)
+        return restored
+
+    def log(self, metrics: dict[str, Any]) -> None:
+        """One generation: a line of metrics.jsonl, and the same to TensorBoard."""
+        assert self._metrics is not None
+        # JSON has no NaN: what is not finite is null.
+        finite = {k: v if math.isfinite(v) else None for k, v in metrics.items()}
+        self._metrics.write(json.dumps(finite) + "\n")
+        shown = {k: v for k, v in finite.items() if v is not None}
+        step = shown.pop("env_steps")
+        self._events.add({k: v for k, v in shown.items() if k != "generation"}, step)
+
+    def checkpoint(self, generation: int, state: Any, progress: dict[str, Any]) -> None:
+        """Save a state in the background, if checkpoints are wanted and it is not saved yet."""
+        if self._checkpoints is None or generation in self._checkpoints.steps:
+            return
+        assert self._metrics is not None
+        # So that even where the machine fails no checkpoint is ahead of the metrics.
+        os.fsync(self._metrics.fileno())
+        self._checkpoints.save(generation, state, progress)
+
+    def wait(self) -> None:
+        """Until the checkpoint at hand is written."""
+        if self._checkpoints is not None:
+            self._checkpoints.wait()
+
+    def latest_checkpoint(self) -> Path | None:
+        """The latest that is complete."""
+        steps = self._checkpoints.steps if self._checkpoints is not None else []
+        return self.folder / "checkpoints" / str(steps[-1]) if steps else None
+
+    def save(self, name: str, policy: Policy) -> None:
+        """Save a policy as a folder of the run."""
+        policy.save(self.folder / name)
+
+    def close(self) -> None:
+        """Let go of the folder; what could not be written has been reported before."""
+        for file in (self._metrics, self._events, self._checkpoints, self._opened):
+            if file is not None:
+                with suppress(OSError):
+                    file.close()
+
+
+def _cut(path: Path, generations: int) -> None:
+    """Keep the metrics of so many generations, without a torn line."""
+    if not path.exists():
+        return
+    kept: list[bytes] = []
+    for line in path.read_bytes().splitlines(keepends=True):
+        with suppress(ValueError, KeyError, TypeError):
+            if line.endswith(b"\n") and json.loads(line)["generation"] == len(kept) < generations:
+                kept.append(line)
+    write_whole(path, b"".join(kept))

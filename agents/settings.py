@@ -1,0 +1,82 @@
+"""Settings as a command line, a file or a caller gives them: each is what its field declares."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import fields
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import numpy as np
+
+LARGEST = 2**31 - 1
+"""Of whole numbers, as they are counted in 32 bits on a device."""
+_MOST, _LEAST = float(np.finfo(np.float32).max), float(np.finfo(np.float32).tiny)
+_BUDGETS = ("env_steps",)
+"""Counted on the host, where there is no largest number."""
+
+
+def check(settings: Any) -> None:
+    """Refuse a dataclass with values of other types, or numbers that do not fit into 32 bits.
+
+    Fields whose type is neither a number, a bool, a text, a choice of texts nor a tuple of these
+    are left alone.
+
+    Raises:
+      ValueError: a value is not what its field declares; the message says what is accepted.
+    """
+    for name, kind in _kinds(type(settings)).items():
+        value = getattr(settings, name)
+        wanted = expected(value, kind, largest=math.inf if name in _BUDGETS else LARGEST)
+        if wanted is not None:
+            raise ValueError(f"{name}={value!r}: must be {wanted}")
+
+
+def expected(value: Any, kind: Any, *, largest: float = LARGEST) -> str | None:
+    """What a value of this type must be, in words; None if it is that.
+
+    Args:
+      value: what was given.
+      kind: an annotation.
+      largest: of whole numbers.
+    """
+    match get_origin(kind) or kind:
+        case origin if origin in (Union, UnionType):
+            options = [option for option in get_args(kind) if option is not NoneType]
+            optional = value is None and NoneType in get_args(kind)
+            return None if optional or len(options) > 1 else expected(value, options[0])
+        case origin if origin is Literal:
+            choices = get_args(kind)
+            return None if value in choices else f"one of {', '.join(map(str, choices))}"
+        case origin if origin is tuple and len(get_args(kind)) == 2:
+            return _expected_of_each(value, get_args(kind)[0])
+        case origin if origin is bool:
+            return None if isinstance(value, bool) else "true or false"
+        case origin if origin is str:
+            return None if isinstance(value, str) else "a text"
+        case origin if origin is int:
+            if type(value) is not int:
+                return "a whole number"
+            return None if abs(value) <= largest else f"at most {largest:.0f} in size"
+        case origin if origin is float:
+            return _expected_of_float(value)
+    return None
+
+
+def _expected_of_each(values: Any, kind: Any) -> str | None:
+    if not isinstance(values, tuple):
+        return "a list"
+    return next((f"each {w}" for v in values if (w := expected(v, kind)) is not None), None)
+
+
+def _expected_of_float(value: Any) -> str | None:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return "a number"
+    if not abs(value) <= _MOST:  # nor a NaN
+        return f"finite, and at most {_MOST:.3g} in size"
+    return None if value == 0 or abs(value) >= _LEAST else f"0, or at least {_LEAST:.3g} in size"
+
+
+def _kinds(cls: type) -> Mapping[str, Any]:
+    """The annotation of each field."""
+    hints = get_type_hints(cls)
+    return {field.name: hints[field.name] for field in fields(cls)}

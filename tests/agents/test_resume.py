@@ -1,0 +1,247 @@
+"""A run that was stopped and resumed leaves what one that was not stopped leaves, bit by bit."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+import agents
+import envs
+from agents.evaluation import Evaluator
+from agents.run_folder import RunFolder
+
+ES = {"population_size": 16, "hidden": (4,), "learning_rate": 0.1}
+PPO = {"num_envs": 4, "num_steps": 16, "minibatch_size": 32, "num_epochs": 2, "hidden": (4,)}
+CASES = {
+    "evolution": ("eggroll", "probe/policy_reward", ES, 128),
+    "evolution_host": ("eggroll", "gymnasium/CartPole-v1", ES, 900),
+    "ppo": ("ppo", "gymnasium/phys2d/CartPole-v1", PPO, 64),
+    "ppo_host": ("ppo", "gymnasium/CartPole-v1", PPO, 64),
+    "untrained": ("random", "probe/policy_reward", {"episodes": 4}, 32),
+}
+TIMES = ("wall_seconds", "evaluation_seconds", "steps_per_second")
+
+
+class Crash(Exception):
+    """Ends a run without any care, as far as an exception can."""
+
+
+def crash_in(generation):
+    def on_generation(metrics, snapshot):
+        if metrics["generation"] == generation:
+            raise Crash
+
+    return on_generation
+
+
+def metrics_of(run):
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k not in TIMES} for line in lines]
+
+
+def weights_of(run, name="policy"):
+    return (run / name / "weights.safetensors").read_bytes()
+
+
+@pytest.fixture(scope="module", params=CASES)
+def case(request):
+    name, env_id, settings, steps = CASES[request.param]
+    make = lambda: agents.make(name, envs.make(env_id), **settings)  # noqa: E731
+    budget = {"env_steps": 9 * steps, "seed": 3, "eval_every": 3, "eval_episodes": 4}
+    return make, {**budget, "checkpoint_every": 2}
+
+
+def test_killed_and_resumed_is_as_never_stopped(case, tmp_path):
+    make, budget = case
+    agent = make()
+    result = agents.train(agent, out=tmp_path / "whole", **budget)
+    assert result.generations > 5
+    expected = metrics_of(tmp_path / "whole")
+
+    # On the host not the agent that knows where its simulators are: a new process has no such one.
+    again = make if agent.lanes is not None else lambda: agent
+    run = tmp_path / "stopped"
+    for generation in (1, 4):  # before a checkpoint of its own, and after two
+        with pytest.raises(Crash):
+            agents.train(
+                again(), out=run, resume=run.exists(), on_generation=crash_in(generation), **budget
+            )
+        assert len(metrics_of(run)) == generation + 1
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write('{"generation": 5, "env_st')  # torn
+    resumed = agents.train(again(), out=run, resume=True, **budget)
+    assert metrics_of(run) == expected
+    for name in ("policy", "best"):
+        assert weights_of(run, name) == weights_of(tmp_path / "whole", name)
+    assert resumed.env_steps == result.env_steps
+    np.testing.assert_array_equal(resumed.evaluation.returns, result.evaluation.returns)
+    if agent.lanes is not None:
+        agent.lanes.close()
+
+
+@pytest.fixture(scope="module")
+def agent():
+    return agents.make("eggroll", envs.make("probe/policy_reward"), **ES)
+
+
+@pytest.fixture(scope="module")
+def budget(agent):
+    """What is compiled for an evaluation serves all of the tests."""
+    actor = agent.snapshot(agent.init(jax.random.key(0))).actor
+    evaluator = Evaluator(agent.env, actor, agent.mesh)
+    return {"env_steps": 6 * 128, "eval_every": 2, "eval_episodes": 4, "evaluator": evaluator}
+
+
+def test_a_signal_leaves_a_checkpoint_to_go_on_from(agent, budget, tmp_path):
+    agents.train(agent, out=tmp_path / "whole", **budget)
+
+    def interrupt(metrics, snapshot):
+        if metrics["generation"] == 2:
+            signal.raise_signal(signal.SIGTERM)
+
+    run = tmp_path / "run"
+    stopped = agents.train(agent, out=run, on_generation=interrupt, **budget)
+    assert stopped.checkpoint == run / "checkpoints" / "4"
+    agents.train(agent, out=run, resume=True, **budget)
+    assert weights_of(run) == weights_of(tmp_path / "whole")
+
+
+def test_a_run_that_has_ended_goes_on_with_a_larger_budget(agent, budget, tmp_path):
+    agents.train(agent, out=tmp_path / "whole", **budget)
+    run = tmp_path / "run"
+    agents.train(agent, out=run, **{**budget, "env_steps": 3 * 128})
+    again = agents.train(agent, out=run, resume=True, **{**budget, "env_steps": 3 * 128})
+    assert again.generations == 3
+    assert len(metrics_of(run)) == 3
+    agents.train(agent, out=run, resume=True, **budget)
+    assert weights_of(run) == weights_of(tmp_path / "whole")
+
+
+def test_the_best_policy_is_kept(agent, budget, tmp_path):
+    result = agents.train(agent, out=tmp_path, **{**budget, "eval_every": 1})
+    means = [line["eval_return_mean"] for line in metrics_of(tmp_path)]
+    best = agents.load_policy(tmp_path / "best")
+    assert np.mean(best.evaluation["returns"]) == pytest.approx(max(means))
+    assert means[best.training["generations"] - 1] == max(means)
+    assert result.best.training == best.training
+
+
+def test_a_damaged_checkpoint_falls_back_on_the_one_before(agent, budget, tmp_path, caplog):
+    agents.train(agent, out=tmp_path / "whole", **budget)
+    run = tmp_path / "run"
+    agents.train(agent, out=run, checkpoint_every=2, **{**budget, "env_steps": 4 * 128})
+    (run / "checkpoints" / "4" / "progress" / "metadata").write_bytes(b"")
+    agents.train(agent, out=run, resume=True, **budget)
+    assert "checkpoints/4 cannot be read, the one before is tried" in caplog.text
+    assert metrics_of(run) == metrics_of(tmp_path / "whole")
+    assert weights_of(run) == weights_of(tmp_path / "whole")
+
+
+def test_no_checkpoints_where_none_are_wanted(agent, budget, tmp_path):
+    result = agents.train(agent, out=tmp_path, checkpoint_seconds=None, **budget)
+    assert result.checkpoint is None
+    assert not (tmp_path / "checkpoints").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"seed": 1}, "has seed 0, must be 1"),
+        ({"out": "nowhere"}, "resume=nowhere: must be a run's folder, with a config.json"),
+        ({"out": None}, "out=None: must be the folder of a run"),
+        ({"keep": 0}, "keep=0: must be at least 1"),
+        ({"checkpoint_seconds": 0}, "checkpoint_seconds=0: must be greater than 0"),
+    ],
+)
+def test_what_cannot_be_resumed(agent, budget, tmp_path, change, says):
+    agents.train(agent, out=tmp_path / "run", **{**budget, "env_steps": 128})
+    with pytest.raises(ValueError, match=says):
+        agents.train(agent, **{**budget, "out": tmp_path / "run", "resume": True, **change})
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("{", r"config.json cannot be read"),
+        ("[]", "must hold a JSON object"),
+        ('{"env": "probe/policy_reward"}', "is of format 1: this version goes on with runs of"),
+        ('{"format": 99}', "is of format 99: this version goes on with runs of format 2"),
+        ('{"format": 2, "env": 3}', "env in config.json must be a JSON string"),
+    ],
+)
+def test_a_config_that_is_not_ours(agent, budget, tmp_path, text, says):
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(ValueError, match=says):
+        agents.train(agent, out=tmp_path, resume=True, **budget)
+    assert [p.name for p in tmp_path.iterdir()] == ["config.json"]
+
+
+def test_one_process_at_a_time(agent, budget, tmp_path):
+    agents.train(agent, out=tmp_path, **budget)
+    holder = (
+        "import fcntl, sys\n"
+        "file = open(sys.argv[1], 'w')\n"
+        "fcntl.flock(file, fcntl.LOCK_EX)\n"
+        "print('held', flush=True)\n"
+        "sys.stdin.read()\n"
+    )
+    command = [sys.executable, "-c", holder, str(tmp_path / ".lock")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
+        with pytest.raises(ValueError, match="another process writes to this run"):
+            agents.train(agent, out=tmp_path, resume=True, **budget)
+        process.stdin.close()
+    agents.train(agent, out=tmp_path, resume=True, **budget)
+
+
+def test_a_folder_that_cannot_be_written(agent, budget, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="out=.*cannot be written|must be an empty or a new"):
+        agents.train(agent, out=tmp_path / "file" / "run", **budget)
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="mounting needs root")
+def test_a_full_disk_ends_the_run_and_spares_the_last_checkpoint(agent, budget, tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(disk)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("mounting is not allowed here")
+    with contextlib.ExitStack() as stack:
+        stack.callback(subprocess.run, ["umount", "--lazy", str(disk)], check=True)
+        run = disk / "run"
+
+        def fill(metrics, snapshot):
+            if metrics["generation"] == 7:
+                with (
+                    contextlib.suppress(OSError),
+                    (disk / "filler").open("wb", buffering=0) as file,
+                ):
+                    while file.write(bytes(4096)) == 4096:
+                        pass
+
+        longer = {**budget, "env_steps": 50 * 128, "checkpoint_every": 2}
+        says = "cannot be written any more .*; the last checkpoint is .*/checkpoints/[46]"
+        with pytest.raises(RuntimeError, match=says):
+            agents.train(agent, out=run, on_generation=fill, **longer)
+        (disk / "filler").unlink()
+        budget = {**budget, "env_steps": 10 * 128}
+        agents.train(agent, out=run, resume=True, **budget)
+        agents.train(agent, out=tmp_path / "whole", **budget)
+        assert metrics_of(run) == metrics_of(tmp_path / "whole")
+        assert weights_of(run) == weights_of(tmp_path / "whole")
+
+
+def test_a_run_folder_lets_go_of_its_lock(tmp_path):
+    config = {"env": "e", "env_kwargs": {}, "agent": "a", "settings": {}, "seed": 0}
+    first = RunFolder(tmp_path / "run", config=config, resume=False)
+    with pytest.raises(ValueError, match="another process"):
+        RunFolder(tmp_path / "run", config=config, resume=True)
+    first.close()
+    RunFolder(tmp_path / "run", config=config, resume=True).close()
