@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN = $(VENV)/bin
 RUN := runs/quickstart-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: train test lint clean
+.PHONY: train test lint stress clean
 
 # Train CartPole, then replay the trained policy into a GIF.
 train: $(VENV)/.installed
@@ -17,6 +17,10 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+# Kill runs at random moments and resume them: a quarter of an hour.
+stress: $(VENV)/.installed
+	$(BIN)/python tests/stress.py evolution=100 host=20 ppo=20 host_ppo=20
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

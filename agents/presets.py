@@ -56,11 +56,14 @@ def _for(*env_ids: str) -> Callable[[_Maker], _Maker]:
 @_for("gymnasium/phys2d/CartPole-v1", "gymnasium/CartPole-v1")
 def _cart_pole() -> Preset:
     return Preset(
-        source="Found here, on seeds 0-4, when heads did not start from zero yet.",
+        source=(
+            "Found here, among 5 settings on seeds 100-102: 475 after 9,000 to 36,000 steps on the "
+            "host; a population of 512 needs 14,000 to 133,000."
+        ),
         env_steps=2_000_000,
         target_return=500.0,
         eval_every=1,
-        settings={"population_size": 512, "sigma": 0.1, "learning_rate": 0.05},
+        settings={"population_size": 64, "sigma": 0.3, "learning_rate": 0.1, "hidden": (32,)},
     )
 
 
@@ -68,17 +71,21 @@ def _cart_pole() -> Preset:
 def _pendulum() -> Preset:
     return Preset(
         source=(
-            "Found here, on seeds 100 and 101: groups of 64 that share their start states take the "
-            "luck of the start out of the fitness, and a wide sigma leaves the local optimum near "
-            "-850. A population of 128 is faster with luck, but stays there for most seeds."
+            "Found here, by a random search of 12 settings on seeds 100-103 of the accelerator's "
+            "variant: -200 after 0.42 to 0.97 M steps, and the only one of these with another "
+            "three that reached it on all seeds. Groups that share their start states take the "
+            "luck of the start out of the fitness; without relu, and episodes cut after 120 steps, "
+            "most seeds stay near -900."
         ),
+        env_steps=5_000_000,
         target_return=-170.0,
         settings={
-            "population_size": 512,
-            "group_size": 64,
+            "population_size": 64,
+            "group_size": 16,
             "sigma": 0.3,
-            "learning_rate": 0.05,
-            "activation": "layer_norm_relu",
+            "learning_rate": 0.1,
+            "activation": "relu",
+            "episode_steps": 120,
         },
     )
 
@@ -86,7 +93,7 @@ def _pendulum() -> Preset:
 @_for("brax/inverted_pendulum", "gymnasium/InvertedPendulum-v5")
 def _inverted_pendulum() -> Preset:
     return Preset(
-        source="Found here: 1000 after two or three generations.",
+        source="Found here, and seen on seeds 100-102: 1000 after 23,000 to 97,000 steps.",
         env_steps=3_000_000,
         target_return=1000.0,
         eval_every=1,
@@ -117,11 +124,13 @@ def _inverted_double_pendulum() -> Preset:
 @_for("gymnasium/Acrobot-v1")
 def _acrobot() -> Preset:
     return Preset(
-        source="Found here: -84 after 0.54 M steps.",
+        source=(
+            "Found here, among 9 settings on seeds 100-102: -100 after 29,000 to 91,000 steps."
+        ),
         env_steps=2_000_000,
         target_return=-85.0,
         eval_every=1,
-        settings={"population_size": 128, "sigma": 0.1, "learning_rate": 0.05},
+        settings={"population_size": 64, "sigma": 0.1, "learning_rate": 0.1, "hidden": (32,)},
     )
 
 
@@ -129,13 +138,14 @@ def _acrobot() -> Preset:
 def _mountain_car_continuous() -> Preset:
     return Preset(
         source=(
-            "Found here: 95 after 0.13 M steps. Without a sigma this wide nobody reaches the "
-            "top, and standing still is the best that is known."
+            "Found here, among 2 settings on seeds 100-102: 90 after 64,000 to 155,000 steps. "
+            "Without a sigma this wide nobody reaches the top, and standing still is the best that "
+            "is known."
         ),
         env_steps=1_000_000,
         target_return=94.0,
         eval_every=1,
-        settings={"population_size": 128, "sigma": 0.5, "learning_rate": 0.05},
+        settings={"population_size": 64, "sigma": 0.5, "learning_rate": 0.1, "hidden": (32,)},
     )
 
 

@@ -78,7 +78,8 @@ def make(id: str, /, **kwargs: Any) -> Env | HostEnv:
     try:
         inspect.signature(maker).bind(name, **kwargs)
     except TypeError as error:
-        raise ValueError(f"env={id!r}: {error}") from None
+        known = ", ".join(list(inspect.signature(maker).parameters)[1:])
+        raise ValueError(f"env={id!r}: {error}: must be of {known}") from None
     return maker(name, **kwargs)
 
 

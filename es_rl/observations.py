@@ -75,4 +75,5 @@ def merge(moments: Moments, lengths: Array, total: Array, squares: Array) -> Mom
     m2 = moments.m2 + m2 + shift**2 * moments.count * n / safe_count
     sound = jnp.isfinite(mean).all() & jnp.isfinite(m2).all()
     merged = Moments(count, mean, m2)
-    return jax.tree.map(lambda new, old: jnp.where(sound, new, old), merged, moments)
+    # Not jnp.where, which XLA would fuse with the sums, and round them differently.
+    return jax.lax.cond(sound, lambda new, _: new, lambda _, old: old, merged, moments)

@@ -20,28 +20,61 @@ def _groups(fitness: jax.Array, group_size: int) -> jax.Array:
     return fitness.reshape(-1, group_size or fitness.size)
 
 
-def replace_nonfinite(fitness: jax.Array, group_size: int = 0) -> tuple[jax.Array, jax.Array]:
+def replace_nonfinite(
+    fitness: jax.Array, group_size: int = 0, shaping: Shaping = "zscore"
+) -> tuple[jax.Array, jax.Array]:
     """Give members without a finite fitness the worst finite one of their group.
 
+    A group without any finite fitness gets a constant with which it weighs nothing, and with which
+    the others weigh what they would without it, when shaped as `shaping` says.
+
     Returns:
-      The fitness (population_size,), NaN in groups where nobody has a finite one and finite
-      elsewhere, and how many members had none (int32 scalar).
+      The finite fitness (population_size,), and how many members were replaced (int32 scalar).
     """
     finite = jnp.isfinite(fitness)
-    worst = jnp.min(_groups(jnp.where(finite, fitness, jnp.inf), group_size), axis=1, keepdims=True)
-    worst = jnp.where(jnp.isfinite(worst), worst, jnp.nan)
-    filled = jnp.where(_groups(finite, group_size), _groups(fitness, group_size), worst)
-    return filled.reshape(fitness.shape), jnp.sum(~finite).astype(jnp.int32)
+
+    def fill(fitness: jax.Array) -> jax.Array:
+        groups = _groups(fitness, group_size)
+        known = jnp.isfinite(groups)
+        worst = jnp.min(jnp.where(known, groups, jnp.inf), axis=1, keepdims=True)
+        return jnp.where(known, groups, worst).reshape(fitness.shape)
+
+    def fill_dead(fitness: jax.Array) -> jax.Array:
+        filled = fill(fitness)
+        live = jnp.isfinite(filled)
+        # n members with the std s have it still when others join them at s sqrt(N / n) from their
+        # mean, N in all. Where fitness is the weight itself, no weight is 0.
+        distance = jnp.sqrt(fitness.size / jnp.sum(live)) * jnp.std(filled, where=live)
+        neutral = 0.0 if shaping == "none" else jnp.mean(filled, where=live) + distance
+        return jnp.where(live, filled, jnp.where(live.any(), neutral, 0.0))
+
+    # A branch of its own: in one expression XLA would round what is all finite differently.
+    dead = ~_groups(finite, group_size).any(axis=1)
+    fitness = jax.lax.cond(dead.any(), fill_dead, lambda fitness: fitness, fitness)
+    return fill(fitness), jnp.sum(~finite).astype(jnp.int32)
 
 
-def mean_and_std(fitness: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Of what is finite in an array of any shape (scalars); NaN if nothing is."""
-    finite = jnp.isfinite(fitness)
-    # Not jnp.nanmean: it divides by a variable, where XLA multiplies by the inverse of a constant,
-    # and so rounds differently. This share is exactly 1 where everything is finite.
-    share = fitness.size / jnp.sum(finite)
-    mean = jnp.mean(jnp.where(finite, fitness, 0.0)) * share
-    return mean, jnp.std(jnp.where(finite, fitness, mean)) * jnp.sqrt(share)
+def statistics(fitness: jax.Array, filled: jax.Array) -> dict[str, jax.Array]:
+    """The "mean", "std", "max" and "min" of what is finite (scalars); NaN if nothing is.
+
+    Args:
+      fitness: (population_size,).
+      filled: what `replace_nonfinite` makes of it.
+    """
+
+    def of_finite(fitness: jax.Array) -> list[jax.Array]:
+        known = jnp.where(jnp.isfinite(fitness), fitness, jnp.nan)
+        return [f(known) for f in (jnp.nanmean, jnp.nanstd, jnp.nanmax, jnp.nanmin)]
+
+    of_all = [f(filled) for f in (jnp.mean, jnp.std, jnp.max, jnp.min)]
+    values = jax.lax.cond(
+        jnp.isfinite(fitness).all(),
+        lambda of_all, _: of_all,
+        lambda _, fitness: of_finite(fitness),
+        of_all,
+        fitness,
+    )
+    return dict(zip(("mean", "std", "max", "min"), values, strict=True))
 
 
 def zscore(fitness: jax.Array, group_size: int = 0, group_std: GroupStd = "group") -> jax.Array:
@@ -70,22 +103,11 @@ def centered_rank(fitness: jax.Array, group_size: int = 0) -> jax.Array:
 def shape_fitness(
     fitness: jax.Array, method: Shaping, group_size: int = 0, group_std: GroupStd = "group"
 ) -> jax.Array:
-    """The weights of the update: "zscore", "centered_rank" or "none".
-
-    Groups that are NaN throughout, as `replace_nonfinite` leaves them, get zeros, and the others
-    what they would get without them.
-    """
-    live = jnp.isfinite(fitness)
-    # At the mean of the others they add nothing to the population's sum of squares, and what they
-    # add to the number of members is taken out again. All of it is exact where there are none.
-    filled = jnp.where(live, fitness, mean_and_std(fitness)[0])
+    """The weights of the update for finite fitness: "zscore", "centered_rank" or "none"."""
     match method:
         case "zscore":
-            weights = zscore(filled, group_size, group_std)
-            if group_std == "population":
-                weights = weights * jnp.sqrt(jnp.sum(live) / fitness.size)
+            return zscore(fitness, group_size, group_std)
         case "centered_rank":
-            weights = centered_rank(filled, group_size)
+            return centered_rank(fitness, group_size)
         case "none":
-            weights = fitness
-    return jnp.where(live, weights, 0.0)
+            return fitness

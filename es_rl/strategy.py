@@ -141,9 +141,8 @@ class EvolutionStrategy:
                 "one number per member"
             )
         fitness = jnp.asarray(fitness)
-        finite = jnp.isfinite(fitness)
-        filled, nonfinite = _shaping.replace_nonfinite(fitness, self.group_size)
-        weights = _shaping.shape_fitness(filled, self.shaping, self.group_size, self.group_std)
+        finite, nonfinite = _shaping.replace_nonfinite(fitness, self.group_size, self.shaping)
+        weights = _shaping.shape_fitness(finite, self.shaping, self.group_size, self.group_std)
         gradient = self.gradient(state.params, noise, weights)
         # The one place where fitness, which is maximised, meets Optax, which minimises.
         updates, opt_state = self.optimizer.update(
@@ -161,15 +160,11 @@ class EvolutionStrategy:
         (params, opt_state), skipped = update_if_finite(
             (optax.apply_updates(state.params, updates), opt_state),
             (state.params, state.opt_state),
-            allowed=finite.any(),
+            allowed=nonfinite < self.population_size,
         )
-        known = jnp.where(finite, filled, jnp.nan)
-        mean, std = _shaping.mean_and_std(known)
+        statistics = _shaping.statistics(fitness, finite)
         metrics = {
-            "fitness_mean": mean,
-            "fitness_std": std,
-            "fitness_max": jnp.nanmax(known),
-            "fitness_min": jnp.nanmin(known),
+            **{f"fitness_{name}": value for name, value in statistics.items()},
             "nonfinite_members": nonfinite,
             "sigma": noise.sigma,
             "grad_norm": optax.tree.norm(gradient),

@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     except BrokenPipeError:
         sys.exit(1)
     except (ValueError, RuntimeError, OSError) as error:
-        sys.exit(_fail(name, str(error)))
+        sys.exit(_fail(name, str(error), rest))
 
 
 def module_of(command: str) -> str:
@@ -63,15 +63,19 @@ def _usage() -> str:
     )
 
 
-def _fail(command: str, message: str) -> int:
+def _fail(command: str, message: str, arguments: list[str]) -> int:
     """Print one line; a message "some_name=value: ..." names a flag, and is shown as one."""
     message = " ".join(message.split())
     match = re.match(r"(\w+)=(.*?): ", message)
     if match:
-        positional = match[1] == "env" or (command, match[1]) == ("compare", "suite")
-        label = match[1].upper() if positional else f"--{match[1].replace('_', '-')}"
-        given = match[2].strip("'") or "''"
-        message = f"{label} {given}: {message[match.end() :]}"
+        name, given = match[1], match[2].strip("'") or "''"
+        if any(argument.startswith(f"{name}=") for argument in arguments):
+            shown = f"--env-kwargs {name}={given}"
+        elif name == "env" or (command, name) == ("compare", "suite"):
+            shown = f"{name.upper()} {given}"
+        else:
+            shown = f"--{name.replace('_', '-')} {given}"
+        message = f"{shown}: {message[match.end() :]}"
     print(f"es-rl {' '.join(command.split())}: error: {message}", file=sys.stderr)
     return 2
 
@@ -107,9 +111,14 @@ def check_output(name: str, path: Path) -> None:
     Raises:
       ValueError: it is a folder, or lies where no folder can be made.
     """
-    folder = next((p for p in path.absolute().parents if os.path.lexists(p)), path.parent)
-    if os.path.isdir(path) or not os.path.isdir(folder) or not os.access(folder, os.W_OK):
+    if os.path.isdir(path) or not can_be_made(path.parent):
         raise ValueError(f"{name}={path}: must be a file, in a folder that can be written")
+
+
+def can_be_made(folder: Path) -> bool:
+    """Whether a folder is there, or could be, and files could be written into it."""
+    there = next((p for p in (folder, *folder.absolute().parents) if os.path.lexists(p)), folder)
+    return os.path.isdir(there) and os.access(there, os.W_OK)
 
 
 def _unboxed(text: str) -> str:
@@ -139,6 +148,8 @@ def _in_our_words(command: str, text: str, arguments: list[str]) -> str:
         after = _flag_before(unknown, arguments)
         hint = f"did you mean {' or '.join(dict.fromkeys(close))}?" if close else flags
         return f"Unrecognized options: {unknown}{f', after {after}' if after else ''}; {hint}"
+    if match := re.match(r"Missing from es-rl [\w-]+: (\S+) (.*?)(?: \(required\))?$", text):
+        return f"{match[1]}: must be given: {match[2]}"
     return text
 
 
@@ -158,9 +169,10 @@ def _values_of(flag: str, arguments: list[str]) -> list[str]:
 
 def _flag_before(unknown: str, arguments: list[str]) -> str | None:
     """The flag that a value was given for which it does not take."""
-    for before, argument in zip(["", *arguments], arguments, strict=False):
+    given = [" ".join(argument.split()) for argument in arguments]  # as tyro shows them
+    for before, argument in zip(["", *given], given, strict=False):
         name, _, value = argument.partition("=")
-        if name.startswith("--") and value and value == unknown:
+        if name.startswith("--") and value and value.strip() == unknown:
             return name
         if argument == unknown and before.startswith("--") and not argument.startswith("-"):
             return before

@@ -18,7 +18,7 @@ from agents.filming import film
 from agents.provenance import versions
 from agents.registry import config_type, missing_package, plays
 from envs.base import Env, HostEnv
-from experiments.cli import parse
+from experiments.cli import can_be_made, parse
 from experiments.comparison import report, results, tables
 from experiments.comparison.results import Results, Run, Task
 from experiments.comparison.suites import Suite, load
@@ -68,8 +68,7 @@ def main(arguments: list[str]) -> int:
     }
     _check_folder(out, suite)
     start_jax()
-    # All of them first: what is wrong with the last must not be found out after hours.
-    made = [envs.make(task.env, **task.env_kwargs) for task in suite.tasks]
+    made = _make_envs(flags.suite, suite)
     _claim(out, suite)
     tasks: list[Task] = []
     runs: list[Run] = []
@@ -115,7 +114,18 @@ def _check_agents(names: tuple[str, ...]) -> None:
             raise ValueError(f"agents={name}: {missing}; without it: --agents {others}")
         config_type(name)
     if len(set(names)) < len(names):
-        raise ValueError(f"agents={','.join(names)}: names an agent twice")
+        raise ValueError(f"agents={','.join(names)}: names an agent twice, must name each once")
+
+
+def _make_envs(name: str, suite: Suite) -> list[Env | HostEnv]:
+    """Those of all tasks: what is wrong with the last must not be found out after hours."""
+    made = []
+    for task in suite.tasks:
+        try:
+            made.append(envs.make(task.env, **task.env_kwargs))
+        except ValueError as error:
+            raise ValueError(f"suite={name}: task {task.env}, env_kwargs: {error}") from error
+    return made
 
 
 def _check_folder(out: Path, suite: Suite) -> None:
@@ -128,21 +138,14 @@ def _check_folder(out: Path, suite: Suite) -> None:
     if path.is_file():
         if path.read_text() != _described(suite):
             raise ValueError(f"out={out}: holds other tasks or budgets: must be another folder")
-    elif out.is_file() or (out.is_dir() and any(out.iterdir())):
+    elif not can_be_made(out) or (out.is_dir() and any(out.iterdir())):
         raise ValueError(f"out={out}: must be an empty or a new folder, or one of a comparison")
 
 
 def _claim(out: Path, suite: Suite) -> None:
-    """Make the folder, and write down in it whose it is.
-
-    Raises:
-      ValueError: it cannot be made.
-    """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / "tasks.json").write_text(_described(suite))
-    except OSError as error:
-        raise ValueError(f"out={out}: must be a folder that can be made ({error})") from error
+    """Make the folder, and write down in it whose it is."""
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "tasks.json").write_text(_described(suite))
 
 
 def _described(suite: Suite) -> str:

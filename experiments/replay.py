@@ -62,7 +62,9 @@ def main(arguments: list[str]) -> int:
     if flags.env_kwargs and flags.agent is None:
         raise ValueError(f"env_kwargs={flags.env_kwargs[0]}: only with --agent; a run has its own")
     start_jax()
-    import_modules(flags.modules)
+    if flags.agent is not None or flags.modules:
+        # Not for a policy alone: in the folder of a stranger's, modules would be the stranger's.
+        import_modules(flags.modules)
     policy, env = _untrained(flags) if flags.agent is not None else _saved(flags.run)
     # First, as not every environment has such a page.
     shown = "" if flags.html is None else _page(policy, env, flags)
@@ -89,7 +91,14 @@ def _saved(run: str) -> tuple[Policy, Env | HostEnv]:
     if run in envs.list_ids() and not Path(run).exists():
         raise ValueError(f"{run} is an environment, not a run: add --agent random or --agent zero")
     policy = agents.load_policy(run)
-    return policy, envs.make(policy.spec.id, **policy.spec.kwargs)
+    env = envs.make(policy.spec.id, **policy.spec.kwargs)
+    for name in ("observation_space", "action_space"):
+        given, wanted = getattr(policy.spec, name), getattr(env.spec, name)
+        if given != wanted:
+            raise ValueError(
+                f"policy {run!r}: its {name} is {given}, must be {wanted}, as in {env.spec.id}"
+            )
+    return policy, env
 
 
 def _untrained(flags: ReplayFlags) -> tuple[Policy, Env | HostEnv]:

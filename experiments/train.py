@@ -197,8 +197,9 @@ def _train(agent: Agent, flags: RunFlags, out: Path, **options: Any) -> int:
 
 
 def _check_run(flags: RunFlags) -> None:
-    for name in ("video_every", "checkpoint_every", "keep", "workers"):
-        value = getattr(flags, name)
+    counts = ("video_every", "checkpoint_every", "keep", "workers")
+    for name in (*counts, "env_steps", "eval_every", "eval_episodes"):
+        value = getattr(flags, name, None)
         if value is not None and value < 1:
             raise ValueError(f"{name}={value}: must be at least 1")
     for name in ("checkpoint_seconds", "step_timeout"):

@@ -53,7 +53,7 @@ def load(name: str) -> Suite:
     try:
         raw = tomllib.loads(path.read_text())
     except (OSError, ValueError, RecursionError) as error:
-        raise ValueError(f"suite={name}: is no TOML ({error})") from error
+        raise ValueError(f"suite={name}: is no TOML, which it must be ({error})") from error
     try:
         return _suite(path.stem, raw)
     except ValueError as error:

@@ -404,3 +404,15 @@ def test_replay_of_arguments_that_the_environment_does_not_take(
 def test_replay_of_damaged_weights(folder, here, capsys):
     write(folder, "weights.safetensors", pickle.dumps(Bomb(here / "marker")))
     assert "weights.safetensors is damaged" in replay(folder, capsys)
+
+
+@pytest.mark.parametrize("name", ["gymnasium/phys2d/Pendulum-v0", "gymnasium/CartPole-v1"])
+def test_replay_in_another_environment_than_it_was_trained_in(folder, here, capsys, name):
+    edit(folder, "env.id", name)
+    assert "must be Box" in replay(folder, capsys)
+
+
+def test_replay_imports_nothing_from_the_working_folder(folder, here, capsys):
+    edit(folder, "agent", "<b>")
+    replay(folder, capsys)
+    assert str(here) not in sys.path
