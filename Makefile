@@ -20,7 +20,7 @@ lint: $(VENV)/.installed
 
 # Kill runs at random moments and resume them: a quarter of an hour.
 stress: $(VENV)/.installed
-	$(BIN)/python tests/stress.py evolution=100 host=20 ppo=20 host_ppo=20
+	$(BIN)/python -m tests.stress evolution=100 host=20 ppo=20 host_ppo=20
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -136,7 +136,11 @@ def _check_folder(out: Path, suite: Suite) -> None:
     """
     path = out / "tasks.json"
     if path.is_file():
-        if path.read_text() != _described(suite):
+        try:
+            found = json.loads(path.read_text())
+        except ValueError as error:
+            raise ValueError(f"out={out}: tasks.json is damaged ({error}): must be JSON") from error
+        if found != json.loads(_described(suite)):
             raise ValueError(f"out={out}: holds other tasks or budgets: must be another folder")
     elif not can_be_made(out) or (out.is_dir() and any(out.iterdir())):
         raise ValueError(f"out={out}: must be an empty or a new folder, or one of a comparison")

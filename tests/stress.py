@@ -1,6 +1,6 @@
 """Kill training runs at random moments with SIGKILL, resume them, and compare every bit.
 
-    python tests/stress.py evolution=100 host=20 ppo=20 host_ppo=20
+    python -m tests.stress evolution=100 host=20 ppo=20 host_ppo=20
 
 Each number says how many runs of a case are killed. Exit code 0 says that all of them ended as the
 run that was left alone: the same policies, the same metrics but for times, the same final state.

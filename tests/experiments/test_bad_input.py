@@ -31,8 +31,8 @@ from experiments.comparison.results import Task
 from experiments.comparison.suites import bundled
 from experiments.train import ResumeFlags, TrainFlags
 
-# Which it makes even without a database of examples.
-set_hypothesis_home_dir(tempfile.gettempdir())
+# It makes one even without a database of examples.
+set_hypothesis_home_dir(Path(tempfile.gettempdir(), "es-rl-hypothesis"))
 
 ENV = "probe/policy_reward"
 HUGE = 10**12
