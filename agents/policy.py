@@ -22,6 +22,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from agents import spaces as _spaces
 from agents.actors import RandomActor, ZeroActor
+from agents.files import write_whole
 from agents.network import Network, NetworkConfig, Weights
 from agents.policy_files import DESCRIPTION, WEIGHTS, one_line, read_description, read_weights
 from envs.base import EnvSpec
@@ -130,8 +131,8 @@ class Policy:
             "training": self.training,
             "evaluation": _evaluation_to_json(self.evaluation),
         }
-        _write(folder / WEIGHTS, blob)
-        _write(folder / DESCRIPTION, (json.dumps(description, indent=1) + "\n").encode())
+        write_whole(folder / WEIGHTS, blob)
+        write_whole(folder / DESCRIPTION, (json.dumps(description, indent=1) + "\n").encode())
 
 
 def load_policy(folder: str | Path, *, trusted: bool = False) -> Policy:
@@ -219,13 +220,6 @@ def _flatten(weights: Weights) -> dict[str, np.ndarray]:
     return {name: np.ascontiguousarray(leaf) for name, leaf in flat.items()}
 
 
-def _write(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(data)
-    os.replace(partial, path)
-
-
 def _spec_to_json(spec: EnvSpec) -> dict[str, Any]:
     return {
         **vars(spec),
@@ -250,7 +244,7 @@ def _spec_from_json(description: dict[str, Any], trusted: bool) -> EnvSpec:
         if not trusted and _names_a_file(value):
             raise ValueError(
                 f"the environment's argument {name}={value!r} must not be a path or a module, "
-                "unless load_policy is told that the policy is trusted"
+                "unless the policy is trusted (--trust, or load_policy(..., trusted=True))"
             )
     return spec
 

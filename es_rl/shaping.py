@@ -31,6 +31,7 @@ def replace_nonfinite(
     Returns:
       The finite fitness (population_size,), and how many members were replaced (int32 scalar).
     """
+    fitness = jnp.asarray(fitness, jnp.result_type(fitness, 0.0))
     finite = jnp.isfinite(fitness)
 
     def fill(fitness: jax.Array) -> jax.Array:

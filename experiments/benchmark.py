@@ -18,7 +18,9 @@ from experiments.benchmarks.timing import Table
 from experiments.cli import parse
 from experiments.startup import machine, start_jax
 
-Section: TypeAlias = Literal["forward", "update", "generation", "lanes", "memory", "host"]
+Section: TypeAlias = Literal[
+    "forward", "update", "generation", "lanes", "memory", "host", "checkpoints"
+]
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ class BenchmarkFlags:
         "lanes",
         "memory",
         "host",
+        "checkpoints",
     )
     """What to measure; everything takes about half an hour on 2 cores."""
     rounds: int = 5
@@ -54,7 +57,7 @@ def main(arguments: list[str]) -> int:
     start_jax(flags.devices)
     # What is compiled here is timed.
     jax.config.update("jax_enable_compilation_cache", False)
-    from experiments.benchmarks import engine, host, rollouts
+    from experiments.benchmarks import checkpoints, engine, host, rollouts
 
     rounds, devices = flags.rounds, flags.devices
     measure: dict[Section, Callable[[], Iterable[Table]]] = {
@@ -64,6 +67,7 @@ def main(arguments: list[str]) -> int:
         "lanes": lambda: rollouts.lanes(rounds, devices),
         "memory": engine.memory,
         "host": lambda: host.host(rounds),
+        "checkpoints": lambda: checkpoints.checkpoints(rounds),
     }
     tables: list[Table] = []
     for section in flags.sections:

@@ -41,6 +41,9 @@ class ReplayFlags:
     environments of a MuJoCo model (Brax, MuJoCo)."""
     json: bool = False
     """Print one JSON object instead of a table."""
+    trust: bool = False
+    """Let the arguments of the environment name files (as xml_file does): of policies of your
+    own."""
     modules: Annotated[tuple[str, ...], tyro.conf.arg(name="import")] = ()
     """Modules to import first, which register the environment with Gymnasium."""
 
@@ -65,7 +68,7 @@ def main(arguments: list[str]) -> int:
     if flags.agent is not None or flags.modules:
         # Not for a policy alone: in the folder of a stranger's, modules would be the stranger's.
         import_modules(flags.modules)
-    policy, env = _untrained(flags) if flags.agent is not None else _saved(flags.run)
+    policy, env = _untrained(flags) if flags.agent is not None else _saved(flags)
     # First, as not every environment has such a page.
     shown = "" if flags.html is None else _page(policy, env, flags)
     evaluation = agents.evaluate(policy, env, episodes=flags.episodes, seed=flags.seed)
@@ -86,11 +89,12 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _saved(run: str) -> tuple[Policy, Env | HostEnv]:
+def _saved(flags: ReplayFlags) -> tuple[Policy, Env | HostEnv]:
     """A run's policy, on the environment that it was trained on."""
+    run = flags.run
     if run in envs.list_ids() and not Path(run).exists():
         raise ValueError(f"{run} is an environment, not a run: add --agent random or --agent zero")
-    policy = agents.load_policy(run)
+    policy = agents.load_policy(run, trusted=flags.trust)
     env = envs.make(policy.spec.id, **policy.spec.kwargs)
     for name in ("observation_space", "action_space"):
         given, wanted = getattr(policy.spec, name), getattr(env.spec, name)

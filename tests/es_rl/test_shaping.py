@@ -65,14 +65,41 @@ def test_a_non_finite_fitness_is_the_worst_of_its_group(shaping, bad):
     assert weights[1] == weights[:4].min()
 
 
-def test_a_group_or_population_without_finite_fitness():
-    f = jnp.array([jnp.nan, jnp.inf, 3.0, 5.0])
-    finite, count = replace_nonfinite(f, 2)
-    np.testing.assert_array_equal(finite, [3, 3, 3, 5])
-    assert int(count) == 2
-    finite, count = replace_nonfinite(jnp.full(4, jnp.nan))
-    np.testing.assert_array_equal(finite, 0)
+@pytest.mark.parametrize("first", [0, 1], ids=["first group", "second group"])
+@pytest.mark.parametrize(
+    ("shaping", "std"),
+    [("zscore", "group"), ("zscore", "population"), ("centered_rank", "group"), ("none", "group")],
+)
+def test_a_group_without_finite_fitness_weighs_nothing_and_changes_nothing(shaping, std, first):
+    groups = [[jnp.nan, jnp.inf, -jnp.inf, jnp.nan], [1.0, jnp.nan, 2.0, 9.0]]
+    f = jnp.array([*groups[first], *groups[1 - first], 30.0, 10.0, 20.0, 70.0])
+    dead = np.arange(12) // 4 == first
+    finite, count = replace_nonfinite(f, 4, shaping)
+    assert int(count) == 5
+    weights = shape_fitness(finite, shaping, 4, std)
+    np.testing.assert_array_equal(weights[dead], 0.0)
+    others = shape_fitness(replace_nonfinite(f[~dead], 4)[0], shaping, 4, std)
+    np.testing.assert_allclose(weights[~dead], others, rtol=1e-6)
+    assert float(jnp.abs(others).max()) > 0.4
+
+
+@pytest.mark.parametrize("group_size", [0, 2])
+@pytest.mark.parametrize("shaping", SHAPINGS)
+def test_a_population_without_finite_fitness_weighs_nothing(shaping, group_size):
+    f = jnp.array([jnp.nan, jnp.inf, -jnp.inf, jnp.nan])
+    finite, count = replace_nonfinite(f, group_size, shaping)
     assert int(count) == 4
+    np.testing.assert_array_equal(shape_fitness(finite, shaping, group_size), 0.0)
+
+
+@pytest.mark.parametrize("shaping", SHAPINGS)
+def test_finite_fitness_is_left_as_it_is(shaping):
+    f = jax.random.normal(jax.random.key(3), (12,)) * 1e3
+    finite, count = replace_nonfinite(f, 4, shaping)
+    np.testing.assert_array_equal(finite, f)
+    assert int(count) == 0
+    integers, _ = replace_nonfinite(jnp.arange(12), 4, shaping)
+    np.testing.assert_array_equal(integers, np.arange(12.0))
 
 
 @pytest.mark.parametrize("shaping", SHAPINGS)

@@ -168,13 +168,100 @@ def test_jit_and_no_jit_agree_and_non_finite_members_are_counted():
     plain, metrics = es.tell(state, noise, fitness)
     jitted, _ = jax.jit(es.tell)(state, noise, fitness)
     assert int(metrics["nonfinite_members"]) == 3
-    assert float(metrics["fitness_min"]) == 1
+    assert int(metrics["update_skipped"]) == 0
+    finite = np.array([1.0, 2, 5, 4, 8])
+    statistics = [metrics[f"fitness_{name}"] for name in ("mean", "std", "max", "min")]
+    np.testing.assert_allclose(statistics, [finite.mean(), finite.std(), 8, 1], rtol=1e-6)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6),
         plain.params,
         jitted.params,
     )
     assert all(jnp.isfinite(p).all() for p in jax.tree.leaves(plain.params))
+
+
+def after_one_update(es):
+    """A state whose optimiser has something to lose."""
+    state, noise = start(es)
+    return es.tell(state, noise, jnp.arange(float(es.population_size)) ** 2)[0]
+
+
+def assert_skipped(es, state, following, metrics):
+    """Nothing but the generation moved on, and the next noise is another one."""
+    before, after = ((s.params, s.opt_state) for s in (state, following))
+    jax.tree.map(np.testing.assert_array_equal, before, after)
+    assert int(following.generation) == int(state.generation) + 1
+    assert metrics["update_skipped"].dtype == jnp.int32
+    assert (int(metrics["update_skipped"]), float(metrics["update_norm"])) == (1, 0)
+    assert float(metrics["param_norm"]) == pytest.approx(float(optax.tree.norm(state.params)))
+    draws = [es.ask(s).leaves[1].a for s in (state, following)]
+    assert not np.array_equal(*draws)
+
+
+@pytest.mark.parametrize("bad", [jnp.nan, jnp.inf, -jnp.inf])
+@pytest.mark.parametrize("group_size", [0, 4])
+def test_a_generation_without_finite_fitness_is_skipped(group_size, bad):
+    decays = optax.adamw(0.1, weight_decay=0.1)  # would move the parameters without a gradient
+    es = es_rl.eggroll(8, group_size=group_size, optimizer=decays)
+    state = after_one_update(es)
+    following, metrics = es.tell(state, es.ask(state), jnp.full(8, bad))
+    assert_skipped(es, state, following, metrics)
+    assert int(metrics["nonfinite_members"]) == 8
+    assert all(np.isnan(metrics[f"fitness_{name}"]) for name in ("mean", "std", "max", "min"))
+    again, metrics = es.tell(following, es.ask(following), jnp.arange(8.0))
+    assert int(metrics["update_skipped"]) == 0
+    assert not np.array_equal(again.params["kernel"], state.params["kernel"])
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "scale"),
+    [
+        (optax.adam(0.1), 1e25),  # its square overflows
+        (optax.sgd(0.1), 1e38),  # the gradient does
+        (optax.sgd(1e38), 1.0),  # the parameters do
+    ],
+    ids=["second moment", "gradient", "parameters"],
+)
+def test_an_update_that_overflows_is_skipped(optimizer, scale):
+    es = es_rl.eggroll(8, shaping="none", sigma=0.01, optimizer=optimizer)
+    state = es.init(jax.random.key(0), PARAMS)
+    fitness = jnp.array([1.0, -1, 3, -3, 2, -2, 3, -3]) * scale
+    following, metrics = jax.jit(es.tell)(state, es.ask(state), fitness)
+    assert_skipped(es, state, following, metrics)
+    assert int(metrics["nonfinite_members"]) == 0
+    assert float(metrics["fitness_max"]) == pytest.approx(3 * scale)
+
+
+def test_a_group_without_finite_fitness_leaves_the_update_to_the_others():
+    es = es_rl.eggroll(12, group_size=4, group_std="population", optimizer=optax.sgd(0.1))
+    state, noise = start(es)
+    fitness = jnp.array([*[jnp.nan] * 4, 1.0, 4, 2, 9, 30, 10, 20, 70])
+    following, metrics = es.tell(state, noise, fitness)
+    others = fitness[4:]
+    centred = (others.reshape(2, 4) - others.reshape(2, 4).mean(axis=1, keepdims=True)).ravel()
+    std = np.std(others.reshape(2, 4) - others[0])
+    weights = jnp.concatenate([jnp.zeros(4), centred / std])
+    want = explicit_gradient(state, noise, weights)
+    jax.tree.map(
+        lambda new, old, g: np.testing.assert_allclose(new, old + 0.1 * g, rtol=1e-4, atol=1e-4),
+        following.params,
+        state.params,
+        want,
+    )
+    assert int(metrics["update_skipped"]) == 0
+    assert int(metrics["nonfinite_members"]) == 4
+    assert float(metrics["fitness_mean"]) == pytest.approx(float(others.mean()))
+
+
+def test_an_infinity_that_an_optimiser_keeps_on_purpose_skips_nothing():
+    watch = optax.GradientTransformation(
+        lambda params: jnp.float32(jnp.inf), lambda updates, best, params: (updates, best)
+    )
+    es = es_rl.eggroll(8, optimizer=optax.chain(optax.sgd(0.1), watch))
+    state, noise = start(es)
+    following, metrics = es.tell(state, noise, jnp.arange(8.0))
+    assert int(metrics["update_skipped"]) == 0
+    assert not np.array_equal(following.params["kernel"], state.params["kernel"])
 
 
 @pytest.mark.parametrize("name", STRATEGIES)

@@ -1,0 +1,70 @@
+"""What checkpoints cost a run: the same run with and without them."""
+
+import statistics
+import tempfile
+from collections.abc import Iterator
+
+import jax
+
+import agents
+import envs
+from agents.evaluation import Evaluator
+from experiments.benchmarks.timing import Row, Table
+
+_ENVS = ("gymnasium/phys2d/CartPole-v1", "brax/inverted_pendulum")
+_SECONDS = 8.0
+"""Roughly, of one run."""
+_COUNT = 8
+"""Checkpoints of a run: ten times as many as in practice, as one alone is lost in the noise."""
+_INTERVAL = 10.0
+"""Seconds between checkpoints in practice, to which their cost is related."""
+
+
+def checkpoints(rounds: int) -> Iterator[Table]:
+    """(g) Seconds of a run with and without checkpoints."""
+    for name in _ENVS:
+        yield _checkpoints(name, rounds)
+
+
+def _checkpoints(name: str, rounds: int) -> Table:
+    env = envs.make(name)
+    agent = agents.make("eggroll", env)
+    actor = agent.snapshot(agent.init(jax.random.key(0))).actor
+    evaluator = Evaluator(env, actor, agent.mesh)
+
+    def run(every: int | None, **budget: float) -> agents.TrainResult:
+        with tempfile.TemporaryDirectory() as folder:
+            return agents.train(
+                agent,
+                **{"env_steps": 10**12, **budget},  # type: ignore[arg-type]
+                out=folder,
+                eval_every=10**9,
+                eval_episodes=8,
+                evaluator=evaluator,
+                checkpoint_every=every,
+                checkpoint_seconds=None,
+            )
+
+    first = run(None, seconds=_SECONDS)
+    # Its first and its last generation have none that counts.
+    every = max(1, first.generations // (_COUNT + 1))
+    count = (first.generations - 1) // every
+    times: dict[int | None, list[float]] = {None: [], every: []}
+    for _ in range(rounds):
+        for interval, taken in times.items():
+            taken.append(run(interval, env_steps=first.env_steps).wall_seconds)
+    without, with_them = (statistics.median(taken) for taken in times.values())
+    each = (with_them - without) / count
+    columns = {"s": ".2f", "ms a checkpoint": ".0f", f"% every {_INTERVAL:.0f} s": ".2f"}
+    return Table(
+        f"(g) {name}, {first.generations} generations, {first.env_steps:,} env steps",
+        columns,
+        [
+            Row("without checkpoints", {"s": without}),
+            Row(
+                f"{count} checkpoints",
+                dict(zip(columns, (with_them, each * 1e3, each / _INTERVAL * 100), strict=True)),
+            ),
+        ],
+        ["training alone, metrics included; compilation and the last checkpoint are not in it."],
+    )
