@@ -20,7 +20,7 @@ ES = {"population_size": 16, "hidden": (4,), "learning_rate": 0.1}
 PPO = {"num_envs": 4, "num_steps": 16, "minibatch_size": 32, "num_epochs": 2, "hidden": (4,)}
 CASES = {
     "evolution": ("eggroll", "probe/policy_reward", ES, 128),
-    "evolution_host": ("eggroll", "gymnasium/CartPole-v1", ES, 900),
+    "evolution_host": ("eggroll", "gymnasium/CartPole-v1", ES, 300),
     "ppo": ("ppo", "gymnasium/phys2d/CartPole-v1", PPO, 64),
     "ppo_host": ("ppo", "gymnasium/CartPole-v1", PPO, 64),
     "untrained": ("random", "probe/policy_reward", {"episodes": 4}, 32),
@@ -49,17 +49,34 @@ def weights_of(run, name="policy"):
     return (run / name / "weights.safetensors").read_bytes()
 
 
+def evaluator_of(agent):
+    """What is compiled for an evaluation serves all of the runs."""
+    actor = agent.snapshot(agent.init(jax.random.key(0))).actor
+    return Evaluator(agent.env, actor, agent.mesh)
+
+
 @pytest.fixture(scope="module", params=CASES)
 def case(request):
     name, env_id, settings, steps = CASES[request.param]
-    make = lambda: agents.make(name, envs.make(env_id), **settings)  # noqa: E731
-    budget = {"env_steps": 9 * steps, "seed": 3, "eval_every": 3, "eval_episodes": 4}
-    return make, {**budget, "checkpoint_every": 2}
+    short = {"max_episode_steps": 30, "workers": 1} if env_id == "gymnasium/CartPole-v1" else {}
+    make = lambda: agents.make(name, envs.make(env_id, **short), **settings)  # noqa: E731
+    agent = make()
+    return (
+        make,
+        agent,
+        {
+            "env_steps": 9 * steps,
+            "seed": 3,
+            "eval_every": 3,
+            "eval_episodes": 4,
+            "checkpoint_every": 2,
+            "evaluator": evaluator_of(agent),
+        },
+    )
 
 
 def test_killed_and_resumed_is_as_never_stopped(case, tmp_path):
-    make, budget = case
-    agent = make()
+    make, agent, budget = case
     result = agents.train(agent, out=tmp_path / "whole", **budget)
     assert result.generations > 5
     expected = metrics_of(tmp_path / "whole")
@@ -92,9 +109,7 @@ def agent():
 
 @pytest.fixture(scope="module")
 def budget(agent):
-    """What is compiled for an evaluation serves all of the tests."""
-    actor = agent.snapshot(agent.init(jax.random.key(0))).actor
-    evaluator = Evaluator(agent.env, actor, agent.mesh)
+    evaluator = evaluator_of(agent)
     return {"env_steps": 6 * 128, "eval_every": 2, "eval_episodes": 4, "evaluator": evaluator}
 
 

@@ -194,7 +194,7 @@ def assert_skipped(es, state, following, metrics):
     assert metrics["update_skipped"].dtype == jnp.int32
     assert (int(metrics["update_skipped"]), float(metrics["update_norm"])) == (1, 0)
     assert float(metrics["param_norm"]) == pytest.approx(float(optax.tree.norm(state.params)))
-    draws = [es.ask(s).leaves[1].a for s in (state, following)]
+    draws = [es.ask(s).leaves[0].e for s in (state, following)]
     assert not np.array_equal(*draws)
 
 
