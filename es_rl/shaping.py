@@ -5,6 +5,7 @@ i*G ... i*G+G-1 form a group and `group_size=0` makes the population one group. 
 gives zero weights, and equal fitness equal weights.
 """
 
+from functools import partial
 from typing import Literal, TypeAlias
 
 import jax
@@ -20,6 +21,8 @@ def _groups(fitness: jax.Array, group_size: int) -> jax.Array:
     return fitness.reshape(-1, group_size or fitness.size)
 
 
+# Compiled, as branches are slow where every call traces them anew.
+@partial(jax.jit, static_argnames=("group_size", "shaping"))
 def replace_nonfinite(
     fitness: jax.Array, group_size: int = 0, shaping: Shaping = "zscore"
 ) -> tuple[jax.Array, jax.Array]:
@@ -43,11 +46,14 @@ def replace_nonfinite(
     def fill_dead(fitness: jax.Array) -> jax.Array:
         filled = fill(fitness)
         live = jnp.isfinite(filled)
+        if shaping == "none":
+            return jnp.where(live, filled, 0.0)
         # n members with the std s have it still when others join them at s sqrt(N / n) from their
-        # mean, N in all. Where fitness is the weight itself, no weight is 0.
-        distance = jnp.sqrt(fitness.size / jnp.sum(live)) * jnp.std(filled, where=live)
-        neutral = 0.0 if shaping == "none" else jnp.mean(filled, where=live) + distance
-        return jnp.where(live, filled, jnp.where(live.any(), neutral, 0.0))
+        # mean, N in all.
+        distance = jnp.std(filled, where=live) * jnp.sqrt(fitness.size / jnp.sum(live))
+        neutral = jnp.mean(filled, where=live) + distance
+        neutral = jnp.where(jnp.isfinite(neutral), neutral, 0.0).astype(fitness.dtype)
+        return jnp.where(live, filled, neutral)
 
     # A branch of its own: in one expression XLA would round what is all finite differently.
     dead = ~_groups(finite, group_size).any(axis=1)
@@ -55,6 +61,7 @@ def replace_nonfinite(
     return fill(fitness), jnp.sum(~finite).astype(jnp.int32)
 
 
+@jax.jit
 def statistics(fitness: jax.Array, filled: jax.Array) -> dict[str, jax.Array]:
     """The "mean", "std", "max" and "min" of what is finite (scalars); NaN if nothing is.
 

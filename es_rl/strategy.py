@@ -175,6 +175,7 @@ class EvolutionStrategy:
         return ESState(params, opt_state, state.key, state.generation + 1), metrics
 
 
+@jax.jit
 def update_if_finite(new: PyTree, old: PyTree, *, allowed: jax.Array) -> tuple[PyTree, jax.Array]:
     """Leave out an update that is not sound.
 

@@ -41,6 +41,17 @@ SIGNED = {"log_std_init", "target_return", "threshold"}
 """Fields where a negative number makes sense."""
 LARGE = st.integers(HUGE, 10**30)
 
+SAYS_WHAT_IS_ACCEPTED = (
+    "must",
+    "only",
+    "Expected one of",
+    "did you mean",
+    "shows the flags",
+    "`es-rl envs` lists",
+    "add --agent",
+    "there is no policy.json",
+)
+
 compiled: list[str] = []
 jax.monitoring.register_event_duration_secs_listener(
     lambda event, seconds, **_: compiled.append(event) if "backend_compile" in event else None
@@ -101,16 +112,7 @@ def refused(case):
     assert said.startswith("es-rl ")
     assert ": error: " in said
     assert case.names in said, said
-    accepted = (
-        "must",
-        "did you mean",
-        "Expected",
-        "only",
-        "there is no policy.json",
-        "add --agent",
-    )
-    accepted += ("shows the flags", "`es-rl envs` lists")
-    assert any(words in said for words in accepted), said
+    assert any(words in said for words in SAYS_WHAT_IS_ACCEPTED), said
     assert "Argument helptext" not in said
     return said
 
