@@ -8,7 +8,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def test_killed_runs_end_as_the_one_left_alone():
-    cases = ["evolution=3", "host=1", "ppo=1", "host_ppo=1"]
+    cases = ["evolution=2", "host_ppo=1"]
     command = [sys.executable, "-m", "tests.stress", *cases]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
