@@ -8,10 +8,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def test_killed_runs_end_as_the_one_left_alone():
-    cases = ["evolution=2", "host_ppo=1"]
-    command = [sys.executable, "-m", "tests.stress", *cases]
+    command = [sys.executable, "-m", "tests.stress", "evolution=2"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    for case in cases:
-        name, runs = case.split("=")
-        assert f"{name}: {runs} of {runs} killed runs ended as the one left alone" in done.stdout
+    assert "evolution: 2 of 2 killed runs ended as the one left alone" in done.stdout

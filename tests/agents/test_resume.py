@@ -23,7 +23,6 @@ CASES = {
     "evolution_host": ("eggroll", "gymnasium/CartPole-v1", ES, 300),
     "ppo": ("ppo", "gymnasium/phys2d/CartPole-v1", PPO, 64),
     "ppo_host": ("ppo", "gymnasium/CartPole-v1", PPO, 64),
-    "untrained": ("random", "probe/policy_reward", {"episodes": 4}, 32),
 }
 TIMES = ("wall_seconds", "evaluation_seconds", "steps_per_second")
 
