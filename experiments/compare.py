@@ -58,15 +58,15 @@ def main(arguments: list[str]) -> int:
     if flags.seeds < 1:
         raise ValueError(f"seeds={flags.seeds}: must be at least 1")
     suite = load(flags.suite)
+    out = flags.out or Path("runs", "compare", suite.name)
+    _check_folder(out, suite)
     names = flags.agents or suite.agents
     _check_agents(names)
-    out = flags.out or Path("runs", "compare", suite.name)
     settings = {
         (task.env, name): settings_of(name, task.env, suite.settings.get((task.env, name), {}))
         for task in suite.tasks
         for name in names
     }
-    _check_folder(out, suite)
     start_jax()
     made = _make_envs(flags.suite, suite)
     _claim(out, suite)
