@@ -205,7 +205,7 @@ def _check_run(flags: RunFlags) -> None:
     for name in ("checkpoint_seconds", "step_timeout"):
         value = getattr(flags, name)
         if value is not None and not value > 0:
-            raise ValueError(f"{name}={value}: must be greater than 0")
+            raise ValueError(f"{name}={value}: must be a number of seconds above 0")
 
 
 def _check(flags: TrainFlags[Any]) -> None:
