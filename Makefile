@@ -3,15 +3,22 @@ PYTHON ?= python3
 BIN = $(VENV)/bin
 RUN := runs/quickstart-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: train test lint stress clean
+.PHONY: train test test-agents test-others lint stress clean
 
 # Train CartPole, then replay the trained policy into a GIF.
 train: $(VENV)/.installed
 	$(BIN)/es-rl train --out $(RUN)
 	$(BIN)/es-rl replay $(RUN) --video $(RUN)/replay.gif
 
+# In two halves of about the same length, side by side.
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest
+	$(MAKE) --jobs=2 --keep-going test-agents test-others
+
+test-agents: $(VENV)/.installed
+	$(BIN)/python -m pytest tests/agents
+
+test-others: $(VENV)/.installed
+	$(BIN)/python -m pytest --ignore=tests/agents
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .
