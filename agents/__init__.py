@@ -4,10 +4,11 @@ from agents.base import Agent
 from agents.evaluation import Evaluation, Evaluator, evaluate
 from agents.policy import Policy, load_policy
 from agents.registry import list_agents, make
-from agents.training import TrainResult, train
+from agents.training import Diverged, TrainResult, train
 
 __all__ = [
     "Agent",
+    "Diverged",
     "Evaluation",
     "Evaluator",
     "Policy",

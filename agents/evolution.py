@@ -36,8 +36,8 @@ class EvolutionConfig(NetworkConfig):
     episodes_per_member: int = 1
     """K, the episodes whose mean return is a member's fitness."""
     episode_steps: int | None = None
-    """Training episodes are cut after so many steps (arXiv 1703.03864, section 3.1); evaluation
-    plays them to their ends."""
+    """Training episodes are cut after so many steps, as arXiv 1703.03864 does; evaluation plays
+    them to their ends."""
     sigma: float = 0.1
     """Standard deviation of the perturbations at the start."""
     sigma_decay: float = 1.0

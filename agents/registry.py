@@ -59,9 +59,21 @@ def config_type(name: str) -> type:
     return _AGENTS[name].config
 
 
-def default_config(name: str, env_id: str) -> Any:
-    """An agent's configuration on an environment: its preset, or the defaults."""
-    return config_type(name)(**preset(name, env_id).settings)
+def configure(name: str, env_id: str, **settings: Any) -> Any:
+    """An agent's configuration on an environment: its preset, but for what is given.
+
+    Raises:
+      ValueError: unknown agent or setting, or a value out of range.
+    """
+    known = [f.name for f in fields(config_type(name))]
+    for setting in settings:
+        if setting not in known:
+            close = difflib.get_close_matches(setting, known, n=3) or known
+            raise ValueError(
+                f"{setting}={settings[setting]!r}: no such setting of {name}; "
+                f"did you mean {', '.join(close)}?"
+            )
+    return config_type(name)(**{**preset(name, env_id).settings, **settings})
 
 
 def make(name: str, env: Env | HostEnv, **settings: Any) -> Agent:
@@ -77,13 +89,5 @@ def make(name: str, env: Env | HostEnv, **settings: Any) -> Agent:
       ValueError: unknown agent or setting, a value out of range, or a space that policies cannot
         read or fill.
     """
-    known = [f.name for f in fields(config_type(name))]
-    for setting in settings:
-        if setting not in known:
-            close = difflib.get_close_matches(setting, known, n=3) or known
-            raise ValueError(
-                f"{setting}={settings[setting]!r}: no such setting of {name}; "
-                f"did you mean {', '.join(close)}?"
-            )
-    config = config_type(name)(**{**preset(name, env.spec.id).settings, **settings})
+    config = configure(name, env.spec.id, **settings)
     return _AGENTS[name].agent(name, env, config)

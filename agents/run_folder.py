@@ -5,16 +5,44 @@ import math
 import os
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from types import NoneType
 from typing import IO, Any
 
 from agents.files import write_whole
-from agents.policy import Policy
+from agents.policy_files import one_line, read_description
 from es_rl.checkpoints import Checkpoints, Restored
 
+CONFIG = "config.json"
+_LOCK = ".lock"
 CONFIG_FORMAT = 2
 """Of config.json. Format 1 had no number, and runs of it no checkpoints."""
 _SAME_RUN = ("env", "env_kwargs", "agent", "settings", "seed")
 """What a run that goes on must have in common with what it was."""
+_NUMBER, _COUNT = (int, float), (int,)
+_KINDS: dict[str, tuple[type, ...]] = {
+    "env": (str,),
+    "env_kwargs": (dict,),
+    "agent": (str,),
+    "settings": (dict,),
+    "seed": _COUNT,
+    "env_steps": _COUNT,
+    "seconds": (*_NUMBER, NoneType),
+    "target_return": (*_NUMBER, NoneType),
+    "eval_every": _COUNT,
+    "eval_seconds": (*_NUMBER, NoneType),
+    "eval_episodes": _COUNT,
+    "checkpoint_every": (*_COUNT, NoneType),
+    "checkpoint_seconds": (*_NUMBER, NoneType),
+    "keep": _COUNT,
+}
+"""Of what is read from a configuration."""
+_WORDS = {
+    str: "a string",
+    dict: "an object",
+    int: "an integer",
+    float: "a number",
+    NoneType: "null",
+}
 
 
 def read_config(folder: str | Path) -> dict[str, Any]:
@@ -23,29 +51,22 @@ def read_config(folder: str | Path) -> dict[str, Any]:
     Raises:
       ValueError: there is none, it is damaged, or another version of es-rl has written it.
     """
-    path = Path(folder) / "config.json"
+    where = f"resume={str(folder)}"
     try:
-        config = json.loads(path.read_text())
-    except FileNotFoundError:
+        config = read_description(Path(folder) / CONFIG)
+    except ValueError as error:
+        raise ValueError(f"{where}: must be a run's folder: {one_line(error)}") from error
+    found = config.get("format", 1)
+    if found != CONFIG_FORMAT:
         raise ValueError(
-            f"resume={str(folder)}: must be a run's folder, with a config.json"
-        ) from None
-    except (OSError, ValueError) as error:
-        reason = " ".join(f"{error}".split())
-        raise ValueError(f"resume={str(folder)}: config.json cannot be read ({reason})") from None
-    if not isinstance(config, dict):
-        raise ValueError(f"resume={str(folder)}: config.json must hold a JSON object")
-    if config.get("format", 1) != CONFIG_FORMAT:
-        raise ValueError(
-            f"resume={str(folder)}: config.json is of format {config.get('format', 1)!r}: this "
-            f"version goes on with runs of format {CONFIG_FORMAT}"
+            f"{where}: {CONFIG} is of format {one_line(found)}: this version goes on with runs of "
+            f"format {CONFIG_FORMAT}"
         )
-    for name, kind in (("env", str), ("env_kwargs", dict), ("agent", str), ("settings", dict)):
-        if not isinstance(config.get(name), kind):
-            raise ValueError(
-                f"resume={str(folder)}: {name} in config.json must be a JSON "
-                f"{'string' if kind is str else 'object'}"
-            )
+    for name, kinds in _KINDS.items():
+        value = config.get(name)
+        if not isinstance(value, kinds) or isinstance(value, bool):
+            accepted = " or ".join(_WORDS[kind] for kind in kinds)
+            raise ValueError(f"{where}: {name} in {CONFIG} must be {accepted}")
     return config
 
 
@@ -64,6 +85,7 @@ class RunFolder:
           ValueError: it is not such a folder, or another process writes to it.
         """
         self.folder = Path(folder)
+        self._flag = f"{'resume' if resume else 'out'}={str(self.folder)}"
         self._config = json.loads(json.dumps(config))
         self._checkpoints: Checkpoints | None = None
         self._metrics: IO[str] | None = None
@@ -77,19 +99,20 @@ class RunFolder:
                     self.folder.mkdir(parents=True, exist_ok=True)
                 self._lock(stack)
                 text = json.dumps({"format": CONFIG_FORMAT, **self._config}, indent=1) + "\n"
-                write_whole(self.folder / "config.json", text.encode())
+                write_whole(self.folder / CONFIG, text.encode())
                 self._opened = stack.pop_all()
         except OSError as error:
             raise ValueError(
-                f"out={str(self.folder)!r}: cannot be written ({error.strerror}): must be a folder "
-                "that can"
+                f"{self._flag}: cannot be written ({error.strerror}): must be a folder that can"
             ) from None
 
     def _must_be_empty(self) -> None:
-        if self.folder.is_file() or (self.folder.is_dir() and any(self.folder.iterdir())):
-            holds_a_run = (self.folder / "config.json").is_file()
+        # A process that was killed at once leaves no more than its lock.
+        there = self.folder.iterdir() if self.folder.is_dir() else ()
+        if self.folder.is_file() or any(path.name != _LOCK for path in there):
+            holds_a_run = (self.folder / CONFIG).is_file()
             raise ValueError(
-                f"out={str(self.folder)!r}: must be an empty or a new folder"
+                f"{self._flag}: must be an empty or a new folder"
                 + ("; --resume goes on with the run in it" if holds_a_run else "")
             )
 
@@ -97,20 +120,19 @@ class RunFolder:
         # The kernel lets go of it when the process ends, however it ends.
         import fcntl
 
-        file = stack.enter_context((self.folder / ".lock").open("w"))
+        file = stack.enter_context((self.folder / _LOCK).open("w"))
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ValueError(
-                f"out={str(self.folder)!r}: another process writes to this run: must be a folder "
-                "of its own"
+                f"{self._flag}: another process writes to this run: must be a folder of its own"
             ) from None
 
     def _must_go_on_from(self, before: dict[str, Any]) -> None:
         for name in _SAME_RUN:
             if before.get(name) != self._config[name]:
                 raise ValueError(
-                    f"resume={str(self.folder)}: the run there has {name} {before.get(name)!r}, "
+                    f"{self._flag}: the run there has {name} {before.get(name)!r}, "
                     f"must be {self._config[name]!r}"
                 )
 
@@ -133,7 +155,7 @@ class RunFolder:
         if keep is not None:
             self._checkpoints = Checkpoints(self.folder / "checkpoints", keep)
             restored = self._checkpoints.restore(like)
-            self._checkpoints.forget_after(-1 if restored is None else restored.step)
+            self._checkpoints.put_aside_after(0 if restored is None else restored.step)
         _cut(self.folder / "metrics.jsonl", 0 if restored is None else restored.step)
         self._metrics = (self.folder / "metrics.jsonl").open("a", buffering=1)
         purge_from = None if restored is None else restored.progress["env_steps"] + 1
@@ -151,8 +173,8 @@ class RunFolder:
         self._events.add({k: v for k, v in shown.items() if k != "generation"}, step)
 
     def checkpoint(self, generation: int, state: Any, progress: dict[str, Any]) -> None:
-        """Save a state in the background, if checkpoints are wanted and it is not saved yet."""
-        if self._checkpoints is None or generation in self._checkpoints.steps:
+        """Save a state in the background, if checkpoints are wanted."""
+        if self._checkpoints is None:
             return
         assert self._metrics is not None
         # So that even where the machine fails no checkpoint is ahead of the metrics.
@@ -168,10 +190,6 @@ class RunFolder:
         """The latest that is complete."""
         steps = self._checkpoints.steps if self._checkpoints is not None else []
         return self.folder / "checkpoints" / str(steps[-1]) if steps else None
-
-    def save(self, name: str, policy: Policy) -> None:
-        """Save a policy as a folder of the run."""
-        policy.save(self.folder / name)
 
     def close(self) -> None:
         """Let go of the folder; what could not be written has been reported before."""

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -16,10 +16,10 @@ import numpy as np
 
 from agents.base import Agent
 from agents.evaluation import Evaluation, Evaluator
-from agents.network import Weights
 from agents.policy import Policy
 from agents.provenance import git_state, versions
 from agents.run_folder import RunFolder
+from agents.schedule import Clock, Progress, Schedule
 from envs.base import HostEnv
 from es_rl import devices
 
@@ -56,49 +56,6 @@ class TrainResult:
     """The run's folder."""
     checkpoint: Path | None = None
     """The last one in it."""
-
-
-@dataclass
-class _Progress:
-    """How far a run has come, beside the agent's state: what a checkpoint has of it in JSON."""
-
-    generation: int = 0
-    """How many are done."""
-    env_steps: int = 0
-    skipped: int = 0
-    """Updates in a row that were skipped."""
-    wall_seconds: float = 0.0
-    evaluation_seconds: float = 0.0
-    evaluated_seconds: float | None = None
-    """Seconds of training at the last evaluation."""
-    evaluated_generation: int = -1
-    evaluation: Evaluation | None = None
-    """The last one."""
-    best_generation: int = -1
-    best_env_steps: int = 0
-    best_evaluation: Evaluation | None = None
-    best_weights: Weights = field(default_factory=lambda: Weights({}, np.zeros(0), np.zeros(0)))
-    """Those of the best evaluation; an array tree, saved with the state."""
-
-    def to_json(self) -> dict[str, Any]:
-        values = {k: v for k, v in vars(self).items() if k != "best_weights"}
-        return {k: v.to_json() if isinstance(v, Evaluation) else v for k, v in values.items()}
-
-    @staticmethod
-    def from_json(values: dict[str, Any], best_weights: Weights) -> "_Progress":
-        evaluations = {
-            name: None if values[name] is None else Evaluation.from_json(values[name])
-            for name in ("evaluation", "best_evaluation")
-        }
-        return _Progress(**{**values, **evaluations, "best_weights": best_weights})
-
-    def note(self, evaluation: Evaluation, weights: Weights, seconds: float) -> None:
-        """Take in an evaluation of the policy as it stands."""
-        self.evaluation, self.evaluated_seconds = evaluation, seconds
-        self.evaluated_generation = self.generation
-        if self.best_evaluation is None or not evaluation.mean < self.best_evaluation.mean:
-            self.best_evaluation, self.best_weights = evaluation, weights
-            self.best_generation, self.best_env_steps = self.generation, self.env_steps
 
 
 def train(
@@ -151,29 +108,21 @@ def train(
       Diverged: update after update was not finite; the best policy so far is saved.
       RuntimeError: the folder cannot be written any more, or the environment does not work.
     """
-    _check_at_least_1(
-        env_steps=env_steps,
-        eval_every=eval_every,
-        eval_episodes=eval_episodes,
-        checkpoint_every=checkpoint_every,
-        keep=keep,
-    )
-    for name, value in (("seconds", seconds), ("checkpoint_seconds", checkpoint_seconds)):
-        if value is not None and not value > 0:
-            raise ValueError(f"{name}={value}: must be greater than 0")
-    if resume and (out is None or not agent.resumable):
-        why = "out=None: must be" if out is None else f"agent={agent.name}: cannot resume"
-        raise ValueError(f"{why} the folder of a run" if out is None else why)
-    checkpoints = checkpoint_every is not None or checkpoint_seconds is not None
-    schedule = _Schedule(
+    if resume and out is None:
+        raise ValueError("out=None: must be the folder of a run to resume it")
+    if resume and not agent.resumable:
+        raise ValueError(f"agent={agent.name}: cannot go on with a run: must be another agent")
+    default_episodes = 32 if isinstance(agent.env, HostEnv) else 128
+    schedule = Schedule(
         env_steps=env_steps,
         seconds=seconds,
         target_return=target_return,
         eval_every=eval_every,
         eval_seconds=eval_seconds,
-        eval_episodes=eval_episodes or (32 if isinstance(agent.env, HostEnv) else 128),
+        eval_episodes=default_episodes if eval_episodes is None else eval_episodes,
         checkpoint_every=checkpoint_every,
         checkpoint_seconds=checkpoint_seconds,
+        keep=keep,
     )
 
     with ExitStack() as stack:
@@ -186,22 +135,16 @@ def train(
         state = agent.init(jax.random.key(seed))
         policy = agent.snapshot(state)
         evaluate = evaluator or Evaluator(agent.env, policy.actor, agent.mesh, agent.lanes)
-        progress = _Progress(best_weights=policy.weights)
-
-        def open_folder() -> Any:
-            if run is None:
-                return None
-            wanted = checkpoints and agent.resumable
-            return run.open(keep if wanted else None, (state, policy.weights))
-
+        progress = Progress(best_weights=policy.weights)
+        keeps = keep if schedule.has_checkpoints and agent.resumable else None
         _, _, restored = devices.all_at_once(
             lambda: agent.compile(state),
             lambda: evaluate.compile(policy.weights, episodes=schedule.eval_episodes),
-            open_folder,
+            lambda: run.open(keeps, (state, policy.weights)) if run is not None else None,
         )
         if restored is not None:
             state, best_weights = restored.state
-            progress = _Progress.from_json(restored.progress, best_weights)
+            progress = Progress.from_json(restored.progress, best_weights)
         loop = _Loop(agent, seed, schedule, progress, evaluate, run, on_generation, caught)
         compiled = time.perf_counter() - started
         try:
@@ -216,49 +159,14 @@ def train(
             ) from error
 
 
-@dataclass(frozen=True)
-class _Schedule:
-    """When a run ends, and when it does what; see `train`."""
-
-    env_steps: int
-    seconds: float
-    target_return: float | None
-    eval_every: int
-    eval_seconds: float | None
-    eval_episodes: int
-    checkpoint_every: int | None
-    checkpoint_seconds: float | None
-
-    def over(self, progress: _Progress, training_seconds: float) -> bool:
-        """Whether a budget is spent."""
-        return progress.env_steps >= self.env_steps or training_seconds >= self.seconds
-
-    def reached(self, value: float) -> bool:
-        """Whether a return is as good as the target."""
-        return self.target_return is not None and value >= self.target_return
-
-    def evaluates(self, progress: _Progress, training_seconds: float) -> bool:
-        """Whether this generation, not counted yet, is to be evaluated."""
-        if self.eval_seconds is None:
-            return progress.generation % self.eval_every == 0
-        last = progress.evaluated_seconds
-        return last is None or training_seconds - last >= self.eval_seconds
-
-    def saves(self, progress: _Progress, seconds_since: float) -> bool:
-        """Whether there is to be a checkpoint after this generation, counted already."""
-        every, seconds = self.checkpoint_every, self.checkpoint_seconds
-        due = every is not None and progress.generation % every == 0
-        return due or (seconds is not None and seconds_since >= seconds)
-
-
 @dataclass
 class _Loop:
     """What the generations of a run have in common."""
 
     agent: Agent
     seed: int
-    schedule: _Schedule
-    progress: _Progress
+    schedule: Schedule
+    progress: Progress
     evaluator: Evaluator
     run: RunFolder | None
     on_generation: OnGeneration | None
@@ -267,31 +175,35 @@ class _Loop:
     def play(self, state: Any, compile_seconds: float) -> TrainResult:
         """From a state to the end."""
         progress, schedule = self.progress, self.schedule
-        clock = _Clock(progress.wall_seconds, progress.evaluation_seconds)
+        clock = Clock(progress.wall_seconds, progress.evaluation_seconds)
         saved = time.perf_counter()
         over = schedule.over(progress, clock.training) or bool(self.caught)
         over |= progress.evaluation is not None and schedule.reached(progress.evaluation.mean)
         while not over:
-            state, metrics = _timed_step(self.agent, state)
-            progress.env_steps += metrics["env_steps"]
+            state, stepped = _timed_step(self.agent, state)
+            progress.env_steps += stepped["env_steps"]
             metrics = {
                 "generation": progress.generation,
-                **metrics,
+                **stepped,
                 "env_steps": progress.env_steps,
             }
-            progress.skipped = (progress.skipped + 1) * metrics.get("update_skipped", 0)
-            diverged = progress.skipped >= SKIPPED_LIMIT
+            progress.generation += 1
+            progress.skipped = progress.skipped + 1 if metrics.get("update_skipped") else 0
             now = clock.training
-            over = schedule.over(progress, now) or bool(self.caught) or diverged
+            over = schedule.over(progress, now) or progress.skipped >= SKIPPED_LIMIT
+            over |= bool(self.caught)
             promising = schedule.reached(metrics["return_mean"])
             if over or promising or schedule.evaluates(progress, now):
                 with clock.paused():
-                    metrics |= self._evaluate(state, now)
-                assert progress.evaluation is not None
-                over |= schedule.reached(progress.evaluation.mean) or bool(self.caught)
-            metrics |= {"wall_seconds": clock.wall, "evaluation_seconds": clock.aside}
+                    evaluation = self._evaluate(state, now)
+                over |= schedule.reached(evaluation.mean) or bool(self.caught)
+                metrics |= {
+                    "eval_return_mean": evaluation.mean,
+                    "eval_return_std": evaluation.std,
+                    "eval_episodes": schedule.eval_episodes,
+                }
             progress.wall_seconds, progress.evaluation_seconds = clock.wall, clock.aside
-            progress.generation += 1
+            metrics |= {"wall_seconds": clock.wall, "evaluation_seconds": clock.aside}
             if self.run is not None:
                 self.run.log(metrics)
             with clock.paused():
@@ -302,16 +214,12 @@ class _Loop:
                     self._checkpoint(state)
         return self._end(state, compile_seconds)
 
-    def _evaluate(self, state: Any, now: float) -> dict[str, Any]:
-        """Evaluate the policy as it stands; what metrics say of it."""
+    def _evaluate(self, state: Any, now: float) -> Evaluation:
+        """Evaluate the policy as it stands, after so many seconds of training."""
         weights = self.agent.snapshot(state).weights
         evaluation = self.evaluator(weights, episodes=self.schedule.eval_episodes)
         self.progress.note(evaluation, weights, now)
-        return {
-            "eval_return_mean": evaluation.mean,
-            "eval_return_std": evaluation.std,
-            "eval_episodes": len(evaluation.returns),
-        }
+        return evaluation
 
     def _checkpoint(self, state: Any) -> None:
         if self.run is not None:
@@ -324,21 +232,21 @@ class _Loop:
     def _end(self, state: Any, compile_seconds: float) -> TrainResult:
         """Save what is left to save, and say how it went."""
         progress = self.progress
-        if progress.evaluated_generation < progress.generation - 1 or progress.evaluation is None:
-            self._evaluate(state, progress.wall_seconds - progress.evaluation_seconds)
-        assert progress.evaluation is not None
+        evaluation = progress.evaluation
+        if evaluation is None or progress.evaluated_generation != progress.generation:
+            evaluation = self._evaluate(state, progress.wall_seconds - progress.evaluation_seconds)
         assert progress.best_evaluation is not None
-        policy = self.agent.snapshot(state)
-        best = replace(policy, weights=progress.best_weights)
+        last = self.agent.snapshot(state)
+        policy = self._with_origin(last, progress.env_steps, progress.generation, evaluation)
         best = self._with_origin(
-            best, progress.best_env_steps, progress.best_generation + 1, progress.best_evaluation
-        )
-        policy = self._with_origin(
-            policy, progress.env_steps, progress.generation, progress.evaluation
+            replace(last, weights=progress.best_weights),
+            progress.best_env_steps,
+            progress.best_generation,
+            progress.best_evaluation,
         )
         if self.run is not None:
-            self.run.save("policy", policy)
-            self.run.save("best", best)
+            policy.save(self.run.folder / "policy")
+            best.save(self.run.folder / "best")
             self.run.wait()
         if progress.skipped >= SKIPPED_LIMIT:
             where = f"; the best policy is in {self.run.folder / 'best'}" if self.run else ""
@@ -349,7 +257,7 @@ class _Loop:
         return TrainResult(
             policy=policy,
             best=best,
-            evaluation=progress.evaluation,
+            evaluation=evaluation,
             generations=progress.generation,
             env_steps=progress.env_steps,
             compile_seconds=compile_seconds,
@@ -367,49 +275,20 @@ class _Loop:
         return replace(policy, training=origin, evaluation=evaluation.to_json())
 
 
-def _config(agent: Agent, seed: int, schedule: _Schedule) -> dict[str, Any]:
+def _config(agent: Agent, seed: int, schedule: Schedule) -> dict[str, Any]:
     """Everything needed to repeat a run, in JSON values."""
-    settings = asdict(schedule)
     return {
         "env": agent.env.spec.id,
         "env_kwargs": agent.env.spec.kwargs,
         "agent": agent.name,
         "settings": asdict(agent.config),
         "seed": seed,
-        **settings,
+        **asdict(schedule),
         "seconds": schedule.seconds if math.isfinite(schedule.seconds) else None,
         "versions": versions(),
         "git": git_state(),
         "device": f"{agent.mesh.size} x {agent.mesh.devices.flat[0].device_kind}",
     }
-
-
-class _Clock:
-    """Seconds of a run, and how many of them were not spent on training."""
-
-    def __init__(self, wall: float = 0.0, aside: float = 0.0):
-        self._began = time.perf_counter() - wall
-        self.aside = aside
-
-    @property
-    def wall(self) -> float:
-        return time.perf_counter() - self._began
-
-    @property
-    def training(self) -> float:
-        return self.wall - self.aside
-
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        began = time.perf_counter()
-        yield
-        self.aside += time.perf_counter() - began
-
-
-def _check_at_least_1(**arguments: int | None) -> None:
-    for name, value in arguments.items():
-        if value is not None and value < 1:
-            raise ValueError(f"{name}={value}: must be at least 1")
 
 
 def _timed_step(agent: Agent, state: Any) -> tuple[Any, dict[str, Any]]:

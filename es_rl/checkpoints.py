@@ -115,10 +115,13 @@ class Checkpoints:
             raise ValueError(f"{self._folder}: none of the checkpoints there can be read")
         return None
 
-    def forget_after(self, step: int) -> None:
-        """Remove checkpoints later than a step: those that could not be read."""
+    def put_aside_after(self, step: int) -> None:
+        """Rename checkpoints later than a step, those that could not be read: their numbers will
+        be used again."""
         for later in filter(lambda other: other > step, self.steps):
-            shutil.rmtree(self._folder / str(later))
+            aside = self._folder / f"damaged-{later}"
+            shutil.rmtree(aside, ignore_errors=True)
+            (self._folder / str(later)).rename(aside)
         self._manager.reload()
 
     def wait(self) -> None:

@@ -1,5 +1,6 @@
 """`es-rl train`: train a policy, show how it goes, and say where it lies."""
 
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ from agents.base import Agent
 from agents.filming import film
 from agents.policy import Policy
 from agents.presets import preset
-from agents.registry import config_type, default_config
+from agents.registry import config_type, configure
 from agents.run_folder import read_config
 from experiments.cli import parse
 from experiments.startup import env_kwargs, import_modules, start_jax
@@ -26,18 +27,15 @@ from experiments.videos import write_video
 Config = TypeVar("Config")
 
 _DEFAULT_ENV = "gymnasium/phys2d/CartPole-v1"
+_KEPT = ("seed", "eval_every", "eval_seconds", "eval_episodes")
+_CHANGEABLE = ("env_steps", "target_return", "checkpoint_every", "checkpoint_seconds", "keep")
+"""Of a run's config.json, what holds when it goes on, and what does unless a flag is given."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunFlags:
     """What a new run and one that goes on have in common."""
 
-    checkpoint_every: int | None = None
-    """Generations between checkpoints."""
-    checkpoint_seconds: float = 60.0
-    """And seconds between them, whichever comes first; the end of a run has one too."""
-    keep: int = 2
-    """How many of the latest checkpoints remain."""
     video_every: int | None = None
     """Film the mean policy every so many generations, into the run's folder videos/."""
     workers: int | None = None
@@ -75,6 +73,12 @@ class TrainFlags(RunFlags, Generic[Config]):
     env_kwargs: tuple[str, ...] = ()
     """Arguments of the environment, as max_episode_steps=200 forward_reward_weight=2.0; values are
     JSON, or else text."""
+    checkpoint_every: int | None = None
+    """Generations between checkpoints."""
+    checkpoint_seconds: float = 60.0
+    """And seconds between them, whichever comes first; the end of a run has one too."""
+    keep: int = 2
+    """How many of the latest checkpoints remain."""
     out: Path | None = None
     """The run's folder: runs/ENV/AGENT/seed-SEED-TIME unless given."""
 
@@ -83,15 +87,22 @@ class TrainFlags(RunFlags, Generic[Config]):
 class ResumeFlags(RunFlags):
     """Go on with a run that was stopped or killed, as if it had not been.
 
-    Environment, agent, settings and seed are those of its config.json.
+    Environment, agent, settings and seed are those of its config.json, and so is all that is not
+    given here.
     """
 
     resume: Path
     """The run's folder."""
     env_steps: int | None = None
-    """Budget of the whole run, if it is to be another one."""
+    """Budget of the whole run."""
     target_return: float | None = None
-    """Where to stop, if it is to be elsewhere."""
+    """Stop as soon as the mean policy's evaluation return reaches it."""
+    checkpoint_every: int | None = None
+    """Generations between checkpoints."""
+    checkpoint_seconds: float | None = None
+    """And seconds between them, whichever comes first."""
+    keep: int | None = None
+    """How many of the latest checkpoints remain."""
 
 
 def main(arguments: list[str]) -> int:
@@ -105,7 +116,7 @@ def main(arguments: list[str]) -> int:
     tuned = preset(agent_name, env_id)
     defaults = TrainFlags(
         env=env_id,
-        settings=default_config(agent_name, env_id),
+        settings=configure(agent_name, env_id),
         agent=agent_name,
         env_steps=tuned.env_steps,
         target_return=tuned.target_return,
@@ -134,6 +145,9 @@ def main(arguments: list[str]) -> int:
         target_return=flags.target_return,
         eval_every=flags.eval_every,
         eval_episodes=flags.eval_episodes,
+        checkpoint_every=flags.checkpoint_every,
+        checkpoint_seconds=flags.checkpoint_seconds,
+        keep=flags.keep,
     )
 
 
@@ -143,28 +157,23 @@ def _resume(arguments: list[str]) -> int:
     flags: ResumeFlags = parse("train", ResumeFlags, arguments)
     _check_run(flags)
     config = read_config(flags.resume)
+    changed = {name: getattr(flags, name) for name in _CHANGEABLE}
+    options = {name: config[name] for name in (*_KEPT, *_CHANGEABLE)}
+    options |= {name: value for name, value in changed.items() if value is not None}
+    options["seconds"] = math.inf if config["seconds"] is None else config["seconds"]
     env_id, settings = config["env"], config["settings"]
     if ":" in env_id and env_id.split("/")[-1].split(":")[0] not in flags.modules:
         # Making the environment would import the module, because a file says so.
         raise ValueError(f"resume={flags.resume}: the environment {env_id} needs --import MODULE")
-    start_jax(settings.get("devices"))
+    settings = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
+    configured = configure(config["agent"], env_id, **settings)
+    start_jax(getattr(configured, "devices", None))
     import_modules(flags.modules)
     given = {name: getattr(flags, name) for name in ("workers", "step_timeout")}
-    options = {name: value for name, value in given.items() if value is not None}
-    env = envs.make(env_id, **config["env_kwargs"], **options)
-    settings = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
+    on_host = {name: value for name, value in given.items() if value is not None}
+    env = envs.make(env_id, **config["env_kwargs"], **on_host)
     agent = agents.make(config["agent"], env, **settings)
-    return _train(
-        agent,
-        flags,
-        flags.resume,
-        resume=True,
-        env_steps=config["env_steps"] if flags.env_steps is None else flags.env_steps,
-        seed=config["seed"],
-        target_return=flags.target_return or config["target_return"],
-        eval_every=config["eval_every"],
-        eval_episodes=config["eval_episodes"],
-    )
+    return _train(agent, flags, flags.resume, resume=True, **options)
 
 
 def _train(agent: Agent, flags: RunFlags, out: Path, **options: Any) -> int:
@@ -180,9 +189,6 @@ def _train(agent: Agent, flags: RunFlags, out: Path, **options: Any) -> int:
         result = agents.train(
             agent,
             out=out,
-            checkpoint_every=flags.checkpoint_every,
-            checkpoint_seconds=flags.checkpoint_seconds,
-            keep=flags.keep,
             on_generation=on_generation,
             **options,
         )

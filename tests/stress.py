@@ -66,7 +66,6 @@ def _stress(case: str, runs: int, folder: Path, moments: random.Random) -> int:
     assert _run([*arguments, str(folder / "left-alone")]) == 0
     length = time.perf_counter() - began
     expected = _outcome(folder / "left-alone")
-    every = arguments[arguments.index("--checkpoint-every") + 1]
     failures = early = done = 0
     while done < runs:
         out = folder / f"killed-{done}-{early}"
@@ -75,7 +74,7 @@ def _stress(case: str, runs: int, folder: Path, moments: random.Random) -> int:
             early += 1  # nothing had begun, so there is nothing to resume
             continue
         checkpoints = sorted(p.name for p in (out / "checkpoints").glob("[0-9]*"))
-        code = _run(["--resume", str(out), "--checkpoint-every", every])
+        code = _run(["--resume", str(out)])
         same = code == 0 and _outcome(out) == expected
         failures += not same
         done += 1

@@ -15,7 +15,7 @@ from agents.base import Agent
 from agents.evaluation import Evaluator
 from agents.policy import Policy
 from agents.presets import preset
-from agents.registry import config_type
+from agents.registry import configure
 from envs.base import Env, HostEnv
 from experiments.comparison.results import Point, Run, Task, run_from_json
 
@@ -147,7 +147,7 @@ def settings_of(agent: str, env_id: str, given: dict[str, Any]) -> dict[str, Any
     Raises:
       ValueError: a value is out of range.
     """
-    return asdict(config_type(agent)(**{**preset(agent, env_id).settings, **given}))
+    return asdict(configure(agent, env_id, **given))
 
 
 def make_evaluator(agent: Agent) -> Evaluator:

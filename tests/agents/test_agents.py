@@ -208,7 +208,7 @@ def test_seconds_are_a_budget_of_training_alone():
     assert training >= 0.4
     assert result.generations > 2
     assert result.evaluation_seconds > 0.2 * (result.generations - 1)
-    with pytest.raises(ValueError, match="seconds=0: must be greater than 0"):
+    with pytest.raises(ValueError, match="seconds=0: must be a number of seconds above 0"):
         agents.train(agent, env_steps=1, seconds=0)
 
 
@@ -245,11 +245,11 @@ def test_two_seeds_differ_and_one_seed_repeats():
 @pytest.mark.parametrize("name", agents.list_agents())
 def test_every_preset_builds(name):
     from agents.presets import preset, tuned_ids
-    from agents.registry import default_config
+    from agents.registry import configure
 
     assert {"gymnasium/phys2d/CartPole-v1", "brax/ant", "brax/hopper"} <= tuned_ids()
     for env_id in (*tuned_ids(), "nothing/tuned"):
-        default_config(name, env_id)
+        configure(name, env_id)
         assert preset(name, env_id).env_steps > 0
 
 

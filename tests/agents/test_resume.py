@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 
 import jax
 import numpy as np
@@ -154,8 +155,45 @@ def test_a_damaged_checkpoint_falls_back_on_the_one_before(agent, budget, tmp_pa
     (run / "checkpoints" / "4" / "progress" / "metadata").write_bytes(b"")
     agents.train(agent, out=run, resume=True, **budget)
     assert "checkpoints/4 cannot be read, the one before is tried" in caplog.text
+    assert (run / "checkpoints" / "damaged-4" / "state").is_dir()
     assert metrics_of(run) == metrics_of(tmp_path / "whole")
     assert weights_of(run) == weights_of(tmp_path / "whole")
+
+
+def test_updates_that_fail_in_vain_end_the_run_with_the_best_policy_saved(
+    agent, budget, tmp_path, monkeypatch
+):
+    """From the fourth generation on nothing is finite any more, evaluations neither."""
+    step, evaluate = agent.step, budget["evaluator"]
+    done = []
+
+    def breaks(state):
+        state, metrics = step(state)
+        done.append(metrics)
+        broken = {"return_mean": np.nan, "update_skipped": 1} if len(done) > 3 else {}
+        return state, {**metrics, **broken}
+
+    class Evaluate:
+        compile = evaluate.compile
+
+        def __call__(self, weights, **options):
+            played = evaluate(weights, **options)
+            return replace(played, returns=played.returns * np.nan) if len(done) > 3 else played
+
+    monkeypatch.setattr(agent, "step", breaks)
+    options = {**budget, "env_steps": 10**6, "eval_every": 1, "evaluator": Evaluate()}
+    with pytest.raises(agents.Diverged, match="10 updates in a row were not finite.*/best"):
+        agents.train(agent, out=tmp_path, **options)
+    assert len(done) == 13
+    best = agents.load_policy(tmp_path / "best")
+    assert np.isfinite(best.evaluation["returns"]).all()
+    assert best.training["generations"] <= 3
+    assert np.isnan(agents.load_policy(tmp_path).evaluation["returns"]).all()
+
+
+def test_what_a_process_leaves_that_was_killed_at_once_is_in_nobodys_way(agent, budget, tmp_path):
+    (tmp_path / ".lock").touch()
+    assert agents.train(agent, out=tmp_path, **budget).generations == 6
 
 
 def test_no_checkpoints_where_none_are_wanted(agent, budget, tmp_path):
@@ -168,10 +206,10 @@ def test_no_checkpoints_where_none_are_wanted(agent, budget, tmp_path):
     ("change", "says"),
     [
         ({"seed": 1}, "has seed 0, must be 1"),
-        ({"out": "nowhere"}, "resume=nowhere: must be a run's folder, with a config.json"),
+        ({"out": "nowhere"}, "resume=nowhere: must be a run's folder: there is no config.json"),
         ({"out": None}, "out=None: must be the folder of a run"),
         ({"keep": 0}, "keep=0: must be at least 1"),
-        ({"checkpoint_seconds": 0}, "checkpoint_seconds=0: must be greater than 0"),
+        ({"checkpoint_seconds": 0}, "checkpoint_seconds=0: must be a number of seconds above 0"),
     ],
 )
 def test_what_cannot_be_resumed(agent, budget, tmp_path, change, says):
@@ -180,14 +218,39 @@ def test_what_cannot_be_resumed(agent, budget, tmp_path, change, says):
         agents.train(agent, **{**budget, "out": tmp_path / "run", "resume": True, **change})
 
 
+CONFIG = json.dumps(
+    {
+        "format": 2,
+        "env": "probe/policy_reward",
+        "env_kwargs": {},
+        "agent": "eggroll",
+        "settings": {},
+        "seed": 0,
+        "env_steps": 9,
+        "seconds": None,
+        "target_return": None,
+        "eval_every": 2,
+        "eval_seconds": None,
+        "eval_episodes": 4,
+        "checkpoint_every": None,
+        "checkpoint_seconds": 60.0,
+        "keep": 2,
+    }
+)
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("{", r"config.json cannot be read"),
-        ("[]", "must hold a JSON object"),
+        ("{", "must be a run's folder: config.json is damaged"),
+        ("[]", "config.json is damaged .a JSON list.: must be an object"),
+        ("[" * 10_000, "config.json is damaged .nested too deeply"),
         ('{"env": "probe/policy_reward"}', "is of format 1: this version goes on with runs of"),
         ('{"format": 99}', "is of format 99: this version goes on with runs of format 2"),
-        ('{"format": 2, "env": 3}', "env in config.json must be a JSON string"),
+        ('{"format": 2, "env": 3}', "env in config.json must be a string"),
+        (CONFIG.replace('"seed": 0', '"seed": "0"'), "seed in config.json must be an integer"),
+        (CONFIG.replace('"seed": 0', '"seed": true'), "seed in config.json must be an integer"),
+        (CONFIG.replace('"keep": 2', '"left": 2'), "keep in config.json must be an integer"),
     ],
 )
 def test_a_config_that_is_not_ours(agent, budget, tmp_path, text, says):
@@ -221,6 +284,8 @@ def test_a_folder_that_cannot_be_written(agent, budget, tmp_path):
         agents.train(agent, out=tmp_path / "file" / "run", **budget)
 
 
+# Where one array cannot be written, Orbax leaves the errors of the others for nobody to ask for.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="mounting needs root")
 def test_a_full_disk_ends_the_run_and_spares_the_last_checkpoint(agent, budget, tmp_path):
     disk = tmp_path / "disk"
@@ -254,7 +319,7 @@ def test_a_full_disk_ends_the_run_and_spares_the_last_checkpoint(agent, budget, 
 
 
 def test_a_run_folder_lets_go_of_its_lock(tmp_path):
-    config = {"env": "e", "env_kwargs": {}, "agent": "a", "settings": {}, "seed": 0}
+    config = json.loads(CONFIG)
     first = RunFolder(tmp_path / "run", config=config, resume=False)
     with pytest.raises(ValueError, match="another process"):
         RunFolder(tmp_path / "run", config=config, resume=True)

@@ -1,0 +1,136 @@
+"""When a run ends and when it does what, and how far it has come."""
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from agents.evaluation import Evaluation
+from agents.network import Weights
+
+
+@dataclass
+class Progress:
+    """How far a run has come, beside the agent's state."""
+
+    generation: int = 0
+    """How many are done."""
+    env_steps: int = 0
+    skipped: int = 0
+    """Updates in a row that were skipped."""
+    wall_seconds: float = 0.0
+    evaluation_seconds: float = 0.0
+    """Of these, what was not training."""
+    evaluated_seconds: float | None = None
+    """Seconds of training at the last evaluation."""
+    evaluated_generation: int | None = None
+    """Generations that were done then."""
+    evaluation: Evaluation | None = None
+    """The last one."""
+    best_generation: int = 0
+    best_env_steps: int = 0
+    best_evaluation: Evaluation | None = None
+    best_weights: Weights = field(default_factory=lambda: Weights({}, np.zeros(0), np.zeros(0)))
+    """Those of the best evaluation; an array tree, saved with the state."""
+
+    def to_json(self) -> dict[str, Any]:
+        """All but the weights."""
+        values = {k: v for k, v in vars(self).items() if k != "best_weights"}
+        return {k: v.to_json() if isinstance(v, Evaluation) else v for k, v in values.items()}
+
+    @staticmethod
+    def from_json(values: dict[str, Any], best_weights: Weights) -> "Progress":
+        """What `to_json` was made from."""
+        evaluations = {
+            name: None if values[name] is None else Evaluation.from_json(values[name])
+            for name in ("evaluation", "best_evaluation")
+        }
+        return Progress(**{**values, **evaluations, "best_weights": best_weights})
+
+    def note(self, evaluation: Evaluation, weights: Weights, seconds: float) -> None:
+        """Take in an evaluation of the policy as it stands."""
+        self.evaluation, self.evaluated_seconds = evaluation, seconds
+        self.evaluated_generation = self.generation
+        # A mean that is not finite is better than nothing, and than nothing else.
+        best = math.nan if self.best_evaluation is None else self.best_evaluation.mean
+        if not math.isfinite(best) or evaluation.mean >= best:
+            self.best_evaluation, self.best_weights = evaluation, weights
+            self.best_generation, self.best_env_steps = self.generation, self.env_steps
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Budgets and intervals of a run; see `agents.train`."""
+
+    env_steps: int
+    seconds: float
+    target_return: float | None
+    eval_every: int
+    eval_seconds: float | None
+    eval_episodes: int
+    checkpoint_every: int | None
+    checkpoint_seconds: float | None
+    keep: int
+
+    def __post_init__(self) -> None:
+        for name in ("env_steps", "eval_every", "eval_episodes", "checkpoint_every", "keep"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name}={value}: must be at least 1")
+        for name in ("seconds", "eval_seconds", "checkpoint_seconds"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"{name}={value}: must be a number of seconds above 0")
+
+    @property
+    def has_checkpoints(self) -> bool:
+        """Whether the run leaves any."""
+        return self.checkpoint_every is not None or self.checkpoint_seconds is not None
+
+    def over(self, progress: Progress, training_seconds: float) -> bool:
+        """Whether a budget is spent."""
+        return progress.env_steps >= self.env_steps or training_seconds >= self.seconds
+
+    def reached(self, value: float) -> bool:
+        """Whether a return is as good as the target."""
+        return self.target_return is not None and value >= self.target_return
+
+    def evaluates(self, progress: Progress, training_seconds: float) -> bool:
+        """Whether the generation that is just done is to be evaluated."""
+        if self.eval_seconds is None:
+            return (progress.generation - 1) % self.eval_every == 0
+        last = progress.evaluated_seconds
+        return last is None or training_seconds - last >= self.eval_seconds
+
+    def saves(self, progress: Progress, seconds_since: float) -> bool:
+        """Whether there is to be a checkpoint after the generation that is just done."""
+        every, seconds = self.checkpoint_every, self.checkpoint_seconds
+        due = every is not None and progress.generation % every == 0
+        return due or (seconds is not None and seconds_since >= seconds)
+
+
+class Clock:
+    """Seconds of a run, and how many of them were not spent on training."""
+
+    def __init__(self, wall: float = 0.0, aside: float = 0.0):
+        self._began = time.perf_counter() - wall
+        self.aside = aside
+
+    @property
+    def wall(self) -> float:
+        return time.perf_counter() - self._began
+
+    @property
+    def training(self) -> float:
+        return self.wall - self.aside
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Count what is done meanwhile as not training."""
+        began = time.perf_counter()
+        yield
+        self.aside += time.perf_counter() - began
