@@ -66,7 +66,8 @@ class Checkpoints:
     @property
     def steps(self) -> list[int]:
         """Of the checkpoints that are complete, the latest last."""
-        return sorted(self._manager.all_steps())
+        # Orbax's own list has one that is being written too, even once that has failed.
+        return sorted(int(path.name) for path in self._folder.iterdir() if path.name.isdecimal())
 
     def save(self, step: int, state: PyTree, progress: dict[str, Any]) -> None:
         """Save a state while the caller goes on; it may be changed or donated at once.
@@ -122,7 +123,8 @@ class Checkpoints:
             aside = self._folder / f"damaged-{later}"
             shutil.rmtree(aside, ignore_errors=True)
             (self._folder / str(later)).rename(aside)
-        self._manager.reload()
+        with _quiet():
+            self._manager.reload()
 
     def wait(self) -> None:
         """Until everything is written.
