@@ -203,7 +203,10 @@ class _Loop:
                     "eval_episodes": schedule.eval_episodes,
                 }
             progress.wall_seconds, progress.evaluation_seconds = clock.wall, clock.aside
-            metrics |= {"wall_seconds": clock.wall, "evaluation_seconds": clock.aside}
+            metrics |= {
+                "wall_seconds": progress.wall_seconds,
+                "evaluation_seconds": progress.evaluation_seconds,
+            }
             if self.run is not None:
                 self.run.log(metrics)
             with clock.paused():
