@@ -17,7 +17,7 @@ from agents.network import Weights
 from agents.policy import Policy
 from envs.base import Env, HostEnv, State
 from envs.scene import Scene
-from es_rl.host_rollout import HostActing, as_float32, episode_seeds, with_idle_lanes
+from es_rl.host_rollout import Constants, HostActing, as_float32, episode_seeds, with_idle_lanes
 from es_rl.rollout import reset_key, step_keys
 
 _MAX_FPS = 30.0
@@ -115,22 +115,23 @@ def _acting(policy: Policy) -> Callable[[jax.Array], Callable[[np.ndarray], np.n
 
     # The program of an evaluation, as another one might round differently: the same episode.
     acting = HostActing(evaluation_behaviour(policy.actor))
-    numbers = np.zeros(with_idle_lanes(EVALUATION_LANES) // 2, np.int32)
+    lanes = with_idle_lanes(EVALUATION_LANES) // 2
 
     def start(key: jax.Array) -> Callable[[np.ndarray], np.ndarray]:
-        keys, carry, steps = key[None], None, 0
+        constants, carry = Constants.of(policy.weights, key[None]), None
+        fresh, _, _, steps = numbers = np.zeros((4, lanes), np.int32)
+        fresh[:] = 1
 
         def act(obs: np.ndarray) -> np.ndarray:
-            nonlocal carry, steps
-            rows = np.stack([as_float32(np.asarray(obs))] * len(numbers))
+            nonlocal carry
+            rows = np.stack([as_float32(np.asarray(obs))] * lanes)
             if carry is None:
-                carry = acting.start(policy.weights, keys, rows)
-            actions, carry = acting.act(
-                *(policy.weights, keys, carry, numbers == steps, numbers, numbers),
-                *(numbers + np.int32(steps), rows),
-            )
-            steps += 1
-            return np.asarray(actions)[0]
+                carry = acting.start(constants, rows)
+            actions, carry = acting.act(constants, carry, numbers, rows)
+            actions = np.asarray(actions)
+            fresh[:] = 0
+            steps[:] += 1
+            return actions[0]
 
         return act
 

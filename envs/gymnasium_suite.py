@@ -61,7 +61,8 @@ def make(
     Args:
       name: a registered id, as "CartPole-v1".
       max_episode_steps: truncation; the registered limit (or 1000) unless given.
-      workers: processes that step it, if it steps on the host; one per core unless given.
+      workers: processes that step it, if it steps on the host; as many as are worth it, up to one
+        per core, unless given.
       step_timeout: seconds after which a step on the host counts as hanging; 60 unless given.
       **kwargs: passed to `gymnasium.make`; JSON values, as they are saved with policies.
 
@@ -96,7 +97,7 @@ def make(
                 raise ValueError(f"{key}={option}: gymnasium/{name} does not step on the host")
         return FunctionalEnv(func_env, spec)
     first.close()
-    return GymnasiumEnv(spec, single, workers or _cores(), step_timeout or _STEP_TIMEOUT)
+    return GymnasiumEnv(spec, single, workers, step_timeout or _STEP_TIMEOUT)
 
 
 def _check(given: dict[str, Any], workers: int | None, step_timeout: float | None) -> None:
@@ -257,11 +258,12 @@ class GymnasiumEnv:
         self,
         spec: EnvSpec,
         single: Callable[..., gymnasium.Env],
-        workers: int,
+        workers: int | None,
         step_timeout: float,
     ):
         self.spec = spec
-        self.workers = workers
+        self.workers = workers or _cores()
+        self._or_fewer = workers is None
         self._single = single
         self._step_timeout = step_timeout
 
@@ -271,6 +273,7 @@ class GymnasiumEnv:
             self._single,
             count=count,
             workers=self.workers,
+            or_fewer=self._or_fewer,
             step_timeout=self._step_timeout,
             imports=_IMPORTED,
         )

@@ -29,14 +29,19 @@ _CLOSE_SECONDS = 2.0
 """How long a worker may take to close its environments."""
 _STARTS_IN_VAIN = 3
 """A worker that ends so often without any environment at fault will not do better."""
+_TURNS_TIMED = 64
+"""After so many the pool knows how many workers are worth waking."""
 
 
 class WorkerPool:
     """Lanes (see `envs.base.Lanes`) that are spread over worker processes.
 
-    Worker w steps lanes w, w + W, w + 2 W, ... A worker whose environment raises, that ends, or
-    that gives no sign of life is replaced, and its lanes are reported as lost. Workers end with
-    the process that made them, however it ends.
+    A worker whose environment raises, that ends, or that gives no sign of life is replaced, and its
+    lanes are reported as lost. Workers end with the process that made them, however it ends.
+
+    Where environments step in microseconds, waking another worker costs more than it gives. A pool
+    that may use fewer times its first turns, and keeps no more workers than can be as busy as the
+    caller is in its part of a turn. Lanes of the others move as their episodes end.
     """
 
     def __init__(
@@ -46,6 +51,7 @@ class WorkerPool:
         *,
         count: int,
         workers: int,
+        or_fewer: bool,
         step_timeout: float,
         imports: Sequence[str] = (),
     ):
@@ -56,6 +62,7 @@ class WorkerPool:
           make: builds one; pickled, so it should not refer to modules that are slow to import.
           count: lanes.
           workers: processes.
+          or_fewer: whether to use fewer of them where that is faster.
           step_timeout: seconds after which a step or reset counts as hanging.
           imports: modules that a worker imports first.
 
@@ -74,6 +81,12 @@ class WorkerPool:
         self._layout, self._size = _layout(spec, count, workers)
         self._file = _anonymous_file(self._size)
         self._shared = worker.arrays(mmap.mmap(self._file, self._size), self._layout)
+        self._shared["owner"][:] = np.arange(count) % workers
+        self._used = workers
+        self._received: tuple[float, float] | None = None
+        """When the caller's turn began, and how many seconds the workers' took, all together."""
+        self._turns: list[tuple[float, float]] | None = [] if or_fewer and workers > 1 else None
+        """Seconds of the caller and of the workers, while turns are timed."""
         self._lost = np.zeros(count, bool)
         self._faults: dict[int, str] = {}
         self._workers = [_Process(number) for number in range(workers)]
@@ -93,24 +106,34 @@ class WorkerPool:
     ) -> None:
         shared, lost = self._shared, self._lost[span]
         lost &= command != worker.RESET
-        shared["command"][span] = np.where(lost, worker.IDLE, command)
+        command = np.where(lost, worker.IDLE, command)
+        owner = shared["owner"][span]
+        if self._used < len(self._workers):
+            moved = (command != worker.STEP) & (owner >= self._used)
+            owner[moved] = np.arange(span.start, span.stop)[moved] % self._used
+        shared["command"][span] = command
         shared["seed"][span] = seeds
         if actions is not None:
             shared["action"][span] = actions
         request = worker.SPAN.pack(span.start, span.stop)
-        for process in self._workers:
+        for number in set(owner[command != worker.IDLE].tolist()):
+            process = self._workers[number]
             if not process.ready:
                 self._wait_until_ready(process)
             process.asked.append(span)
             # One that is gone is noticed when its answer is waited for.
             with suppress(ConnectionError):
                 process.connection.sendall(request)
+        if self._turns is not None and self._received is not None:
+            self._note_turn(self._turns, *self._received)
 
     def receive(self, span: slice) -> Received:
+        shared, taken = self._shared, 0.0
         for process in self._workers:
             while span in process.asked:
                 self._receive_from(process)
-        shared = self._shared
+                taken += float(shared["seconds"][process.number])
+        self._received = time.perf_counter(), taken
         lost = self._lost[span].copy()
         self._lost[span] = False
         lanes = [lane for lane in self._faults if span.start <= lane < span.stop]
@@ -124,6 +147,17 @@ class WorkerPool:
             lost,
             faults,
         )
+
+    def _note_turn(
+        self, turns: list[tuple[float, float]], received_at: float, workers: float
+    ) -> None:
+        turns.append((time.perf_counter() - received_at, workers))
+        if len(turns) == _TURNS_TIMED:
+            # Not the mean: between some turns the caller learns from what it has collected, and
+            # where there are more processes than cores they stand in each other's way.
+            own, theirs = np.quantile(turns, 0.25, axis=0)
+            self._used = min(max(int(theirs / own), 1), len(self._workers))
+            self._turns = None
 
     def close(self) -> None:
         """End the workers. The pool is of no use afterwards."""
@@ -143,7 +177,6 @@ class WorkerPool:
             "memory_size": self._size,
             "arrays": self._layout,
             "number": process.number,
-            "workers": len(self._workers),
         }
         self._shared["at"][process.number] = -1
         process.start(setup, self._file, self._pickled)
@@ -181,7 +214,7 @@ class WorkerPool:
 
     def _replace(self, process: "_Process") -> None:
         process.kill()
-        self._lost[process.number :: len(self._workers)] = True
+        self._lost[self._shared["owner"] == process.number] = True
         self._start(process)
 
 
@@ -288,9 +321,11 @@ def _layout(spec: EnvSpec, count: int, workers: int) -> tuple[dict[str, Any], in
         ("obs", obs.dtype, obs.shape),
         ("reward", np.float64, ()),
         ("ended", np.uint8, (2,)),
-        ("at", np.int64, ()),  # the lane that each worker steps, -1 for none
+        ("owner", np.int32, ()),  # the worker that steps the lane
+        ("at", np.int64, ()),  # of each worker, the lane that it steps, -1 for none
+        ("seconds", np.float64, ()),  # of each worker, for its last turn
     ):
-        whole = ((workers if name == "at" else count), *(shape or ()))
+        whole = ((workers if name in ("at", "seconds") else count), *(shape or ()))
         layout[name] = [np.dtype(dtype).str, whole, offset]
         size = int(np.prod(whole)) * np.dtype(dtype).itemsize
         offset += -(-size // 64) * 64  # nobody shares a cache line with another array

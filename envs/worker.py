@@ -13,6 +13,7 @@ import signal
 import socket
 import struct
 import sys
+import time
 from typing import Any
 
 import numpy as np
@@ -79,7 +80,7 @@ def main() -> None:
         for module in setup["imports"]:
             importlib.import_module(module)
         make = cloudpickle.loads(pickled)
-        worker = _Worker(make, arrays(memory, setup["arrays"]), setup["number"], setup["workers"])
+        worker = _Worker(make, arrays(memory, setup["arrays"]), setup["number"])
     except Exception as error:
         _fail(connection, error)
         return
@@ -103,46 +104,48 @@ def _fail(connection: socket.socket, error: Exception) -> None:
 
 
 class _Worker:
-    """Environments number, number + workers, number + 2 workers, ... of the pool."""
+    """The environments of the lanes whose owner it is."""
 
-    def __init__(self, make: Any, shared: dict[str, np.ndarray], number: int, workers: int):
+    def __init__(self, make: Any, shared: dict[str, np.ndarray], number: int):
         self._make = make
         self._shared = shared
-        self._number, self._workers = number, workers
+        self._number = number
         self._at = shared["at"].data
-        # The first one at once, so that one that cannot be made is known before it is needed.
-        self._envs: dict[int, Any] = {number: self._new()}
-        space = self._envs[number].action_space
+        # One at once, so that one that cannot be made is known before it is needed.
+        self._spare = [self._new()]
+        self._envs: dict[int, Any] = {}
+        space = self._spare[0].action_space
         # A Python int for Discrete; the row itself, which has the space's shape and dtype, else.
         self._discrete = space.shape == () and np.issubdtype(space.dtype, np.integer)
 
     def step(self, first: int, last: int) -> None:
+        began = time.perf_counter()
         shared, at, envs = self._shared, self._at, self._envs
-        start = first + (self._number - first) % self._workers
-        mine = slice(start, last, self._workers)
+        mine = first + np.flatnonzero(shared["owner"][first:last] == self._number)
         commands = shared["command"][mine].tolist()
         actions = shared["action"][mine]
-        actions = actions.tolist() if self._discrete else actions.copy()
+        if self._discrete:
+            actions = actions.tolist()
         obs = shared["obs"]
         # What is small goes into the shared arrays at once: writing a number costs as much as
         # writing a few dozen.
         rewards, ends = [0.0] * len(commands), [(False, False)] * len(commands)
-        for i, command in enumerate(commands):
+        for i, (lane, command) in enumerate(zip(mine.tolist(), commands, strict=True)):
             if command == IDLE:
                 continue
-            lane = start + i * self._workers
             at[self._number] = lane
             if command == STEP:
                 value, rewards[i], terminated, truncated, _ = envs[lane].step(actions[i])
                 ends[i] = terminated, truncated
             else:
                 if lane not in envs:
-                    envs[lane] = self._new()
+                    envs[lane] = self._spare.pop() if self._spare else self._new()
                 value, _ = envs[lane].reset(seed=int(shared["seed"][lane]))
             obs[lane] = value
         shared["reward"][mine] = rewards
         shared["ended"][mine] = ends
         at[self._number] = -1
+        shared["seconds"][self._number] = time.perf_counter() - began
 
     def _new(self) -> Any:
         # The process that made the pool has made one before, and shown what that had to say.
@@ -156,7 +159,7 @@ class _Worker:
             os.close(shown)
 
     def close(self) -> None:
-        for env in self._envs.values():
+        for env in [*self._envs.values(), *self._spare]:
             env.close()
 
 

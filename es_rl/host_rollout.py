@@ -57,10 +57,46 @@ class _Carry(NamedTuple):
     """What one half keeps on the device between steps; all arrays are (blocks, rows, ...)."""
 
     selected: PyTree
-    key: jax.Array
     memory: PyTree
     obs_sum: jax.Array
     obs_squares: jax.Array
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["leaves"], meta_fields=["structure"])
+@dataclass(frozen=True)
+class Constants:
+    """What stays the same during a play, taken apart once.
+
+    Left to JAX it happens in every call, in Python where there are Flax's dataclasses or typed
+    keys, and takes longer than the actions of a small network.
+    """
+
+    leaves: list[jax.Array]
+    """Of (shared, keys); of typed keys their data."""
+    structure: tuple[Any, tuple[Any, ...]]
+    """The tree, and for each leaf the kind of key that it is, or None."""
+
+    @staticmethod
+    def of(shared: PyTree, keys: jax.Array) -> "Constants":
+        """Of what a `Behaviour` shares, and one typed key per episode."""
+        leaves, tree = jax.tree.flatten((shared, keys))
+        kinds = [jax.random.key_impl(x) if _is_key(x) else None for x in leaves]
+        leaves = [jax.random.key_data(x) if _is_key(x) else x for x in leaves]
+        return Constants(leaves, (tree, tuple(kinds)))
+
+    def together(self) -> tuple[PyTree, jax.Array]:
+        """(shared, keys)."""
+        tree, kinds = self.structure
+        leaves = [
+            x if kind is None else jax.random.wrap_key_data(x, impl=kind)
+            for x, kind in zip(self.leaves, kinds, strict=True)
+        ]
+        shared, keys = jax.tree.unflatten(tree, leaves)
+        return shared, keys
+
+
+def _is_key(x: Any) -> bool:
+    return bool(jnp.issubdtype(jnp.result_type(x), jax.dtypes.prng_key))
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,63 +107,64 @@ class HostActing:
 
     @cached_property
     def start(self) -> Any:
-        """(shared, keys, obs) -> the carry of a half, with any values."""
+        """(constants, obs) -> the carry of a half, with any values."""
 
-        def start(shared: PyTree, keys: jax.Array, obs: jax.Array) -> _Carry:
+        def start(constants: Constants, obs: jax.Array) -> _Carry:
+            shared, keys = constants.together()
             nobody = jnp.zeros((obs.shape[0] // _BLOCK, _BLOCK), jnp.int32)
-            selected, key, memory = self._of_jobs(shared, keys, nobody, nobody)
+            selected, memory = self._of_members(shared, nobody)
             first = jax.tree.map(lambda x: x[0, 0], (selected, memory))
             vector = jax.eval_shape(self.behaviour.act, shared, *first, obs[0], keys[0])[2]
             zeros = jnp.zeros((*nobody.shape, *vector.shape))
-            return _Carry(selected, key, memory, zeros, zeros)
+            return _Carry(selected, memory, zeros, zeros)
 
         return jax.jit(start)
 
     @cached_property
     def act(self) -> Any:
-        """(shared, keys, carry, fresh, member, episode, steps, obs) -> (actions, carry).
+        """(constants, carry, numbers, obs) -> (actions, carry).
 
-        All with a row for each of the half's n lanes. Where `fresh` (n,) is true an episode
-        starts: of `member`, and with the key number `episode`.
+        For a half of n lanes: `obs` is (n, ...), `numbers` (4, n) int32, whose rows are 1 where an
+        episode starts, else 0; the member; the number of the episode's key; its steps so far.
         """
 
-        def act(shared: PyTree, keys: jax.Array, carry: _Carry, *rows: jax.Array) -> Any:
-            def in_blocks(x: jax.Array) -> jax.Array:
-                return x.reshape(-1, _BLOCK, *x.shape[1:])
-
-            fresh, member, episode, steps, obs = map(in_blocks, rows)
+        def act(constants: Constants, carry: _Carry, numbers: jax.Array, obs: jax.Array) -> Any:
+            shared, keys = constants.together()
+            fresh, member, episode, steps = numbers.reshape(4, -1, _BLOCK)
+            fresh = fresh.astype(bool)
 
             def refill(carry: _Carry) -> _Carry:
                 zeros = jnp.zeros_like(carry.obs_sum)
-                new = _Carry(*self._of_jobs(shared, keys, member, episode), zeros, zeros)
+                new = _Carry(*self._of_members(shared, member), zeros, zeros)
                 return jax.tree.map(partial(where, fresh), new, carry)
 
             # In most steps of long episodes nobody starts, and looking factors up is what a
             # perturbed network costs beyond an unperturbed one.
             carry = jax.lax.cond(fresh.any(), refill, lambda carry: carry, carry)
 
-            def block(rows: tuple[_Carry, jax.Array, jax.Array]) -> tuple[jax.Array, _Carry]:
-                carry, steps, obs = rows
-                policy_keys, _ = jax.vmap(step_keys)(carry.key, steps)
+            def block(
+                rows: tuple[_Carry, jax.Array, jax.Array, jax.Array],
+            ) -> tuple[jax.Array, _Carry]:
+                carry, episode, steps, obs = rows
+                policy_keys, _ = jax.vmap(step_keys)(keys[episode], steps)
                 actions, memory, vector = jax.vmap(self.behaviour.act, in_axes=(None, 0, 0, 0, 0))(
                     shared, carry.selected, carry.memory, obs, policy_keys
                 )
                 sums = carry.obs_sum + vector, carry.obs_squares + vector**2
                 return actions, carry._replace(memory=memory, obs_sum=sums[0], obs_squares=sums[1])
 
-            actions, carry = jax.lax.map(block, (carry, steps, obs))
+            obs = obs.reshape(-1, _BLOCK, *obs.shape[1:])
+            actions, carry = jax.lax.map(block, (carry, episode, steps, obs))
             return actions.reshape(-1, *actions.shape[2:]), carry
 
-        return jax.jit(act, donate_argnums=2)
+        return jax.jit(act, donate_argnums=1)
 
-    def _of_jobs(
-        self, shared: PyTree, keys: jax.Array, member: jax.Array, episode: jax.Array
-    ) -> tuple[PyTree, jax.Array, PyTree]:
+    def _of_members(self, shared: PyTree, member: jax.Array) -> tuple[PyTree, PyTree]:
         select = jax.vmap(jax.vmap(self.behaviour.select, in_axes=(None, 0)), in_axes=(None, 0))
         memory = jax.tree.map(
             lambda x: jnp.broadcast_to(x, (*member.shape, *x.shape)), self.behaviour.memory
         )
-        return select(shared, member), keys[episode], memory
+        return select(shared, member), memory
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,10 +217,10 @@ class HostRollout:
 
     def compile(self, shared: PyTree, keys: jax.Array, obs: np.ndarray) -> None:
         """Compile for arguments like these, before the first play; `obs` is one observation."""
+        constants = Constants.of(shared, keys)
         rows = np.stack([as_float32(obs)] * (with_idle_lanes(self.busy) // 2))
-        carry = self.acting.start(shared, keys, rows)
-        numbers = np.zeros(len(rows), np.int32)
-        self.acting.act(shared, keys, carry, numbers > 0, numbers, numbers, numbers, rows)
+        carry = self.acting.start(constants, rows)
+        self.acting.act(constants, carry, np.zeros((4, len(rows)), np.int32), rows)
 
 
 class _Play:
@@ -191,7 +228,7 @@ class _Play:
 
     def __init__(self, rollout: HostRollout, shared: PyTree, keys: jax.Array, seeds: np.ndarray):
         self.rollout = rollout
-        self.shared, self.keys, self.seeds = shared, keys, seeds
+        self.constants, self.seeds = Constants.of(shared, keys), seeds
         self.num_jobs = len(rollout.jobs.member)
         self.queued = 0
         self.executed = 0
@@ -313,15 +350,14 @@ class _Half:
                 self.assign(np.array([lane]))
 
     def _act(self, fresh: np.ndarray, obs: np.ndarray) -> None:
-        play, rollout = self._play, self._play.rollout
+        constants, rollout = self._play.constants, self._play.rollout
         obs = as_float32(obs)
         if self.carry is None:
-            self.carry = rollout.acting.start(play.shared, play.keys, obs)
+            self.carry = rollout.acting.start(constants, obs)
         # Rows of idle lanes are computed with the others, whatever they hold.
         member, episode = rollout.jobs.member[self._job], rollout.jobs.episode[self._job]
-        actions, self.carry = rollout.acting.act(
-            play.shared, play.keys, self.carry, fresh, member, episode, self.steps, obs
-        )
+        numbers = np.stack((fresh, member, episode, self.steps))
+        actions, self.carry = rollout.acting.act(constants, self.carry, numbers, obs)
         self._actions = np.asarray(actions)
 
 

@@ -39,7 +39,8 @@ class RunFlags:
     video_every: int | None = None
     """Film the mean policy every so many generations, into the run's folder videos/."""
     workers: int | None = None
-    """Processes that step an environment on the host: one per core unless given."""
+    """Processes that step an environment on the host: as many as are worth it, up to one per core,
+    unless given."""
     step_timeout: float | None = None
     """Seconds after which a step on the host counts as hanging: 60 unless given."""
     modules: Annotated[tuple[str, ...], tyro.conf.arg(name="import")] = ()

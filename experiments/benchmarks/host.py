@@ -15,7 +15,7 @@ import agents
 import envs
 from agents.evolution import EvolutionAgent, EvolutionState
 from envs.base import RESET, STEP, HostEnv
-from es_rl.host_rollout import episode_seeds
+from es_rl.host_rollout import Constants, episode_seeds
 from experiments.benchmarks.timing import Contender, Row, Table, side_by_side
 
 _MEMBERS = 256
@@ -98,20 +98,17 @@ def _ours(agent: EvolutionAgent, state: EvolutionState, number: int) -> float:
 
 def _vector(agent: EvolutionAgent, state: EvolutionState, vector: VectorEnv, number: int) -> float:
     noise, keys = agent.ask(state)
-    shared, rollout, name = (state, noise), agent.host_rollout, agent.env.spec.id
-    members, nobody = np.arange(_MEMBERS, dtype=np.int32), np.zeros(_MEMBERS, bool)
-    episodes, steps = np.zeros(_MEMBERS, np.int32), np.zeros(_MEMBERS, np.int32)
+    acting, name = agent.host_rollout.acting, agent.env.spec.id
+    constants, space = Constants.of((state, noise), keys), vector.single_action_space
+    numbers = np.zeros((4, _MEMBERS), np.int32)
+    numbers[:2] = np.ones(_MEMBERS), np.arange(_MEMBERS)
     obs, _ = vector.reset(seed=number)
-    carry = rollout.acting.start(shared, keys, obs.astype(np.float32))
-    fresh, space = ~nobody, vector.single_action_space
+    carry = acting.start(constants, obs.astype(np.float32))
     horizon = _STEPS[name.removeprefix("gymnasium/")]
     for _ in range(horizon):
-        obs = obs.astype(np.float32)
-        actions, carry = rollout.acting.act(
-            *(shared, keys, carry, fresh, members, episodes, steps, obs)
-        )
+        actions, carry = acting.act(constants, carry, numbers, obs.astype(np.float32))
         obs, *_ = vector.step(np.asarray(actions, space.dtype))
-        fresh = nobody
+        numbers[0] = 0
     return float(horizon * _MEMBERS)
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import time
 
 import gymnasium
 import numpy as np
@@ -34,6 +35,25 @@ class Counter(gymnasium.Env):
 
 
 gymnasium.register("Counter-v0", Counter, max_episode_steps=5)
+
+
+class Whereabouts(Counter):
+    """Shows the process that it is in, and what it has counted."""
+
+    def __init__(self, nap):
+        self.nap = nap
+
+    def reset(self, *, seed=None, options=None):
+        self.steps = 0
+        return np.array([os.getpid(), 0.0]), {}
+
+    def step(self, action):
+        time.sleep(self.nap)
+        self.steps += 1
+        return np.array([os.getpid(), self.steps]), 0.0, False, False, {}
+
+
+gymnasium.register("Whereabouts-v0", Whereabouts, max_episode_steps=1000)
 
 
 def exchange(lanes, command, *, seed=0, action=None):
@@ -71,6 +91,35 @@ def test_lanes_follow_a_plain_loop():
         assert not received.truncated[1]
     lanes.close()
     single.close()
+
+
+@pytest.mark.parametrize(("nap", "used"), [(0.0, 1), (0.005, 2)])
+def test_a_worker_with_little_to_do_hands_its_lanes_over_when_their_episodes_end(
+    nap, used, monkeypatch
+):
+    monkeypatch.setattr("envs.gymnasium_suite._cores", lambda: 2)
+    lanes = envs.make("gymnasium/Whereabouts-v0", nap=nap).lanes(6)
+    span, seeds, actions = slice(1, 5), np.zeros(4, int), np.zeros((4, 2), int)
+
+    def processes(*commands):
+        lanes.send(span, np.array(commands), seeds, actions)
+        obs = lanes.receive(span).obs
+        time.sleep(0.002)  # what the caller does
+        return obs[:, 0].tolist(), obs[:, 1].tolist()
+
+    first, _ = processes(*4 * [RESET])
+    assert len(set(first)) == 2
+    for step in range(1, 70):
+        assert processes(*4 * [STEP]) == (first, 4 * [step])  # nobody moves amid an episode
+    second, counts = processes(RESET, RESET, STEP, IDLE)
+    assert counts[:3] == [0, 0, 70]
+    assert second[2] == first[2]
+    assert len(set(second[:2])) == used
+    third, _ = processes(*4 * [RESET])
+    assert len(set(third)) == used
+    assert set(third) <= set(first)
+    assert processes(*4 * [STEP]) == (third, 4 * [1])
+    lanes.close()
 
 
 def test_limits_keyword_arguments_and_both_ends_at_once():
