@@ -16,9 +16,9 @@ from agents.network import Weights
 from agents.policy import Actor, Policy
 from agents.spaces import empty
 from envs.base import Env, HostEnv, Lanes
-from es_rl.devices import Program, make_mesh
+from es_rl.devices import Program, make_mesh, replicated
 from es_rl.host_rollout import HostRollout, episode_seeds, with_idle_lanes
-from es_rl.rollout import Behaviour, Jobs, Rollout, episode_keys
+from es_rl.rollout import Behaviour, Jobs, Played, Rollout, episode_keys
 
 EVALUATION_LANES = 32
 """Lanes on each device, or on the host, whatever the number of episodes: a matrix product of
@@ -60,7 +60,16 @@ class Evaluation:
 
 def evaluation_keys(seed: int, episodes: int) -> jax.Array:
     """One key per episode (episodes,)."""
-    return episode_keys(jax.random.fold_in(jax.random.key(seed), _DOMAIN), episodes)
+    return episode_keys(_evaluation_key(seed), episodes)
+
+
+def _evaluation_key(seed: int) -> jax.Array:
+    return jax.random.fold_in(jax.random.key(seed), _DOMAIN)
+
+
+def _key_data(seed: int) -> np.ndarray:
+    # NumPy's, which is at once on all devices of all processes.
+    return np.asarray(jax.random.key_data(_evaluation_key(seed)))
 
 
 def evaluation_behaviour(actor: Actor) -> Behaviour:
@@ -104,29 +113,35 @@ class Evaluator:
             self._program = None
         else:
             mesh = mesh or make_mesh()
-            self._program = cache(
-                lambda episodes: Program(
-                    Rollout(env, behaviour, _jobs(episodes), mesh, EVALUATION_LANES).play
-                )
-            )
+            everywhere = replicated(mesh)
+
+            def program(episodes: int) -> Program:
+                rollout = Rollout(env, behaviour, _jobs(episodes), mesh, EVALUATION_LANES)
+
+                def play(weights: Weights, key_data: jax.Array) -> Played:
+                    key = jax.random.wrap_key_data(key_data)
+                    return rollout.play(weights, episode_keys(key, episodes))
+
+                return Program(play, in_shardings=everywhere, out_shardings=everywhere)
+
+            self._program = cache(program)
 
     def __call__(self, weights: Weights, *, episodes: int = 128, seed: int = 0) -> Evaluation:
         """Play episodes 0 ... episodes-1 of an evaluation seed."""
-        keys = evaluation_keys(seed, episodes)
         if self._program is not None:
-            played = self._program(episodes)(weights, keys)
+            played = self._program(episodes)(weights, _key_data(seed))
         else:
+            keys = evaluation_keys(seed, episodes)
             seeds = episode_seeds(keys, evaluation=True)
             played = self._on_host(episodes).play(weights, keys, seeds)
         return Evaluation(seed, np.asarray(played.returns), np.asarray(played.lengths))
 
     def compile(self, weights: Weights, *, episodes: int) -> None:
         """Compile for that many episodes, before the first call."""
-        keys = evaluation_keys(0, episodes)
         if self._program is not None:
-            self._program(episodes).compile(weights, keys)
+            self._program(episodes).compile(weights, _key_data(0))
         else:
-            self._on_host(episodes).compile(weights, keys, self._obs)
+            self._on_host(episodes).compile(weights, evaluation_keys(0, episodes), self._obs)
 
 
 def _jobs(episodes: int) -> Jobs:

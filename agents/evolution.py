@@ -15,7 +15,7 @@ from agents.network import Network, NetworkConfig, Weights
 from agents.policy import Policy
 from agents.spaces import empty
 from envs.base import Env, HostEnv, Lanes
-from es_rl import devices, observations
+from es_rl import devices, observations, processes
 from es_rl.devices import Program
 from es_rl.host_rollout import HostRollout, episode_seeds, lanes_for, with_idle_lanes
 from es_rl.observations import Moments
@@ -66,7 +66,8 @@ class EvolutionConfig(NetworkConfig):
     """Environments stepped side by side on all devices together; chosen from the device and the
     population unless given."""
     devices: int | None = None
-    """Devices that share the population: all unless given. On a CPU one is a core."""
+    """Devices of each process that share the population: all unless given. On a CPU one is a
+    core."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -163,14 +164,21 @@ class EvolutionAgent:
         )
         self._num_episodes = int(self._jobs.episode.max()) + 1
         # A host environment's actions are computed in one call, on one device.
-        self.mesh = devices.make_mesh(1 if isinstance(env, HostEnv) else config.devices)
+        on_host = isinstance(env, HostEnv)
+        self.mesh = devices.make_mesh(1 if on_host else config.devices, local=on_host)
         everywhere = devices.replicated(self.mesh)
-        self._init = jax.jit(self._initial, out_shardings=everywhere)
+        self._init = jax.jit(self._initial, in_shardings=everywhere, out_shardings=everywhere)
         behaviour = Behaviour(self._select, self.network.memory, self._act_as_member)
         count = len(self._jobs.member)
         self.lanes: Lanes | None = None
         if isinstance(env, HostEnv):
-            num_lanes = lanes_for(count, env.workers, config.lanes)
+            if count < processes.count():
+                raise ValueError(
+                    f"population_size={config.population_size}: must be at least "
+                    f"{processes.count()}, the number of processes"
+                )
+            lanes_here = config.lanes and -(-config.lanes // processes.count())
+            num_lanes = lanes_for(-(-count // processes.count()), env.workers, lanes_here)
             self.lanes = env.lanes(with_idle_lanes(max(num_lanes, EVALUATION_LANES)))
             self.host_rollout = HostRollout(
                 env.spec.id, self.lanes, behaviour, self._jobs, num_lanes, config.episode_steps
@@ -188,9 +196,11 @@ class EvolutionAgent:
             )
 
     def init(self, key: jax.Array) -> EvolutionState:
-        return self._init(key)
+        # NumPy's data of the key is at once on all devices of all processes.
+        return self._init(np.asarray(jax.random.key_data(key)))
 
-    def _initial(self, key: jax.Array) -> EvolutionState:
+    def _initial(self, key_data: jax.Array) -> EvolutionState:
+        key = jax.random.wrap_key_data(key_data)
         params_key, es_key, episodes_key = jax.random.split(key, 3)
         es_state = self.strategy.init(es_key, self.network.init(params_key))
         moments = observations.empty(self.network.observation_size)
@@ -228,8 +238,9 @@ class EvolutionAgent:
 
     def _ask_and_keys(self, state: EvolutionState) -> tuple[es_rl.Noise, jax.Array]:
         noise = self.strategy.ask(state.es)
-        if self.strategy.num_draws % self.mesh.size == 0:
-            # Each device draws its part, then all of them have all of it.
+        if self.strategy.num_draws % self.mesh.size == 0 and not self.mesh.is_multi_process:
+            # Each device draws its part, then all of them have all of it. Between processes that
+            # would take longer than to draw all of it everywhere.
             apart = devices.spread(self.mesh)
             leaves = jax.lax.with_sharding_constraint(noise.leaves, apart)
             noise = replace(noise, leaves=leaves)

@@ -13,17 +13,20 @@ from agents.presets import preset
 from agents.sbx_ppo import SbxPPOAgent, SbxPPOConfig
 from agents.untrained import UntrainedAgent, UntrainedConfig
 from envs.base import Env, HostEnv
+from es_rl import processes
 
 
 @dataclass(frozen=True)
 class _Entry:
     config: type
     agent: Callable[[str, Env | HostEnv, Any], Agent]
+    in_processes: bool = False
+    """Whether several processes can train one together."""
 
 
 _AGENTS = {
-    "eggroll": _Entry(EggrollConfig, EvolutionAgent),
-    "open_es": _Entry(EvolutionConfig, EvolutionAgent),
+    "eggroll": _Entry(EggrollConfig, EvolutionAgent, in_processes=True),
+    "open_es": _Entry(EvolutionConfig, EvolutionAgent, in_processes=True),
     "ppo": _Entry(PPOConfig, PPOAgent),
     "sbx_ppo": _Entry(SbxPPOConfig, SbxPPOAgent),
     "random": _Entry(UntrainedConfig, UntrainedAgent),
@@ -86,8 +89,12 @@ def make(name: str, env: Env | HostEnv, **settings: Any) -> Agent:
         default, holds for those that are not given.
 
     Raises:
-      ValueError: unknown agent or setting, a value out of range, or a space that policies cannot
-        read or fill.
+      ValueError: unknown agent or setting, a value out of range, a space that policies cannot
+        read or fill, or several processes that it cannot use.
     """
     config = configure(name, env.spec.id, **settings)
-    return _AGENTS[name].agent(name, env, config)
+    entry = _AGENTS[name]
+    if processes.count() > 1 and not entry.in_processes:
+        able = ", ".join(name for name, entry in _AGENTS.items() if entry.in_processes)
+        raise ValueError(f"agent={name}: trains in one process only: must be one of {able}")
+    return entry.agent(name, env, config)

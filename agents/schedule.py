@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -111,6 +111,17 @@ class Schedule:
         every, seconds = self.checkpoint_every, self.checkpoint_seconds
         due = every is not None and progress.generation % every == 0
         return due or (seconds is not None and seconds_since >= seconds)
+
+
+class Now(NamedTuple):
+    """What all processes take to be true."""
+
+    wall: float
+    """Seconds of the run."""
+    training: float
+    """Of these, what was training."""
+    stop: bool
+    """Whether a signal says so."""
 
 
 class Clock:

@@ -19,10 +19,12 @@ from agents.evaluation import Evaluation, Evaluator
 from agents.policy import Policy
 from agents.provenance import git_state, versions
 from agents.run_folder import RunFolder
-from agents.schedule import Clock, Progress, Schedule
+from agents.schedule import Clock, Now, Progress, Schedule
 from envs.base import HostEnv
-from es_rl import devices
+from es_rl import checkpoints, devices, processes
 
+_AGREE_SECONDS = 0.2
+"""How often processes tell each other the time and whether to stop, at most."""
 OnGeneration: TypeAlias = Callable[[dict[str, Any], Callable[[], Policy]], None]
 SKIPPED_LIMIT = 10
 """Updates in a row that had to be skipped before training is given up."""
@@ -82,6 +84,9 @@ def train(
     saved all the same. A run that was stopped, or killed, and resumed with the same arguments ends
     with the same bits as one that was not, where no budget or interval is in seconds.
 
+    Where there are several processes (`es_rl.processes`) all of them call this alike. Process 0
+    alone writes, calls `on_generation`, and says what time it is.
+
     Args:
       agent: what to train, on its environment.
       env_steps: budget: the last generation is the one in which it is reached.
@@ -127,9 +132,12 @@ def train(
 
     with ExitStack() as stack:
         caught = stack.enter_context(_deferred_signals())
+        stack.enter_context(processes.watched(_advice(out)))
         run = None
         if out is not None:
-            run = RunFolder(out, config=_config(agent, seed, schedule), resume=resume)
+            folder, config = out, _config(agent, seed, schedule)
+            run = processes.on_main(lambda: RunFolder(folder, config=config, resume=resume))
+        if run is not None:
             stack.callback(run.close)
         started = time.perf_counter()
         state = agent.init(jax.random.key(seed))
@@ -137,14 +145,19 @@ def train(
         evaluate = evaluator or Evaluator(agent.env, policy.actor, agent.mesh, agent.lanes)
         progress = Progress(best_weights=policy.weights)
         keeps = keep if schedule.has_checkpoints and agent.resumable else None
+        like = (state, policy.weights)
         _, _, restored = devices.all_at_once(
             lambda: agent.compile(state),
             lambda: evaluate.compile(policy.weights, episodes=schedule.eval_episodes),
-            lambda: run.open(keeps, (state, policy.weights)) if run is not None else None,
+            lambda: processes.on_main(lambda: run.open(keeps, like) if run is not None else None),
         )
-        if restored is not None:
-            state, best_weights = restored.state
-            progress = Progress.from_json(restored.progress, best_weights)
+        restored_progress = processes.broadcast_json(restored and restored.progress)
+        if restored_progress is not None:
+            held = processes.broadcast(restored.state if restored else checkpoints.blank(like))
+            state, best_weights = checkpoints.placed(held, like)
+            progress = Progress.from_json(restored_progress, best_weights)
+        if not processes.is_main():
+            on_generation = None
         loop = _Loop(agent, seed, schedule, progress, evaluate, run, on_generation, caught)
         compiled = time.perf_counter() - started
         try:
@@ -171,13 +184,16 @@ class _Loop:
     run: RunFolder | None
     on_generation: OnGeneration | None
     caught: list[int]
+    agrees_at: int = 0
+    """The generation of the next one."""
 
     def play(self, state: Any, compile_seconds: float) -> TrainResult:
         """From a state to the end."""
         progress, schedule = self.progress, self.schedule
         clock = Clock(progress.wall_seconds, progress.evaluation_seconds)
-        saved = time.perf_counter()
-        over = schedule.over(progress, clock.training) or bool(self.caught)
+        now = self._agree(clock)
+        saved = now.wall
+        over = schedule.over(progress, now.training) or now.stop
         over |= progress.evaluation is not None and schedule.reached(progress.evaluation.mean)
         while not over:
             state, stepped = _timed_step(self.agent, state)
@@ -189,14 +205,16 @@ class _Loop:
             }
             progress.generation += 1
             progress.skipped = progress.skipped + 1 if metrics.get("update_skipped") else 0
-            now = clock.training
-            over = schedule.over(progress, now) or progress.skipped >= SKIPPED_LIMIT
-            over |= bool(self.caught)
+            if progress.generation >= self.agrees_at:
+                now = self._agree(clock, metrics.get("param_norm", 0.0))
+            over = schedule.over(progress, now.training) or progress.skipped >= SKIPPED_LIMIT
+            over |= now.stop
             promising = schedule.reached(metrics["return_mean"])
-            if over or promising or schedule.evaluates(progress, now):
+            if over or promising or schedule.evaluates(progress, now.training):
                 with clock.paused():
-                    evaluation = self._evaluate(state, now)
-                over |= schedule.reached(evaluation.mean) or bool(self.caught)
+                    evaluation = self._evaluate(state, now.training)
+                now = self._agree(clock)
+                over |= schedule.reached(evaluation.mean) or now.stop
                 metrics |= {
                     "eval_return_mean": evaluation.mean,
                     "eval_return_std": evaluation.std,
@@ -212,10 +230,32 @@ class _Loop:
             with clock.paused():
                 if self.on_generation is not None:
                     self.on_generation(metrics, partial(self.agent.snapshot, state))
-                if over or schedule.saves(progress, time.perf_counter() - saved):
-                    saved = time.perf_counter()
+                if over or schedule.saves(progress, now.wall - saved):
+                    saved = now.wall
                     self._checkpoint(state)
         return self._end(state, compile_seconds)
+
+    def _agree(self, clock: Clock, param_norm: float = 0.0) -> Now:
+        """What time it is, and whether anybody is to stop: the same in all processes.
+
+        Raises:
+          RuntimeError: they do not have the same parameters any more.
+        """
+        done, caught = self.progress.generation, self.caught[0] if self.caught else 0
+        pace = _AGREE_SECONDS * done / max(clock.training, 1e-9)
+        mine = [clock.wall, clock.training, pace, caught, param_norm]
+        every = processes.gather(np.array(mine))
+        if not np.array_equal(every[:, 4], np.full(len(every), param_norm), equal_nan=True):
+            raise RuntimeError(
+                f"after {done} generations the processes have different parameters: must be "
+                "machines of one kind, with the same versions of everything"
+            )
+        wall, training, pace = every[0, :3].tolist()
+        caught = int(every[:, 3].max())
+        if caught and not self.caught:
+            self.caught.append(caught)
+        self.agrees_at = done + max(1, int(pace)) if processes.count() > 1 else 0
+        return Now(wall, training, bool(caught))
 
     def _evaluate(self, state: Any, now: float) -> Evaluation:
         """Evaluate the policy as it stands, after so many seconds of training."""
@@ -276,6 +316,10 @@ class _Loop:
     ) -> Policy:
         origin = {"seed": self.seed, "env_steps": env_steps, "generations": generations}
         return replace(policy, training=origin, evaluation=evaluation.to_json())
+
+
+def _advice(out: str | Path | None) -> str:
+    return "the run is lost" if out is None else f"go on with: es-rl train --resume {out}"
 
 
 def _config(agent: Agent, seed: int, schedule: Schedule) -> dict[str, Any]:

@@ -29,7 +29,7 @@ class Restored(NamedTuple):
 
     step: int
     state: PyTree
-    """As saved; each leaf where the example's was, NumPy arrays in memory."""
+    """NumPy arrays, for typed keys their data: see `placed`."""
     progress: dict[str, Any]
     """The JSON object that was saved with it."""
 
@@ -53,7 +53,15 @@ class Checkpoints:
 
         self._orbax: Any = orbax.checkpoint
         self._folder = Path(folder).absolute()
-        options = self._orbax.CheckpointManagerOptions(max_to_keep=keep, create=True)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        # Where there are other processes they have the same state, and nothing to do with this.
+        own = jax.process_index()
+        alone = self._orbax.options.MultiprocessingOptions(
+            primary_host=own, active_processes={own}, barrier_sync_key_prefix="es_rl"
+        )
+        options = self._orbax.CheckpointManagerOptions(
+            max_to_keep=keep, create=False, multiprocessing_options=alone
+        )
         handlers = {
             "state": self._orbax.StandardCheckpointHandler(),
             "progress": self._orbax.JsonCheckpointHandler(),
@@ -179,8 +187,19 @@ class Checkpoints:
         }
         if read.progress["digest"] != _digest(leaves):
             raise ValueError(f"{folder}: what it holds is not what was saved")
-        placed = [_placed(leaves[keystr(path)], leaf) for path, leaf in paths]
-        return Restored(step, jax.tree.unflatten(treedef, placed), read.progress["progress"])
+        state = jax.tree.unflatten(treedef, [leaves[keystr(path)] for path, _ in paths])
+        return Restored(step, state, read.progress["progress"])
+
+
+def blank(like: PyTree) -> PyTree:
+    """Zeros in place of the state of a checkpoint of such a state."""
+    described = jax.tree.map(_described, like)
+    return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), described)
+
+
+def placed(state: PyTree, like: PyTree) -> PyTree:
+    """What a checkpoint holds as it was saved: each leaf where the example's is."""
+    return jax.tree.map(_placed, state, like)
 
 
 def _is_key(leaf: Any) -> bool:
@@ -203,10 +222,10 @@ def _described(leaf: Any) -> Any:
 def _placed(value: np.ndarray, like: Any) -> Any:
     if not isinstance(like, jax.Array):
         return value
+    there = jax.device_put(value, like.sharding)
     if _is_key(like):
-        key = jax.random.wrap_key_data(jnp.asarray(value), impl=jax.random.key_impl(like))
-        return jax.device_put(key, like.sharding)
-    return jax.device_put(value, like.sharding)
+        return jax.random.wrap_key_data(there, impl=jax.random.key_impl(like))
+    return there
 
 
 def _digest(leaves: dict[str, np.ndarray]) -> str:

@@ -30,16 +30,22 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def make_mesh(count: int | None = None) -> Mesh:
-    """A mesh with one axis over the first `count` devices of the default backend, or over all.
+def make_mesh(count: int | None = None, *, local: bool = False) -> Mesh:
+    """A mesh with one axis over devices of the default backend, process after process.
+
+    Args:
+      count: how many of each process, the first ones; all unless given.
+      local: of this process alone.
 
     Raises:
       ValueError: there are fewer devices.
     """
-    devices = jax.devices()
-    if count is not None and not 1 <= count <= len(devices):
-        raise ValueError(f"devices={count}: must be from 1 to {len(devices)}, the devices here")
-    return Mesh(np.array(devices[:count]), (AXIS,))
+    here = jax.local_device_count()
+    if count is not None and not 1 <= count <= here:
+        raise ValueError(f"devices={count}: must be from 1 to {here}, the devices here")
+    processes = [jax.process_index()] if local else range(jax.process_count())
+    devices = [d for process in processes for d in jax.local_devices(process)[:count]]
+    return Mesh(np.array(devices), (AXIS,))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

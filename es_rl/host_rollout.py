@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from envs.base import IDLE, RESET, STEP, Lanes, Received
+from es_rl import processes
 from es_rl.rollout import Behaviour, Jobs, Played, PyTree, step_keys, where
 
 _EVALUATION_BIT = 1 << 31
@@ -177,13 +178,14 @@ class HostRollout:
     """At least `with_idle_lanes(busy)`; the others never start."""
     behaviour: Behaviour
     jobs: Jobs
+    """Of all processes, which share them: see `es_rl.processes`."""
     busy: int
-    """S, how many lanes to use."""
+    """S, how many lanes to use here."""
     max_steps: int | None = None
     """Episodes are cut after so many steps, or where the environment ends them."""
 
     def play(self, shared: PyTree, keys: jax.Array, seeds: np.ndarray) -> Played:
-        """Play every job to its end.
+        """Play every job to its end, this process's share of them, and gather the others'.
 
         A job whose environment fails is played once more, on a new worker; if it fails again its
         return is NaN and its length 0. Jobs that are lost beside it are played again.
@@ -197,7 +199,8 @@ class HostRollout:
           RuntimeError: jobs fail and none ends, or the environment cannot be started.
         """
         self.lanes.begin()
-        play = _Play(self, shared, keys, seeds)
+        mine = processes.share(len(self.jobs.member))
+        play = _Play(self, Jobs(*(x[mine] for x in self.jobs)), shared, keys, seeds)
         middle = with_idle_lanes(self.busy) // 2
         halves = [_Half(play, slice(0, middle)), _Half(play, slice(middle, 2 * middle))]
         halves[0].assign(np.arange(-(-self.busy // 2)))
@@ -209,7 +212,8 @@ class HostRollout:
             for half in busy:
                 half.exchange()
             busy = [half for half in busy if half.busy]
-        return play.played()
+        gathered = processes.gather_shares(play.played(), len(self.jobs.member))
+        return gathered._replace(lane_steps=gathered.lane_steps.sum(keepdims=True))
 
     @cached_property
     def acting(self) -> HostActing:
@@ -226,10 +230,17 @@ class HostRollout:
 class _Play:
     """What one call of `HostRollout.play` has to do, and what came of it so far."""
 
-    def __init__(self, rollout: HostRollout, shared: PyTree, keys: jax.Array, seeds: np.ndarray):
-        self.rollout = rollout
+    def __init__(
+        self,
+        rollout: HostRollout,
+        jobs: Jobs,
+        shared: PyTree,
+        keys: jax.Array,
+        seeds: np.ndarray,
+    ):
+        self.rollout, self.jobs = rollout, jobs
         self.constants, self.seeds = Constants.of(shared, keys), seeds
-        self.num_jobs = len(rollout.jobs.member)
+        self.num_jobs = len(jobs.member)
         self.queued = 0
         self.executed = 0
         self.attempts = np.zeros(self.num_jobs, int)
@@ -258,7 +269,7 @@ class _Play:
         """Note that a job has failed; whether to play it once more."""
         self.attempts[job] += 1
         again = self.attempts[job] < _ATTEMPTS
-        seed = self.seeds[self.rollout.jobs.episode[job]]
+        seed = self.seeds[self.jobs.episode[job]]
         message = f"{self.rollout.env_id}, seed {seed}, step {step}: {reason}"
         outcome = "played once more" if again else "failed again, counts as not finite"
         _log.warning("%s; %s", message, outcome)
@@ -270,10 +281,12 @@ class _Play:
         return again
 
     def played(self) -> Played:
+        """What came of the jobs; `lane_steps` is (J,) too, all of them at the first one."""
         assert self.obs_moments is not None
-        returns, executed = self.returns.astype(np.float32), np.asarray([self.executed], np.int32)
+        executed = np.zeros(self.num_jobs, np.int32)
+        executed[0] = self.executed
         sums, squares = self.obs_moments
-        return Played(returns, self.lengths, sums, squares, executed)
+        return Played(self.returns.astype(np.float32), self.lengths, sums, squares, executed)
 
 
 class _Half:
@@ -311,7 +324,7 @@ class _Half:
 
     def send(self) -> None:
         play, rollout = self._play, self._play.rollout
-        seeds = play.seeds[rollout.jobs.episode[self._job]]
+        seeds = play.seeds[play.jobs.episode[self._job]]
         rollout.lanes.send(self._span, self._command, seeds, self._actions)
         play.executed += len(self._job)
 
@@ -355,7 +368,8 @@ class _Half:
         if self.carry is None:
             self.carry = rollout.acting.start(constants, obs)
         # Rows of idle lanes are computed with the others, whatever they hold.
-        member, episode = rollout.jobs.member[self._job], rollout.jobs.episode[self._job]
+        jobs = self._play.jobs
+        member, episode = jobs.member[self._job], jobs.episode[self._job]
         numbers = np.stack((fresh, member, episode, self.steps))
         actions, self.carry = rollout.acting.act(constants, self.carry, numbers, obs)
         self._actions = np.asarray(actions)

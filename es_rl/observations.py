@@ -64,15 +64,16 @@ def merge(moments: Moments, lengths: Array, total: Array, squares: Array) -> Mom
     finite = jnp.isfinite(total).all(axis=1) & jnp.isfinite(squares).all(axis=1)
     live = jnp.where(finite, lengths, 0).astype(jnp.float32)
     n = jnp.sum(live)
-    safe_n = jnp.maximum(n, 1.0)
     total = jnp.sum(jnp.where(finite[:, None], total, 0.0), axis=0)
     squares = jnp.sum(jnp.where(finite[:, None], squares, 0.0), axis=0)
-    shift = moments.std * total / safe_n
-    m2 = moments.std**2 * jnp.maximum(squares - total**2 / safe_n, 0.0)
-    count = moments.count + n
-    safe_count = jnp.maximum(count, 1.0)
-    mean = moments.mean + shift * n / safe_count
-    m2 = moments.m2 + m2 + shift**2 * moments.count * n / safe_count
+    # Arrays are divided by nothing: XLA may make products with reciprocals of that, which round
+    # otherwise, and does so or not with the number of devices.
+    count, per_step = moments.count + n, 1 / jnp.maximum(n, 1.0)
+    shift = moments.std * total * per_step
+    m2 = moments.std**2 * jnp.maximum(squares - total**2 * per_step, 0.0)
+    share = n / jnp.maximum(count, 1.0)
+    mean = moments.mean + shift * share
+    m2 = moments.m2 + m2 + shift**2 * (moments.count * share)
     sound = jnp.isfinite(mean).all() & jnp.isfinite(m2).all()
     merged = Moments(count, mean, m2)
     # Not jnp.where, which XLA would fuse with the sums, and round them differently.

@@ -21,6 +21,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from envs.base import Env, State
 
+_BLOCK = 8
+"""Actions are computed for multiples of so many lanes: for fewer XLA may multiply matrices in
+another order, and then a return would depend on the number of lanes."""
 Array: TypeAlias = jax.Array | np.ndarray
 PyTree: TypeAlias = Any
 
@@ -151,17 +154,19 @@ class Rollout:
         """
         everywhere, apart = PartitionSpec(), PartitionSpec(self.mesh.axis_names[0])
         member, episode, pool, lengths = map(jnp.asarray, self._shares)
-        played = jax.shard_map(
-            self._play_share,
+        packed = jax.shard_map(
+            lambda shared, queue: _pack(self._play_share(shared, queue)),
             mesh=self.mesh,
             in_specs=(everywhere, apart),
             out_specs=apart,
             check_vma=False,
         )(shared, _Queue(member, episode, keys[pool], lengths))
-        # The one exchange between devices; it leaves out the padding.
-        gathered = jax.lax.with_sharding_constraint(played, NamedSharding(self.mesh, everywhere))
-        trimmed = jax.tree.map(lambda x: x[: len(self.jobs.member)], gathered)
-        return trimmed._replace(lane_steps=gathered.lane_steps)
+        # The one exchange between devices.
+        gathered = jax.lax.with_sharding_constraint(packed, NamedSharding(self.mesh, everywhere))
+        parts = gathered.reshape(self.mesh.size, -1, gathered.shape[-1])
+        # Else XLA may fuse what follows with it, and round sums another way for each number of
+        # devices.
+        return jax.lax.optimization_barrier(_unpack(parts, len(self.jobs.member)))
 
     @cached_property
     def _shares(self) -> tuple[np.ndarray, ...]:
@@ -255,23 +260,17 @@ class Rollout:
         # Looked up here rather than in every step: this is most of what a perturbed network costs
         # beyond an unperturbed one.
         select = jax.vmap(self.behaviour.select, in_axes=(None, 0))
-        selected = select(shared, _rows(queue.member, job))
+        selected = _whole_blocks(select(shared, _rows(queue.member, job)))
         episode_key = _rows(queue.keys, _rows(queue.episode, job))
-
-        def lane_step(
-            selected: PyTree, key: jax.Array, memory: PyTree, state: State
-        ) -> tuple[State, PyTree, jax.Array]:
-            policy_key, env_key = step_keys(key, state.steps)
-            action, memory, vector = self.behaviour.act(
-                shared, selected, memory, state.obs, policy_key
-            )
-            return self.env.step(state, action, env_key), memory, vector
+        act = jax.vmap(self.behaviour.act, in_axes=(None, 0, 0, 0, 0))
 
         def step(carry: tuple[_Lanes, jax.Array]) -> tuple[_Lanes, jax.Array]:
             lanes, steps = carry
-            state, memory, vector = jax.vmap(lane_step)(
-                selected, episode_key, lanes.memory, lanes.state
-            )
+            policy_key, env_key = jax.vmap(step_keys)(episode_key, lanes.state.steps)
+            seen = _whole_blocks((lanes.memory, lanes.state.obs, policy_key))
+            acted = act(shared, selected, *seen)
+            action, memory, vector = jax.tree.map(lambda x: x[: len(job)], acted)
+            state = jax.vmap(self.env.step)(lanes.state, action, env_key)
             lanes = _Lanes(
                 state,
                 memory,
@@ -319,6 +318,34 @@ class Rollout:
 
         (size,) = jax.eval_shape(observe, shared, pool.obs[0], jax.random.key(0)).shape
         return size
+
+
+def _pack(played: Played) -> jax.Array:
+    """What one device has played as one array, (jobs + 1, 2 + 2 d) int32: exchanges are few."""
+    per_job = (played.returns[:, None], played.obs_sum, played.obs_squares)
+    # Numbers of integers, as bits: those of floating-point numbers need not survive.
+    bits = jax.lax.bitcast_convert_type(jnp.concatenate(per_job, axis=1), jnp.int32)
+    rows = jnp.concatenate([jnp.asarray(played.lengths)[:, None], bits], axis=1)
+    return jnp.concatenate([rows, jnp.broadcast_to(played.lane_steps, (1, rows.shape[1]))])
+
+
+def _unpack(packed: jax.Array, jobs: int) -> Played:
+    """What `_pack` has packed on all devices (devices, ..., ...), without the padding."""
+    rows = packed[:, :-1].reshape(-1, packed.shape[-1])[:jobs]
+    values = jax.lax.bitcast_convert_type(rows[:, 1:], jnp.float32)
+    size = (values.shape[1] - 1) // 2
+    return Played(
+        values[:, 0], rows[:, 0], values[:, 1 : 1 + size], values[:, 1 + size :], packed[:, -1, 0]
+    )
+
+
+def _whole_blocks(lanes: PyTree) -> PyTree:
+    """The lanes, repeated up to a multiple of `_BLOCK`."""
+
+    def fill(x: jax.Array) -> jax.Array:
+        return x if len(x) % _BLOCK == 0 else x[np.arange(_BLOCK * -(-len(x) // _BLOCK)) % len(x)]
+
+    return jax.tree.map(fill, lanes)
 
 
 def _rows(x: jax.Array, index: jax.Array) -> jax.Array:

@@ -4,8 +4,10 @@ import contextlib
 import json
 import os
 import platform
+import re
 import sys
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import jax
 from platformdirs import user_cache_path
 
 import envs
+from es_rl import processes
 from es_rl.devices import use_cpu_devices
 
 _OWN_CHOICE = "xla_force_host_platform_device_count"
@@ -41,6 +44,68 @@ def start_jax(devices: int | None = None) -> None:
         # JAX runs already when a notebook calls a command; it then keeps the devices that it has.
         with contextlib.suppress(RuntimeError):
             use_cpu_devices(devices)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProcessFlags:
+    """How one of several processes finds the others."""
+
+    distributed: bool = False
+    """Join the other processes of the job, which SLURM, Kubernetes, Open MPI or a TPU pod names."""
+    coordinator: str | None = None
+    """HOST:PORT of process 0, where nobody names them; with --num-processes and --process-id."""
+    num_processes: int | None = None
+    """How many processes there are."""
+    process_id: int | None = None
+    """Which one this is, from 0."""
+    heartbeat_seconds: int = processes.HEARTBEAT_SECONDS
+    """After so long a silent process counts as gone, and the others end."""
+    start_seconds: int = processes.START_SECONDS
+    """How long to wait for the others at the start."""
+
+    def check(self) -> None:
+        """Refuse what cannot be, before any work is done.
+
+        Raises:
+          ValueError: a flag is out of range, or lacks another one.
+        """
+        for name in ("heartbeat_seconds", "start_seconds", "num_processes"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name}={value}: must be at least 1")
+        triple = ("coordinator", "num_processes", "process_id")
+        given = [name for name in triple if getattr(self, name) is not None]
+        if self.distributed and given:
+            raise ValueError(f"distributed=True: finds out itself, so no --{_dashed(given[0])}")
+        if 0 < len(given) < len(triple):
+            missing = " and ".join(f"--{_dashed(name)}" for name in triple if name not in given)
+            raise ValueError(f"{given[0]}={getattr(self, given[0])}: needs {missing} too")
+        if self.coordinator is not None and not re.fullmatch(r".+:\d{1,5}", self.coordinator):
+            raise ValueError(f"coordinator={self.coordinator}: must be HOST:PORT")
+        last = (self.num_processes or 1) - 1
+        if self.process_id is not None and not 0 <= self.process_id <= last:
+            raise ValueError(f"process_id={self.process_id}: must be from 0 to {last}")
+
+    def join(self) -> None:
+        """Wait for the other processes, if there are any; before JAX starts."""
+        if not self.distributed and self.coordinator is None:
+            return
+        # What carries numbers between CPUs, Gloo, prints beneath Python.
+        sys.stdout.flush()
+        own, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 1)
+        sys.stdout = os.fdopen(own, "w", buffering=1)
+        processes.start(
+            self.coordinator,
+            self.num_processes,
+            self.process_id,
+            heartbeat_seconds=self.heartbeat_seconds,
+            start_seconds=self.start_seconds,
+        )
+
+
+def _dashed(name: str) -> str:
+    return name.replace("_", "-")
 
 
 def import_modules(modules: Iterable[str]) -> None:

@@ -20,8 +20,9 @@ from agents.policy import Policy
 from agents.presets import preset
 from agents.registry import config_type, configure
 from agents.run_folder import read_config
+from es_rl import processes
 from experiments.cli import parse
-from experiments.startup import env_kwargs, import_modules, start_jax
+from experiments.startup import ProcessFlags, env_kwargs, import_modules, start_jax
 from experiments.videos import write_video
 
 Config = TypeVar("Config")
@@ -33,7 +34,7 @@ _CHANGEABLE = ("env_steps", "target_return", "checkpoint_every", "checkpoint_sec
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunFlags:
+class RunFlags(ProcessFlags):
     """What a new run and one that goes on have in common."""
 
     video_every: int | None = None
@@ -130,6 +131,7 @@ def main(arguments: list[str]) -> int:
         raise ValueError(f"agent={flags.agent}: must be given once, not {agent_name} before")
     _check(flags)
     start_jax(getattr(flags.settings, "devices", None))
+    flags.join()
     import_modules(flags.modules)
     given = {name: getattr(flags, name) for name in ("backend", "workers", "step_timeout")}
     options = {name: value for name, value in given.items() if value is not None}
@@ -169,6 +171,7 @@ def _resume(arguments: list[str]) -> int:
     settings = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
     configured = configure(config["agent"], env_id, **settings)
     start_jax(getattr(configured, "devices", None))
+    flags.join()
     import_modules(flags.modules)
     given = {name: getattr(flags, name) for name in ("workers", "step_timeout")}
     on_host = {name: value for name, value in given.items() if value is not None}
@@ -193,10 +196,12 @@ def _train(agent: Agent, flags: RunFlags, out: Path, **options: Any) -> int:
             on_generation=on_generation,
             **options,
         )
-    _print(agent, options["seed"], result)
-    print(f"run: {out}")
+    if processes.is_main():
+        _print(agent, options["seed"], result)
+        print(f"run: {out}")
     if result.stopped_by is not None:
-        print(f"stopped by signal {result.stopped_by}; the policy is in {out / 'policy'}")
+        if processes.is_main():
+            print(f"stopped by signal {result.stopped_by}; the policy is in {out / 'policy'}")
         if result.checkpoint is not None:
             print(f"checkpoint: {result.checkpoint}; go on with: es-rl train --resume {out}")
         return 128 + result.stopped_by
@@ -204,6 +209,7 @@ def _train(agent: Agent, flags: RunFlags, out: Path, **options: Any) -> int:
 
 
 def _check_run(flags: RunFlags) -> None:
+    flags.check()
     counts = ("video_every", "checkpoint_every", "keep", "workers")
     for name in (*counts, "env_steps", "eval_every", "eval_episodes"):
         value = getattr(flags, name, None)

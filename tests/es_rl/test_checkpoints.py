@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from es_rl.checkpoints import Checkpoints
+from es_rl.checkpoints import Checkpoints, placed
 
 
 def state(value):
@@ -47,8 +47,12 @@ def test_the_latest_comes_back_as_it_was(saved):
     assert (restored.step, restored.progress) == (3, {"env_steps": 30, "mean": 0.1})
     assert bits(restored.state) == bits(state(3))
     assert jax.tree.structure(restored.state) == jax.tree.structure(state(3))
-    assert isinstance(restored.state["seeds"], np.ndarray)
-    assert restored.state["params"][0].sharding == state(0)["params"][0].sharding
+    assert all(isinstance(x, np.ndarray) for x in jax.tree.leaves(restored.state))
+    again = placed(restored.state, state(0))
+    assert again["key"].dtype == state(0)["key"].dtype
+    assert isinstance(again["seeds"], np.ndarray)
+    assert again["params"][0].sharding == state(0)["params"][0].sharding
+    assert bits(again) == bits(state(3))
     checkpoints.close()
 
 
