@@ -1,7 +1,8 @@
 """Brax environments ("brax/ant") on the contract of `envs.base`."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import jax
@@ -60,7 +61,8 @@ def make(
 
         options = kwargs if backend is None else {"backend": backend, **kwargs}
         try:
-            inner = brax.envs.get_environment(name, **options)
+            with _own_devices():
+                inner = brax.envs.get_environment(name, **options)
         except ValueError as error:
             raise ValueError(f"backend={backend!r}: brax/{name} says: {error}") from error
         except TypeError as error:
@@ -69,6 +71,20 @@ def make(
     if max_episode_steps != 1000:
         given["max_episode_steps"] = max_episode_steps
     return BraxEnv(name, inner, max_episode_steps, given)
+
+
+@contextmanager
+def _own_devices() -> Iterator[None]:
+    """Where there are several processes, hide the devices of the others.
+
+    MJX, which reads the models, puts them on `jax.devices()[0]`: that of process 0.
+    """
+    everywhere = jax.devices
+    try:
+        jax.devices = jax.local_devices
+        yield
+    finally:
+        jax.devices = everywhere
 
 
 class BraxEnv:
