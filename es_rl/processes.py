@@ -9,6 +9,7 @@ anything.
 import atexit
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -26,12 +27,10 @@ HEARTBEAT_SECONDS = 20
 START_SECONDS = 300
 _WATCH_SECONDS = 1.0
 """Between two looks at who is alive."""
-_LEAVE_SECONDS = 10.0
+_LEAVE_SECONDS = 5.0
 """How long process 0 waits at the end for the others to leave."""
 
 _heartbeat_seconds = HEARTBEAT_SECONDS
-_in_step = True
-"""Whether nobody has failed, so that all end at the same time."""
 
 
 def start(
@@ -87,9 +86,7 @@ def _leave() -> None:
     """Let the others go first: process 0 is the one that they report to."""
     deadline = time.monotonic() + _LEAVE_SECONDS
     everyone = jax.devices()
-    while is_main() and _in_step and time.monotonic() < deadline:
-        if _alive(everyone) == {0}:
-            break
+    while is_main() and _alive(everyone) != {0} and time.monotonic() < deadline:
         time.sleep(0.02)
 
 
@@ -205,7 +202,6 @@ def watched(advice: str) -> Iterator[None]:
     Args:
       advice: how to go on, for the message.
     """
-    global _in_step
     if count() == 1:
         yield
         return
@@ -217,14 +213,14 @@ def watched(advice: str) -> Iterator[None]:
     watcher = threading.Thread(target=_watch, args=(advice, over, last_words), daemon=True)
     watcher.start()
     try:
-        _in_step = False
         yield
         over.set()
         multihost_utils.sync_global_devices("all are done")
-        _in_step = True
-    except jax.errors.JaxRuntimeError:
-        # An exchange has failed, most likely with one who is gone: the watcher will know.
-        watcher.join(_heartbeat_seconds + 10)
+    except (jax.errors.JaxRuntimeError, ValueError) as error:
+        # An exchange has failed, most likely with one who is gone: the watcher will know. What
+        # JAX's runtime says begins with the name of a status.
+        if re.match(r"[A-Z_]+: ", str(error)):
+            watcher.join(_heartbeat_seconds + 10)
         raise
     finally:
         over.set()

@@ -15,6 +15,7 @@ T = TypeVar("T")
 
 COMMANDS = {
     "train": "train a policy: es-rl train brax/inverted_pendulum",
+    "launch": "train in several processes: es-rl launch -n 4 -- train brax/ant",
     "replay": "play a saved policy again: es-rl replay RUN --video replay.gif",
     "compare": "train several agents on a suite of tasks: es-rl compare classic",
     "benchmark": "measure the engine beside its alternatives",
@@ -133,7 +134,9 @@ def _unboxed(text: str) -> str:
 def _in_our_words(command: str, text: str, arguments: list[str]) -> str:
     """A message of tyro's without help texts, that names the flag and says what is accepted."""
     flags = f"`es-rl {command} --help` shows the flags"
-    if match := re.match(r"Error parsing --([\w-]+): (.*?)(?: Argument helptext: (.*)|$)", text):
+    if match := re.match(
+        r"Error parsing (?:-\w/)?--([\w-]+): (.*?)(?: Argument helptext: (.*)|$)", text
+    ):
         name, reason, helptext = match.groups(default="")
         kind = re.search(r" (?:\{None\}\|)?(INT|FLOAT|\[INT \[INT \.\.\.\]\]) ", helptext)
         if kind is None:

@@ -1,0 +1,89 @@
+"""`es-rl launch`: several processes on this machine, to try out what a cluster would run."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from typing import IO, Annotated, Any
+
+import tyro
+
+from experiments.cli import parse
+
+
+@dataclass(frozen=True)
+class LaunchFlags:
+    """Run a command in several processes of this machine, which share its cores.
+
+    es-rl launch -n 4 -- train brax/ant: all that follows -- is the command.
+    """
+
+    num_processes: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 2
+    """How many processes."""
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command and return its exit code."""
+    split = arguments.index("--") if "--" in arguments else len(arguments)
+    flags: LaunchFlags = parse("launch", LaunchFlags, arguments[:split])
+    count, command = flags.num_processes, arguments[split + 1 :]
+    if count < 1:
+        raise ValueError(f"num_processes={count}: must be at least 1")
+    if not command or command[0] != "train":
+        raise ValueError(
+            f"command={' '.join(command)}: must be a train command after --, as in "
+            "es-rl launch -n 4 -- train brax/ant"
+        )
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        coordinator = f"localhost:{free.getsockname()[1]}"
+    here = [sys.executable, "-m", "experiments.cli", *command, "--coordinator", coordinator]
+    here += ["--num-processes", str(count)]
+    # What process 0 prints is shown; what others say matters where it does not say it too.
+    said: list[IO[Any]] = [tempfile.TemporaryFile() for _ in range(1, count)]  # noqa: SIM115
+    running = [
+        _start([*here, "--process-id", str(number)], _cores(number, count), error)
+        for number, error in enumerate([None, *said])
+    ]
+
+    def pass_on(number: int, frame: Any) -> None:
+        for process in running:
+            process.send_signal(number)
+
+    signal.signal(signal.SIGINT, pass_on)
+    signal.signal(signal.SIGTERM, pass_on)
+    codes = [process.wait() for process in running]
+    for number, (code, error) in enumerate(zip(codes[1:], said, strict=True), 1):
+        error.seek(0)
+        for line in error.read().decode(errors="replace").splitlines() if code != codes[0] else ():
+            print(f"process {number}: {line}", file=sys.stderr)
+    # A signal's number is negative here, and 128 more than itself in a shell.
+    return next((code if code > 0 else 128 - code for code in codes if code), 0)
+
+
+def _start(command: list[str], cores: set[int], error: IO[Any] | None) -> subprocess.Popen:
+    options: dict[str, Any] = {
+        "stderr": error,
+        "start_new_session": True,  # so that Ctrl-C reaches it once, from here
+        "env": {"TF_CPP_MIN_LOG_LEVEL": "2", **os.environ},  # of the runtime's notes, the errors
+    }
+    if not hasattr(os, "sched_setaffinity"):
+        return subprocess.Popen(command, **options)
+    everywhere = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, cores)  # which a new process inherits
+        return subprocess.Popen(command, **options)
+    finally:
+        os.sched_setaffinity(0, everywhere)
+
+
+def _cores(number: int, count: int) -> set[int]:
+    """Those of one of the processes: as many for each, and none for two where there are enough."""
+    if not hasattr(os, "sched_getaffinity"):
+        return set()
+    every = sorted(os.sched_getaffinity(0))
+    share = max(len(every) // count, 1)
+    return {every[(number * share + i) % len(every)] for i in range(share)}
