@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import struct
+from jax.sharding import PartitionSpec
 
 import es_rl
 from agents.evaluation import EVALUATION_LANES
@@ -68,6 +69,10 @@ class EvolutionConfig(NetworkConfig):
     devices: int | None = None
     """Devices of each process that share the population: all unless given. On a CPU one is a
     core."""
+    shard_update: bool = False
+    """For large networks: each device draws only the noise of its own members, and adds up its
+    part of the update. What travels is then an update too, and rounds with the number of devices.
+    """
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -168,6 +173,8 @@ class EvolutionAgent:
         self.mesh = devices.make_mesh(1 if on_host else config.devices, local=on_host)
         everywhere = devices.replicated(self.mesh)
         self._init = jax.jit(self._initial, in_shardings=everywhere, out_shardings=everywhere)
+        if config.shard_update:
+            self._check_shards()
         behaviour = Behaviour(self._select, self.network.memory, self._act_as_member)
         count = len(self._jobs.member)
         self.lanes: Lanes | None = None
@@ -188,11 +195,28 @@ class EvolutionAgent:
         else:
             lanes = devices.lanes_per_device(count, self.mesh, config.lanes)
             tail = devices.tail_lanes(lanes, self.mesh)
+            spec: Any = PartitionSpec()
+            if config.shard_update:
+                self.strategy = replace(self.strategy, mesh=self.mesh)
+                leaves: Any = PartitionSpec(devices.AXIS)
+                spec = (spec, es_rl.Noise(leaves, spec, config.noise_reuse))
             self.rollout = Rollout(
-                env, behaviour, self._jobs, self.mesh, lanes, tail, config.episode_steps
+                env, behaviour, self._jobs, self.mesh, lanes, tail, config.episode_steps, spec
             )
             self._generation = Program(
                 self._play_generation, out_shardings=everywhere, donate_argnums=0
+            )
+
+    def _check_shards(self) -> None:
+        if isinstance(self.env, HostEnv):
+            raise ValueError("shard_update=True: must be False where environments step on the host")
+        population, step = self.config.population_size, max(self.config.noise_reuse, 1)
+        step *= self.mesh.size
+        if population % step:
+            near = max(population // step, 1) * step
+            raise ValueError(
+                f"population_size={population}: must be a multiple of {step}, noise_reuse times "
+                f"devices, with shard_update: such as {near} or {near + step}"
             )
 
     def init(self, key: jax.Array) -> EvolutionState:
@@ -238,18 +262,22 @@ class EvolutionAgent:
 
     def _ask_and_keys(self, state: EvolutionState) -> tuple[es_rl.Noise, jax.Array]:
         noise = self.strategy.ask(state.es)
-        if self.strategy.num_draws % self.mesh.size == 0 and not self.mesh.is_multi_process:
+        whole = self.mesh.is_multi_process or self.strategy.num_draws % self.mesh.size != 0
+        if self.config.shard_update or not whole:
             # Each device draws its part, then all of them have all of it. Between processes that
             # would take longer than to draw all of it everywhere.
             apart = devices.spread(self.mesh)
             leaves = jax.lax.with_sharding_constraint(noise.leaves, apart)
             noise = replace(noise, leaves=leaves)
-        noise = jax.lax.with_sharding_constraint(noise, devices.replicated(self.mesh))
+        if not self.config.shard_update:
+            noise = jax.lax.with_sharding_constraint(noise, devices.replicated(self.mesh))
         key = jax.random.fold_in(state.key, state.es.generation)
         return noise, episode_keys(key, self._num_episodes)
 
     def _select(self, shared: tuple[EvolutionState, es_rl.Noise], member: jax.Array) -> list[Any]:
         state, noise = shared
+        if self.config.shard_update:  # of the noise there are the rows of this device's members
+            member = member % (self.config.population_size // self.mesh.size)
         return es_rl.select(state.es.params, noise, member)
 
     def _act_as_member(

@@ -144,6 +144,8 @@ class Rollout:
     a lane alone steps faster than in the company of idle ones. 0 saves compiling another step."""
     max_steps: int | None = None
     """Episodes are cut after so many steps, or where the environment ends them."""
+    shared_spec: PyTree = PartitionSpec()
+    """How `shared` lies on the mesh, a prefix of its tree; each device sees its part."""
 
     def play(self, shared: PyTree, keys: jax.Array) -> Played:
         """Play every job to its end; to be called under jit.
@@ -157,7 +159,7 @@ class Rollout:
         packed = jax.shard_map(
             lambda shared, queue: _pack(self._play_share(shared, queue)),
             mesh=self.mesh,
-            in_specs=(everywhere, apart),
+            in_specs=(self.shared_spec, apart),
             out_specs=apart,
             check_vma=False,
         )(shared, _Queue(member, episode, keys[pool], lengths))

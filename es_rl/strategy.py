@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
+from jax.sharding import Mesh, PartitionSpec
 
 from es_rl import noise as _noise
 from es_rl import shaping as _shaping
@@ -50,6 +51,9 @@ class EvolutionStrategy:
     """"zscore", "centered_rank" or "none"."""
     freeze_vectors: bool
     """Whether leaves that are not matrices stay as they are."""
+    mesh: Mesh | None = None
+    """Devices over which the draws are spread, of one axis: each adds up its part of the
+    gradient."""
 
     def __post_init__(self) -> None:
         _validate(self)
@@ -103,7 +107,7 @@ class EvolutionStrategy:
         folded = (weights * signs).reshape(self.num_draws, -1).sum(axis=1)
         folded = folded / (self.population_size * noise.sigma)
 
-        def estimate(leaf: jax.Array, eps: LeafNoise) -> jax.Array:
+        def estimate(leaf: jax.Array, folded: jax.Array, eps: LeafNoise) -> jax.Array:
             c = folded.astype(leaf.dtype)
             match eps:
                 case LowRank(a, b):
@@ -115,7 +119,27 @@ class EvolutionStrategy:
                     return jnp.zeros_like(leaf)
 
         leaves, treedef = jax.tree.flatten(params)
-        return jax.tree.unflatten(treedef, map(estimate, leaves, noise.leaves))
+
+        def estimates(folded: jax.Array, noise: tuple[LeafNoise, ...]) -> list[jax.Array]:
+            return [estimate(leaf, folded, eps) for leaf, eps in zip(leaves, noise, strict=True)]
+
+        if self.mesh is None:
+            return jax.tree.unflatten(treedef, estimates(folded, noise.leaves))
+        (axis,), size = self.mesh.axis_names, self.mesh.size
+
+        def add_up(folded: jax.Array, noise: tuple[LeafNoise, ...]) -> list[jax.Array]:
+            here = folded.reshape(size, -1)[jax.lax.axis_index(axis)]
+            return jax.lax.psum(estimates(here, noise), axis)
+
+        everywhere, apart = PartitionSpec(), PartitionSpec(axis)
+        summed = jax.shard_map(
+            add_up,
+            mesh=self.mesh,
+            in_specs=(everywhere, apart),
+            out_specs=everywhere,
+            check_vma=False,
+        )
+        return jax.tree.unflatten(treedef, summed(folded, noise.leaves))
 
     def tell(
         self, state: ESState, noise: Noise, fitness: jax.Array
