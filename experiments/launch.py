@@ -37,10 +37,7 @@ def main(arguments: list[str]) -> int:
             f"command={' '.join(command)}: must be a train command after --, as in "
             "es-rl launch -n 4 -- train brax/ant"
         )
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        coordinator = f"localhost:{free.getsockname()[1]}"
-    here = [sys.executable, "-m", "experiments.cli", *command, "--coordinator", coordinator]
+    here = [sys.executable, "-m", "experiments.cli", *command, "--coordinator", free_address()]
     here += ["--num-processes", str(count)]
     # What process 0 prints is shown; what others say matters where it does not say it too.
     said: list[IO[Any]] = [tempfile.TemporaryFile() for _ in range(1, count)]  # noqa: SIM115
@@ -62,6 +59,13 @@ def main(arguments: list[str]) -> int:
             print(f"process {number}: {line}", file=sys.stderr)
     # A signal's number is negative here, and 128 more than itself in a shell.
     return next((code if code > 0 else 128 - code for code in codes if code), 0)
+
+
+def free_address() -> str:
+    """Where a coordinator can listen on this machine."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        return f"localhost:{free.getsockname()[1]}"
 
 
 def _start(command: list[str], cores: set[int], error: IO[Any] | None) -> subprocess.Popen:

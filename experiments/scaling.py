@@ -1,0 +1,279 @@
+"""How far a generation scales: measured on this machine, and by a model beyond it.
+
+    python -m experiments.scaling --out experiments/results/scaling
+
+`docs/scaling.md` explains the model. It is fed with what is measured here, checked against runs in
+1, 2 and 4 processes, and drawn for up to 10,000 devices and a million members.
+"""
+
+import heapq
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+import agents
+import envs
+from es_rl import processes
+from es_rl.rollout import Played
+from experiments.cli import parse
+from experiments.launch import free_address
+from experiments.startup import machine, start_jax
+
+_RUNS = {
+    "gymnasium/phys2d/CartPole-v1": ("--population-size", "2048", "--env-steps", "6000000"),
+    "brax/inverted_pendulum": ("--population-size", "512", "--env-steps", "2000000"),
+    "gymnasium/Pendulum-v1": ("--population-size", "256", "--env-steps", "600000"),
+}
+_LANES = 32
+_NETWORK_LATENCY, _NETWORK_BANDWIDTH = 20e-6, 10e9
+"""Seconds and bytes per second between devices of the cluster that is imagined."""
+_MODELLED = "brax/inverted_pendulum"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flags:
+    """Measure and model how a generation scales."""
+
+    out: Path
+    """Folder for scaling.json and scaling.png."""
+    exchange: tuple[str, int, int] | None = None
+    """For the processes that this starts itself: coordinator, how many, which."""
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What the model is fed with, in seconds on one core of this machine, and bytes."""
+
+    lane_step: float
+    """One env step of one lane, the network's action included."""
+    draw: float
+    """Drawing the noise of one member, and its part of the update."""
+    job_bytes: int
+    """What an episode sends to everyone."""
+    noise_bytes: int
+    """What the noise of one member takes in memory."""
+    params_bytes: int
+    """What the parameters take."""
+
+
+def makespan(lengths: np.ndarray, lanes: int) -> int:
+    """Steps until every job is done, when each lane that is free takes the next."""
+    free = [0] * min(lanes, len(lengths))
+    for length in lengths.tolist():
+        heapq.heapreplace(free, free[0] + length)
+    return max(free)
+
+
+def generation_seconds(
+    costs: Costs, lengths: np.ndarray, devices: int, *, shard_update: bool
+) -> dict[str, float]:
+    """What the parts of a generation take on so many devices, one episode for each member."""
+    members = len(lengths)
+    spans = [makespan(part, _LANES) for part in np.array_split(lengths, devices) if len(part)]
+    hops = np.ceil(np.log2(devices))
+    others = (devices - 1) / devices
+    sent = members * costs.job_bytes * others
+    if shard_update:
+        sent += 2 * costs.params_bytes * others
+    return {
+        "rollout": max(spans) * _LANES * costs.lane_step,
+        "noise and update": members * costs.draw / (devices if shard_update else 1),
+        "exchange": float(hops * _NETWORK_LATENCY + sent / _NETWORK_BANDWIDTH),
+    }
+
+
+def measure_costs(rounds: int = 5) -> tuple[Costs, np.ndarray]:
+    """The costs of `_MODELLED`, and the lengths of the episodes of its first generation."""
+    env = envs.make(_MODELLED)
+    population = 1024
+    agent: Any = agents.make("eggroll", env, population_size=population, devices=1, lanes=_LANES)
+    state = agent.init(jax.random.key(0))
+    ask = jax.jit(agent._ask_and_keys)
+    play = jax.jit(lambda state, asked: agent.rollout.play((state, asked[0]), asked[1]))
+    learn = jax.jit(lambda state, noise, played: agent._learn(state, noise, played))
+    asked = ask(state)
+    played: Played = play(state, asked)
+    asking = _median(lambda: ask(state), rounds)
+    learning = _median(lambda: learn(state, asked[0], played), rounds)
+    playing = _median(lambda: play(state, asked), rounds)
+    leaves = jax.tree.leaves(asked[0].leaves)
+    return Costs(
+        lane_step=playing / float(np.sum(played.lane_steps)),
+        draw=(asking + learning) / population,
+        job_bytes=4 * (2 + 2 * played.obs_sum.shape[1]),
+        noise_bytes=sum(leaf.nbytes for leaf in leaves) // population,
+        params_bytes=sum(leaf.nbytes for leaf in jax.tree.leaves(state.es.params)),
+    ), np.asarray(played.lengths)
+
+
+def _median(run: Callable[[], Any], rounds: int) -> float:
+    times = []
+    jax.block_until_ready(run())
+    for _ in range(rounds):
+        began = time.perf_counter()
+        jax.block_until_ready(run())
+        times.append(time.perf_counter() - began)
+    return float(np.median(times))
+
+
+def measure_runs() -> list[dict[str, Any]]:
+    """The same training in 1, 2 and 4 processes of one core each, as far as there are cores."""
+    rows = []
+    every = sorted(os.sched_getaffinity(0))
+    for env_id, flags in _RUNS.items():
+        for count in (1, 2, 4):
+            with tempfile.TemporaryDirectory() as folder:
+                run = Path(folder, "run")
+                command = [sys.executable, "-m", "experiments.cli", "launch", "-n", str(count)]
+                command += ["--", "train", env_id, *flags, "--out", str(run)]
+                command += ["--target-return", "1e9", "--eval-every", "1000000"]
+                on_host = env_id == "gymnasium/Pendulum-v1"
+                command += (
+                    ["--workers", "1"]
+                    if on_host
+                    else ["--devices", "1", "--lanes", str(_LANES * count)]
+                )
+                os.sched_setaffinity(0, every[:count])  # one core each, where there are so many
+                try:
+                    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+                finally:
+                    os.sched_setaffinity(0, every)
+                lines = (run / "metrics.jsonl").read_text().splitlines()
+            rows.append(
+                {"env": env_id, "processes": count, **_seconds([json.loads(x) for x in lines])}
+            )
+            print(rows[-1], flush=True)
+    return rows
+
+
+def _seconds(lines: list[dict[str, Any]]) -> dict[str, Any]:
+    steps = np.diff([0] + [line["env_steps"] for line in lines])
+    seconds = steps / np.array([line["steps_per_second"] for line in lines])
+    return {
+        "generations": len(lines),
+        "env_steps": lines[-1]["env_steps"],
+        "seconds": float(seconds.sum()),
+        "seconds_per_generation": float(np.median(seconds)),
+    }
+
+
+def measure_exchange() -> list[dict[str, float]]:
+    """Seconds in which 2 processes gather arrays of some sizes."""
+    coordinator = free_address()
+    with tempfile.TemporaryDirectory() as folder:
+        running = [
+            subprocess.Popen(
+                [sys.executable, "-m", __spec__.name, "--out", folder]
+                + ["--exchange", coordinator, "2", str(number)],
+                env={"TF_CPP_MIN_LOG_LEVEL": "2", **os.environ},
+                stdout=subprocess.DEVNULL,
+            )
+            for number in range(2)
+        ]
+        assert [process.wait() for process in running] == [0, 0]
+        found: list[dict[str, float]] = json.loads(Path(folder, "exchange.json").read_text())
+    return found
+
+
+def _exchange(out: Path, coordinator: str, count: int, number: int) -> None:
+    start_jax(1)
+    processes.start(coordinator, count, number)
+    found = []
+    for size in (1, 1000, 100_000, 1_000_000):
+        x = np.zeros(size, np.float32)
+        found.append({"bytes": 4 * size, "seconds": _median(lambda: processes.gather(x), 30)})  # noqa: B023
+    if processes.is_main():
+        (out / "exchange.json").write_text(json.dumps(found))
+
+
+def simulate(costs: Costs, lengths: np.ndarray) -> list[dict[str, Any]]:
+    """The model for populations and devices beyond this machine."""
+    generator, rows = np.random.default_rng(0), []
+    for members in (10_000, 100_000, 1_000_000):
+        # Of untrained policies, whose episodes are of any length, and of trained ones.
+        early = generator.choice(lengths, members)
+        late = np.full(members, 1000)
+        for phase, drawn in (("first generation", early), ("trained", late)):
+            for devices in (1, 3, 10, 30, 100, 300, 1000, 3000, 10_000):
+                for shard in (False, True):
+                    parts = generation_seconds(costs, drawn, devices, shard_update=shard)
+                    held = members * costs.noise_bytes // (devices if shard else 1)
+                    rows.append(
+                        {
+                            "members": members,
+                            "phase": phase,
+                            "devices": devices,
+                            "shard_update": shard,
+                            **parts,
+                            "seconds": sum(parts.values()),
+                            "noise_bytes": held,
+                        }
+                    )
+    return rows
+
+
+def draw(rows: list[dict[str, Any]], path: Path) -> None:
+    """The speedup over one device, by population."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, 2, figsize=(10, 4), sharey=True, layout="constrained")
+    for axis, phase in zip(axes, ("first generation", "trained"), strict=True):
+        for number, members in enumerate(sorted({row["members"] for row in rows})):
+            for shard, style in ((False, "--"), (True, "-")):
+                line = [
+                    row
+                    for row in rows
+                    if (row["phase"], row["members"], row["shard_update"])
+                    == (phase, members, shard)
+                ]
+                devices = [row["devices"] for row in line]
+                alone = next(row["seconds"] for row in line if row["devices"] == 1)
+                label = f"{members:,} members, {'--shard-update' if shard else 'replicated'}"
+                speed = [alone / row["seconds"] for row in line]
+                axis.loglog(devices, speed, style, color=f"C{number}", label=label)
+        axis.loglog([1, 10_000], [1, 10_000], color="0.8", zorder=0)
+        axis.set(title=phase, xlabel="devices")
+    axes[0].set_ylabel("speedup over one device")
+    axes[1].legend(fontsize="small")
+    figure.savefig(path, dpi=120)
+
+
+def main(arguments: list[str]) -> int:
+    """Run the script and return its exit code."""
+    flags: Flags = parse("scaling", Flags, arguments)
+    if flags.exchange is not None:
+        _exchange(flags.out, *flags.exchange)
+        return 0
+    flags.out.mkdir(parents=True, exist_ok=True)
+    runs, exchange = measure_runs(), measure_exchange()
+    start_jax(1)
+    costs, lengths = measure_costs()
+    rows = simulate(costs, lengths)
+    record = {
+        "machine": machine(),
+        "runs": runs,
+        "exchange": exchange,
+        "costs": asdict(costs),
+        "network": {"latency": _NETWORK_LATENCY, "bandwidth": _NETWORK_BANDWIDTH},
+        "model": rows,
+    }
+    (flags.out / "scaling.json").write_text(json.dumps(record, indent=1) + "\n")
+    draw(rows, flags.out / "scaling.png")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
