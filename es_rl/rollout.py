@@ -5,8 +5,8 @@ its lane takes the next job, with a start state from a pool made by one vmapped 
 share nothing until all have finished.
 
 All randomness of an episode comes from its key and the step, so a return does not depend on the
-lane, nor on the number of lanes or devices (but for rounding: a batch of another size may be
-multiplied in another order).
+lane, nor on the number of lanes or devices (but for rounding: physics in a batch of another size
+may be computed in another order).
 """
 
 from collections.abc import Callable

@@ -72,7 +72,7 @@ def _start(command: list[str], cores: set[int], error: IO[Any] | None) -> subpro
     options: dict[str, Any] = {
         "stderr": error,
         "start_new_session": True,  # so that Ctrl-C reaches it once, from here
-        "env": {"TF_CPP_MIN_LOG_LEVEL": "2", **os.environ},  # of the runtime's notes, the errors
+        "env": {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"},  # of the runtime's notes, the errors
     }
     if not hasattr(os, "sched_setaffinity"):
         return subprocess.Popen(command, **options)

@@ -20,6 +20,6 @@ def test_the_tables_are_made_of_the_results():
 
 def test_commands_and_names_exist():
     commands = set(re.findall(r"^    es-rl ([a-z]+)", README, re.MULTILINE))
-    assert commands == {"train", "replay", "compare", "benchmark", "envs", "doctor"}
+    assert commands == {"train", "replay", "compare", "benchmark", "envs", "doctor", "launch"}
     for name in (*list_agents(), *suites.bundled()):
         assert f"`{name}`" in README

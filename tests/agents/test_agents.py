@@ -84,21 +84,33 @@ def test_returns_do_not_depend_on_the_lanes(name):
     assert run(4) == run(32)
 
 
-def test_devices_change_nothing_and_memory_may_be_had():
-    def run(devices):
-        settings = {**SMALL, "memory": 4, "lanes": 8 * devices, "devices": devices}
-        agent = agents.make("eggroll", env("gymnasium/phys2d/CartPole-v1"), **settings)
-        assert agent.mesh.size == devices
-        state, metrics = agent.step(agent.init(jax.random.key(0)))
-        assert state.es.params["params"]["memory"]["hn"]["kernel"].shape == (4, 4)
-        return jax.device_get((state, metrics["return_mean"], metrics["env_steps"]))
+def after_generations(count, devices, **settings):
+    settings = {**SMALL, "lanes": 8 * devices, "devices": devices, **settings}
+    agent = agents.make("eggroll", env("gymnasium/phys2d/CartPole-v1"), **settings)
+    assert agent.mesh.size == devices
+    state = agent.init(jax.random.key(0))
+    for _ in range(count):
+        state, metrics = agent.step(state)
+    return jax.device_get((state.es.params, state.moments, metrics))
 
-    (one, *earned_by_one), (two, *earned_by_two) = run(1), run(2)
-    assert earned_by_one == earned_by_two
-    # Another program may sum in another order.
+
+def test_devices_change_nothing_and_memory_may_be_had():
+    one, two = after_generations(3, 1, memory=4), after_generations(3, 2, memory=4)
+    assert one[0]["params"]["memory"]["hn"]["kernel"].shape == (4, 4)
+    for after in (one, two):
+        after[2].pop("lane_utilization")
+    jax.tree.map(np.testing.assert_array_equal, one, two)
+
+
+def test_each_device_may_add_up_its_part_of_the_update():
+    whole, parts = (after_generations(2, 2, shard_update=shard) for shard in (False, True))
+    assert whole[2]["return_mean"] == parts[2]["return_mean"]
     close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6)
-    jax.tree.map(close, one.es.params, two.es.params)
-    jax.tree.map(close, one.moments, two.moments)
+    jax.tree.map(close, whole[0], parts[0])
+    with pytest.raises(ValueError, match="shard_update=True: must be False where environments"):
+        agents.make("eggroll", env("gymnasium/CartPole-v1"), shard_update=True)
+    with pytest.raises(ValueError, match="population_size=18: must be a multiple of 4, .*16 or 20"):
+        after_generations(1, 2, shard_update=True, population_size=18)
 
 
 def test_host_and_accelerator_agree_on_counting():

@@ -1,0 +1,187 @@
+"""Several processes train what one trains, bit by bit, and end when one of them does."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from experiments.launch import free_address
+
+ROOT = Path(__file__).parents[1]
+COMMAND = (sys.executable, "-m", "experiments.cli")
+SMALL = ("--population-size", "20", "--hidden", "4", "--eval-every", "3", "--eval-episodes", "10")
+# Bits depend on the number of lanes on a device where XLA multiplies larger blocks in another way.
+ACCELERATOR = ("gymnasium/phys2d/CartPole-v1", *SMALL, "--devices", "1", "--env-steps", "20000")
+HOST = ("gymnasium/CartPole-v1", *SMALL, "--workers", "1", "--env-steps", "3000")
+# What depends on time, or on who played what.
+APART = ("wall_seconds", "evaluation_seconds", "steps_per_second", "lane_utilization")
+
+
+def es_rl(*arguments, **environment):
+    return subprocess.run(
+        [*COMMAND, *arguments],
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def outcome(run):
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    metrics = [{k: v for k, v in line.items() if k not in APART} for line in lines]
+    return metrics, (run / "policy" / "weights.safetensors").read_bytes()
+
+
+def exchanged(hlo):
+    """The arrays that devices exchange in a compiled program: (operation, type, shape)."""
+    pattern = r"= (\w+)\[([\d,]*)\]\S* (all-gather|all-reduce|all-to-all|collective-permute)\("
+    return [
+        (operation, kind, tuple(map(int, shape.split(","))))
+        for kind, shape, operation in re.findall(pattern, hlo)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("task", "one", "two"),
+    [(ACCELERATOR, ("--lanes", "8"), ("--lanes", "16")), (HOST, (), ())],
+    ids=["accelerator", "host"],
+)
+def test_two_processes_train_what_one_trains(task, one, two, tmp_path):
+    alone = es_rl("train", *task, *one, "--out", str(tmp_path / "one"))
+    assert alone.returncode == 0, alone.stderr
+    together = es_rl(
+        *("launch", "-n", "2", "--", "train", *task, *two, "--out", str(tmp_path / "two")),
+        XLA_FLAGS=f"--xla_dump_to={tmp_path / 'hlo'}",
+        JAX_ENABLE_COMPILATION_CACHE="false",
+    )
+    assert together.returncode == 0, together.stderr
+    first, second = outcome(tmp_path / "one"), outcome(tmp_path / "two")
+    assert first == second
+    assert len(first[0]) >= 5
+    assert together.stdout.count("evaluation return") == 1
+    if task == ACCELERATOR:
+        (program,) = {
+            path.read_text()
+            for path in (tmp_path / "hlo").glob("*_play_generation*after_optimizations.txt")
+        }
+        # 10 episodes and the lanes' steps of each device: return, length and two sums of 4 numbers.
+        assert exchanged(program) == [("all-gather", "s32", (22, 10))]
+
+
+class Pair:
+    """Two processes that train."""
+
+    def __init__(self, run, *arguments):
+        self.run = run
+        self.said = [run.parent / f"said-{number}" for number in range(2)]
+        together = ("--coordinator", free_address(), "--num-processes", "2")
+        command = [*COMMAND, "train", *arguments, *together, "--heartbeat-seconds", "10"]
+        self.running = [
+            subprocess.Popen(
+                [*command, "--out", str(run), "--process-id", str(number)],
+                cwd=ROOT,
+                stdout=subprocess.DEVNULL,
+                stderr=said.open("w"),
+            )
+            for number, said in enumerate(self.said)
+        ]
+
+    def generations(self):
+        metrics = self.run / "metrics.jsonl"
+        return len(metrics.read_text().splitlines()) if metrics.exists() else 0
+
+    def wait_for(self, generations):
+        deadline = time.monotonic() + 120
+        while self.generations() < generations and time.monotonic() < deadline:
+            assert [process.poll() for process in self.running] == [None, None], self.said
+            time.sleep(0.05)
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_when_one_is_killed_the_other_ends_and_one_goes_on(victim, tmp_path):
+    budget = ("--env-steps", "1000000000", "--target-return", "1e9", "--checkpoint-every", "4")
+    pair = Pair(tmp_path / "run", *ACCELERATOR[:-2], *budget, "--lanes", "16")
+    pair.wait_for(12)
+    pair.running[victim].kill()
+    began = time.monotonic()
+    assert pair.running[1 - victim].wait(30) != 0
+    assert time.monotonic() - began < 30
+    said = pair.said[1 - victim].read_text()
+    advice = f"; go on with: es-rl train --resume {tmp_path / 'run'}"
+    if victim == 0:
+        assert f"process 0 cannot be reached{advice}" in said
+    else:
+        assert f"es-rl: process 1 of 2 ended or fell silent{advice}" in said
+
+    more = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])
+    budget = ("--env-steps", str(more["env_steps"] + 2000), *budget[2:])
+    resumed = es_rl("train", "--resume", str(tmp_path / "run"), *budget)
+    assert resumed.returncode == 0, resumed.stderr
+    alone = (*ACCELERATOR[:-2], *budget, "--lanes", "8", "--out", str(tmp_path / "alone"))
+    assert es_rl("train", *alone).returncode == 0
+    assert outcome(tmp_path / "run") == outcome(tmp_path / "alone")
+
+
+def test_a_signal_to_one_stops_both_with_a_checkpoint(tmp_path):
+    budget = ("--env-steps", "1000000000", "--target-return", "1e9")
+    pair = Pair(tmp_path / "run", *ACCELERATOR[:-2], *budget)
+    pair.wait_for(3)
+    pair.running[1].send_signal(signal.SIGTERM)
+    assert [process.wait(60) for process in pair.running] == [143, 143]
+    assert (tmp_path / "run" / "checkpoints" / str(pair.generations())).is_dir()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("launch", "train"), "Unrecognized options: train"),
+        (("launch", "-n", "0", "--", "train"), "--num-processes 0: must be at least 1"),
+        (("launch", "-n", "2", "--", "replay"), "must be a train command after --"),
+        (
+            ("train", "brax/ant", "--coordinator", "here:1"),
+            "needs --num-processes and --process-id",
+        ),
+        (("train", "brax/ant", "--process-id", "0"), "needs --coordinator and --num-processes too"),
+        (
+            (
+                "train",
+                "brax/ant",
+                "--coordinator",
+                "x",
+                "--num-processes",
+                "2",
+                "--process-id",
+                "0",
+            ),
+            "--coordinator x: must be HOST:PORT",
+        ),
+        (
+            ("train", "brax/ant", "--coordinator=x:1", "--num-processes=2", "--process-id=2"),
+            "--process-id 2: must be from 0 to 1",
+        ),
+        (
+            ("train", "brax/ant", "--distributed", "--num-processes", "2"),
+            "--distributed True: finds out itself, so no --num-processes",
+        ),
+        (("train", "brax/ant", "--distributed"), "no cluster was found here that JAX knows"),
+        (("train", "brax/ant", "--heartbeat-seconds", "0"), "must be at least 1"),
+        (
+            ("launch", "--", "train", "probe/policy_reward", "--agent", "ppo"),
+            "--agent ppo: trains in one process only: must be one of eggroll, open_es",
+        ),
+    ],
+)
+def test_what_cannot_be_is_refused_in_one_line(arguments, says, tmp_path):
+    refused = es_rl(*arguments, *(("--out", str(tmp_path / "run")) if "train" in arguments else ()))
+    assert refused.returncode == 2
+    (line,) = refused.stderr.splitlines()
+    assert says in line
+    assert not (tmp_path / "run").exists()
