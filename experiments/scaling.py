@@ -31,10 +31,13 @@ from experiments.startup import machine, start_jax
 
 _RUNS = {
     "gymnasium/phys2d/CartPole-v1": ("--population-size", "2048", "--env-steps", "6000000"),
-    "brax/inverted_pendulum": ("--population-size", "512", "--env-steps", "2000000"),
-    "gymnasium/Pendulum-v1": ("--population-size", "256", "--env-steps", "600000"),
+    "brax/inverted_pendulum": ("--population-size", "512", "--env-steps", "1000000"),
+    "gymnasium/Pendulum-v1": ("--population-size", "256", "--env-steps", "300000"),
 }
+_ROUNDS = 3
 _LANES = 32
+_ALONE = 1 / 8
+"""What a step of one lane costs of one of 32 (see `es_rl.devices.tail_lanes`)."""
 _NETWORK_LATENCY, _NETWORK_BANDWIDTH = 20e-6, 10e9
 """Seconds and bytes per second between devices of the cluster that is imagined."""
 _MODELLED = "brax/inverted_pendulum"
@@ -80,19 +83,21 @@ def generation_seconds(
     """What the parts of a generation take on so many devices, one episode for each member."""
     members = len(lengths)
     spans = [makespan(part, _LANES) for part in np.array_split(lengths, devices) if len(part)]
+    lanes = min(_LANES, -(-members // devices))
+    step = _LANES * costs.lane_step * (_ALONE + (1 - _ALONE) * (lanes - 1) / (_LANES - 1))
     hops = np.ceil(np.log2(devices))
     others = (devices - 1) / devices
     sent = members * costs.job_bytes * others
     if shard_update:
         sent += 2 * costs.params_bytes * others
     return {
-        "rollout": max(spans) * _LANES * costs.lane_step,
+        "rollout": max(spans) * step,
         "noise and update": members * costs.draw / (devices if shard_update else 1),
         "exchange": float(hops * _NETWORK_LATENCY + sent / _NETWORK_BANDWIDTH),
     }
 
 
-def measure_costs(rounds: int = 5) -> tuple[Costs, np.ndarray]:
+def measure_costs(lane_step: float, rounds: int = 5) -> tuple[Costs, np.ndarray]:
     """The costs of `_MODELLED`, and the lengths of the episodes of its first generation."""
     env = envs.make(_MODELLED)
     population = 1024
@@ -105,10 +110,9 @@ def measure_costs(rounds: int = 5) -> tuple[Costs, np.ndarray]:
     played: Played = play(state, asked)
     asking = _median(lambda: ask(state), rounds)
     learning = _median(lambda: learn(state, asked[0], played), rounds)
-    playing = _median(lambda: play(state, asked), rounds)
     leaves = jax.tree.leaves(asked[0].leaves)
     return Costs(
-        lane_step=playing / float(np.sum(played.lane_steps)),
+        lane_step=lane_step,
         draw=(asking + learning) / population,
         job_bytes=4 * (2 + 2 * played.obs_sum.shape[1]),
         noise_bytes=sum(leaf.nbytes for leaf in leaves) // population,
@@ -127,43 +131,59 @@ def _median(run: Callable[[], Any], rounds: int) -> float:
 
 
 def measure_runs() -> list[dict[str, Any]]:
-    """The same training in 1, 2 and 4 processes of one core each, as far as there are cores."""
+    """The same training in 1, 2 and 4 processes, in turns; 1 on either of two cores."""
     rows = []
     every = sorted(os.sched_getaffinity(0))
+    # Neighbours of this machine slow one core down and then the other.
+    places = {1: [every[:1], every[1:2]], 2: [every[:2]], 4: [every[:4]]}
     for env_id, flags in _RUNS.items():
-        for count in (1, 2, 4):
-            with tempfile.TemporaryDirectory() as folder:
-                run = Path(folder, "run")
-                command = [sys.executable, "-m", "experiments.cli", "launch", "-n", str(count)]
-                command += ["--", "train", env_id, *flags, "--out", str(run)]
-                command += ["--target-return", "1e9", "--eval-every", "1000000"]
-                on_host = env_id == "gymnasium/Pendulum-v1"
-                command += (
-                    ["--workers", "1"]
-                    if on_host
-                    else ["--devices", "1", "--lanes", str(_LANES * count)]
-                )
-                os.sched_setaffinity(0, every[:count])  # one core each, where there are so many
-                try:
-                    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-                finally:
-                    os.sched_setaffinity(0, every)
-                lines = (run / "metrics.jsonl").read_text().splitlines()
+        taken: dict[int, list[dict[str, Any]]] = {count: [] for count in places}
+        for _ in range(_ROUNDS):
+            for count, sets in places.items():
+                taken[count] += [_run(env_id, flags, count, cores) for cores in sets]
+        for count, runs in taken.items():
+            seconds = float(np.median([run["seconds"] for run in runs]))
+            if count == 1:
+                alone = seconds
+            cores = min(count, len(every))
             rows.append(
-                {"env": env_id, "processes": count, **_seconds([json.loads(x) for x in lines])}
+                {
+                    "env": env_id,
+                    "processes": count,
+                    "cores": cores,
+                    **runs[0],
+                    "seconds": seconds,
+                    "all_seconds": [run["seconds"] for run in runs],
+                    "efficiency": alone / seconds / cores,
+                }
             )
             print(rows[-1], flush=True)
     return rows
 
 
-def _seconds(lines: list[dict[str, Any]]) -> dict[str, Any]:
+def _run(env_id: str, flags: tuple[str, ...], count: int, cores: list[int]) -> dict[str, Any]:
+    """Seconds of training, without compilation and evaluation."""
+    on_host = env_id == "gymnasium/Pendulum-v1"
+    with tempfile.TemporaryDirectory() as folder:
+        run = Path(folder, "run")
+        command = [sys.executable, "-m", "experiments.cli", "launch", "-n", str(count)]
+        command += ["--", "train", env_id, *flags, "--out", str(run)]
+        command += ["--target-return", "1e9", "--eval-every", "1000000"]
+        lanes = ["--devices", "1", "--lanes", str(_LANES * count)]
+        command += ["--workers", "1"] if on_host else lanes
+        everywhere = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, cores)  # which is passed on
+        try:
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        finally:
+            os.sched_setaffinity(0, everywhere)
+        lines = [json.loads(x) for x in (run / "metrics.jsonl").read_text().splitlines()]
     steps = np.diff([0] + [line["env_steps"] for line in lines])
-    seconds = steps / np.array([line["steps_per_second"] for line in lines])
     return {
         "generations": len(lines),
         "env_steps": lines[-1]["env_steps"],
-        "seconds": float(seconds.sum()),
-        "seconds_per_generation": float(np.median(seconds)),
+        "lane_steps": float(np.sum(steps / [line["lane_utilization"] for line in lines])),
+        "seconds": float(np.sum(steps / [line["steps_per_second"] for line in lines])),
     }
 
 
@@ -222,6 +242,43 @@ def simulate(costs: Costs, lengths: np.ndarray) -> list[dict[str, Any]]:
     return rows
 
 
+def _predicted(run: dict[str, Any], costs: Costs, exchange: list[dict[str, float]]) -> float:
+    """What the model says of a run on this machine."""
+    rollout = run["lane_steps"] * costs.lane_step / run["cores"]
+    # As many processes share a core as there are too few.
+    members = int(_RUNS[_MODELLED][1])
+    update = members * costs.draw * run["processes"] / run["cores"]
+    hops = np.ceil(np.log2(run["processes"]))
+    return float(rollout + run["generations"] * (update + hops * exchange[0]["seconds"]))
+
+
+def tables(record: dict[str, Any]) -> str:
+    """What was measured and modelled, for people."""
+    lines = ["| task | processes, cores | s | efficiency | model, s |", "| --- " * 5 + "|"]
+    for run in record["runs"]:
+        model = f"{run['model_seconds']:.1f}" if "model_seconds" in run else ""
+        lines.append(
+            f"| {run['env']}, {run['generations']} generations "
+            f"| {run['processes']}, {run['cores']} "
+            f"| {run['seconds']:.2f} | {run['efficiency']:.2f} | {model} |"
+        )
+    lines += ["", "| bytes from each of 2 processes | gathered in |", "| --- | --- |"]
+    lines += [f"| {x['bytes']:,} | {x['seconds'] * 1e3:.1f} ms |" for x in record["exchange"]]
+    columns = "| members | devices | update | rollout | noise and update | exchange | noise held |"
+    for phase in ("first generation", "trained"):
+        lines += ["", f"Model, {phase}, seconds of a generation:", "", columns, "| --- " * 7 + "|"]
+        for row in record["model"]:
+            if row["phase"] == phase and row["devices"] in (1, 100, 1000, 10_000):
+                parts = [row[name] for name in ("rollout", "noise and update", "exchange")]
+                lines.append(
+                    f"| {row['members']:,} | {row['devices']:,} "
+                    f"| {'sharded' if row['shard_update'] else 'replicated'} | "
+                    + " | ".join(f"{part:.3g}" for part in parts)
+                    + f" | {row['noise_bytes'] / 1e6:,.3g} MB |"
+                )
+    return "\n".join(lines) + "\n"
+
+
 def draw(rows: list[dict[str, Any]], path: Path) -> None:
     """The speedup over one device, by population."""
     import matplotlib
@@ -260,7 +317,11 @@ def main(arguments: list[str]) -> int:
     flags.out.mkdir(parents=True, exist_ok=True)
     runs, exchange = measure_runs(), measure_exchange()
     start_jax(1)
-    costs, lengths = measure_costs()
+    alone = next(run for run in runs if run["env"] == _MODELLED and run["processes"] == 1)
+    costs, lengths = measure_costs(alone["seconds"] / alone["lane_steps"])
+    for run in runs:
+        if run["env"] == _MODELLED:
+            run["model_seconds"] = _predicted(run, costs, exchange)
     rows = simulate(costs, lengths)
     record = {
         "machine": machine(),
@@ -271,6 +332,7 @@ def main(arguments: list[str]) -> int:
         "model": rows,
     }
     (flags.out / "scaling.json").write_text(json.dumps(record, indent=1) + "\n")
+    (flags.out / "table.md").write_text(tables(record))
     draw(rows, flags.out / "scaling.png")
     return 0
 
