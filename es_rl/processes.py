@@ -242,7 +242,7 @@ def _watch(advice: str, over: threading.Event, last_words: "_LastWords") -> None
 
 def _alive(devices: list[Any]) -> set[int]:
     """The processes among those of the devices that are alive."""
-    for _ in range(2):  # the first call may fail as a process ends, and leave unsaid which
+    for _ in devices:  # a call fails when a process ends meanwhile, and leaves unsaid which
         try:
             with multihost_utils.live_devices(devices) as alive:
                 return {device.process_index for device in alive}

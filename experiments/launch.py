@@ -37,7 +37,15 @@ def main(arguments: list[str]) -> int:
             f"command={' '.join(command)}: must be a train command after --, as in "
             "es-rl launch -n 4 -- train brax/ant"
         )
-    here = [sys.executable, "-m", "experiments.cli", *command, "--coordinator", free_address()]
+    here = [
+        sys.executable,
+        "-P",
+        "-m",
+        "experiments.cli",
+        *command,
+        "--coordinator",
+        free_address(),
+    ]
     here += ["--num-processes", str(count)]
     # What process 0 prints is shown; what others say matters where it does not say it too.
     said: list[IO[Any]] = [tempfile.TemporaryFile() for _ in range(1, count)]  # noqa: SIM115

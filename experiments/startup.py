@@ -73,18 +73,20 @@ class ProcessFlags:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name}={value}: must be at least 1")
+        if self.coordinator is not None and not re.fullmatch(r".+:\d{1,5}", self.coordinator):
+            raise ValueError(f"coordinator={self.coordinator}: must be HOST:PORT")
+        if self.process_id is not None:
+            count = self.num_processes
+            if self.process_id < 0 or (count is not None and self.process_id >= count):
+                accepted = "at least 0" if count is None else f"from 0 to {count - 1}"
+                raise ValueError(f"process_id={self.process_id}: must be {accepted}")
         triple = ("coordinator", "num_processes", "process_id")
         given = [name for name in triple if getattr(self, name) is not None]
         if self.distributed and given:
             raise ValueError(f"distributed=True: finds out itself, so no --{_dashed(given[0])}")
         if 0 < len(given) < len(triple):
             missing = " and ".join(f"--{_dashed(name)}" for name in triple if name not in given)
-            raise ValueError(f"{given[0]}={getattr(self, given[0])}: needs {missing} too")
-        if self.coordinator is not None and not re.fullmatch(r".+:\d{1,5}", self.coordinator):
-            raise ValueError(f"coordinator={self.coordinator}: must be HOST:PORT")
-        last = (self.num_processes or 1) - 1
-        if self.process_id is not None and not 0 <= self.process_id <= last:
-            raise ValueError(f"process_id={self.process_id}: must be from 0 to {last}")
+            raise ValueError(f"{given[0]}={getattr(self, given[0])}: must come with {missing}")
 
     def join(self) -> None:
         """Wait for the other processes, if there are any; before JAX starts."""

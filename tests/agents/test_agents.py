@@ -84,6 +84,7 @@ def test_returns_do_not_depend_on_the_lanes(name):
     assert run(4) == run(32)
 
 
+@functools.cache
 def after_generations(count, devices, **settings):
     settings = {**SMALL, "lanes": 8 * devices, "devices": devices, **settings}
     agent = agents.make("eggroll", env("gymnasium/phys2d/CartPole-v1"), **settings)
@@ -95,15 +96,16 @@ def after_generations(count, devices, **settings):
 
 
 def test_devices_change_nothing_and_memory_may_be_had():
-    one, two = after_generations(3, 1, memory=4), after_generations(3, 2, memory=4)
+    one, two = after_generations(2, 1, memory=4), after_generations(2, 2, memory=4)
     assert one[0]["params"]["memory"]["hn"]["kernel"].shape == (4, 4)
-    for after in (one, two):
-        after[2].pop("lane_utilization")
-    jax.tree.map(np.testing.assert_array_equal, one, two)
+    jax.tree.map(np.testing.assert_array_equal, one[:2], two[:2])
+    apart = {name for name in one[2] if one[2][name] != two[2][name]}
+    assert apart <= {"lane_utilization"}
 
 
 def test_each_device_may_add_up_its_part_of_the_update():
-    whole, parts = (after_generations(2, 2, shard_update=shard) for shard in (False, True))
+    whole = after_generations(2, 2, memory=4)
+    parts = after_generations(2, 2, memory=4, shard_update=True)
     assert whole[2]["return_mean"] == parts[2]["return_mean"]
     close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6)
     jax.tree.map(close, whole[0], parts[0])

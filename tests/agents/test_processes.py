@@ -87,15 +87,13 @@ class Pair:
         self.said = [run.parent / f"said-{number}" for number in range(2)]
         together = ("--coordinator", free_address(), "--num-processes", "2")
         command = [*COMMAND, "train", *arguments, *together, "--heartbeat-seconds", "10"]
-        self.running = [
-            subprocess.Popen(
-                [*command, "--out", str(run), "--process-id", str(number)],
-                cwd=ROOT,
-                stdout=subprocess.DEVNULL,
-                stderr=said.open("w"),
-            )
-            for number, said in enumerate(self.said)
-        ]
+        self.running = []
+        for number, said in enumerate(self.said):
+            with said.open("w") as file:
+                whole = [*command, "--out", str(run), "--process-id", str(number)]
+                self.running.append(
+                    subprocess.Popen(whole, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=file)
+                )
 
     def generations(self):
         metrics = self.run / "metrics.jsonl"
@@ -152,8 +150,14 @@ def test_a_signal_to_one_stops_both_with_a_checkpoint(tmp_path):
         (("launch", "train"), "Unrecognized options: train"),
         (("launch", "-n", "0", "--", "train"), "--num-processes 0: must be at least 1"),
         (("launch", "-n", "2", "--", "replay"), "must be a train command after --"),
-        (("train", "brax/ant", "--coordinator", "h:1"), "needs --num-processes and --process-id"),
-        (("train", "brax/ant", "--process-id", "0"), "needs --coordinator and --num-processes too"),
+        (
+            ("train", "brax/ant", "--coordinator", "h:1"),
+            "must come with --num-processes and --process-id",
+        ),
+        (
+            ("train", "brax/ant", "--process-id", "0"),
+            "must come with --coordinator and --num-processes",
+        ),
         (
             ("train", "brax/ant", "--coordinator=x", "--num-processes=2", "--process-id=0"),
             "--coordinator x: must be HOST:PORT",

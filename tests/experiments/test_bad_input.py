@@ -194,6 +194,7 @@ NAMES: dict[str, Any] = {
     "run": one(words),
     "resume": one(words),
     "backend": one(words),
+    "coordinator": one(words),
     "env_kwargs": one(words),
     "modules": one(words.map(lambda word: f"no_such_{word}")),
     "out": FILES,

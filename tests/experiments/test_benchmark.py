@@ -35,7 +35,7 @@ def played(env, *, lanes=None):
     [
         ("probe/random_length", {}, (2, 8, POPULATION)),
         ("gymnasium/phys2d/CartPole-v1", {}, (8, 16, POPULATION)),
-        ("brax/hopper", {"backend": "spring", "max_episode_steps": 60}, (16,)),
+        ("brax/inverted_pendulum", {"max_episode_steps": 60}, (16,)),
     ],
 )
 def test_lanes_and_lockstep_play_the_same(name, kwargs, lanes):
