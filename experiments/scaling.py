@@ -34,7 +34,7 @@ _RUNS = {
     "brax/inverted_pendulum": ("--population-size", "512", "--env-steps", "1000000"),
     "gymnasium/Pendulum-v1": ("--population-size", "256", "--env-steps", "300000"),
 }
-_ROUNDS = 3
+_ROUNDS = 2
 _LANES = 32
 _ALONE = 1 / 8
 """What a step of one lane costs of one of 32 (see `es_rl.devices.tail_lanes`)."""

@@ -86,7 +86,7 @@ class Pair:
         self.run = run
         self.said = [run.parent / f"said-{number}" for number in range(2)]
         together = ("--coordinator", free_address(), "--num-processes", "2")
-        command = [*COMMAND, "train", *arguments, *together, "--heartbeat-seconds", "10"]
+        command = [*COMMAND, "train", *arguments, *together, "--heartbeat-seconds", "5"]
         self.running = []
         for number, said in enumerate(self.said):
             with said.open("w") as file:

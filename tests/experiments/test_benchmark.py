@@ -33,8 +33,8 @@ def played(env, *, lanes=None):
 @pytest.mark.parametrize(
     ("name", "kwargs", "lanes"),
     [
-        ("probe/random_length", {}, (2, 8, POPULATION)),
-        ("gymnasium/phys2d/CartPole-v1", {}, (8, 16, POPULATION)),
+        ("probe/random_length", {}, (2, POPULATION)),
+        ("gymnasium/phys2d/CartPole-v1", {}, (8, POPULATION)),
         ("brax/inverted_pendulum", {"max_episode_steps": 60}, (16,)),
     ],
 )
