@@ -1,10 +1,12 @@
 """What the README shows is what was measured, and what can be typed."""
 
+import json
 import re
 from pathlib import Path
 
 from agents import list_agents
 from experiments.comparison import results, suites, tables
+from experiments.scaling import tables as tables_of_scaling
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -16,6 +18,13 @@ def test_the_tables_are_made_of_the_results():
         table = tables.markdown_table(results.load(folder / "results.json"))
         assert (folder / "table.md").read_text() == table
         assert name != "classic" or table.strip() in README
+
+
+def test_the_scaling_page_shows_what_was_measured():
+    folder = ROOT / "experiments" / "results" / "scaling"
+    table = tables_of_scaling(json.loads((folder / "scaling.json").read_text()))
+    assert (folder / "table.md").read_text() == table
+    assert table.strip() in (ROOT / "docs" / "scaling.md").read_text()
 
 
 def test_commands_and_names_exist():
