@@ -41,7 +41,7 @@ class WorkerPool:
 
     Where environments step in microseconds, waking another worker costs more than it gives. A pool
     that may use fewer times its first turns, and keeps no more workers than can be as busy as the
-    caller is in its part of a turn. Lanes of the others move as their episodes end.
+    caller is in its part of a turn. Lanes of the others move as their next episodes start.
     """
 
     def __init__(
@@ -109,7 +109,8 @@ class WorkerPool:
         command = np.where(lost, worker.IDLE, command)
         owner = shared["owner"][span]
         if self._used < len(self._workers):
-            moved = (command != worker.STEP) & (owner >= self._used)
+            # One that idles may go on with its episode, and its environment is where it is.
+            moved = (command == worker.RESET) & (owner >= self._used)
             owner[moved] = np.arange(span.start, span.stop)[moved] % self._used
         shared["command"][span] = command
         shared["seed"][span] = seeds
