@@ -111,10 +111,11 @@ def test_a_worker_with_little_to_do_hands_its_lanes_over_when_their_episodes_end
     assert len(set(first)) == 2
     for step in range(1, 70):
         assert processes(*4 * [STEP]) == (first, 4 * [step])  # nobody moves amid an episode
-    second, counts = processes(RESET, RESET, STEP, IDLE)
-    assert counts[:3] == [0, 0, 70]
-    assert second[2] == first[2]
+    second, counts = processes(RESET, RESET, IDLE, STEP)
+    assert counts[:2] == [0, 0]
     assert len(set(second[:2])) == used
+    after_a_pause, counts = processes(IDLE, IDLE, STEP, STEP)
+    assert (after_a_pause[2:], counts[2:]) == (first[2:], [70, 71])
     third, _ = processes(*4 * [RESET])
     assert len(set(third)) == used
     assert set(third) <= set(first)
