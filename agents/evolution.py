@@ -264,7 +264,7 @@ class EvolutionAgent:
         noise = self.strategy.ask(state.es)
         whole = self.mesh.is_multi_process or self.strategy.num_draws % self.mesh.size != 0
         if self.config.shard_update or not whole:
-            # Each device draws its part, then all of them have all of it. Between processes that
+            # Each device draws its part; below all of them get all of it, which between processes
             # would take longer than to draw all of it everywhere.
             apart = devices.spread(self.mesh)
             leaves = jax.lax.with_sharding_constraint(noise.leaves, apart)

@@ -22,6 +22,7 @@ from agents.run_folder import RunFolder
 from agents.schedule import Clock, Now, Progress, Schedule
 from envs.base import HostEnv
 from es_rl import checkpoints, devices, processes
+from es_rl.checkpoints import Restored
 
 _AGREE_SECONDS = 0.2
 """How often processes tell each other the time and whether to stop, at most."""
@@ -117,7 +118,8 @@ def train(
         raise ValueError("out=None: must be the folder of a run to resume it")
     if resume and not agent.resumable:
         raise ValueError(f"agent={agent.name}: cannot go on with a run: must be another agent")
-    default_episodes = 32 if isinstance(agent.env, HostEnv) else 128
+    on_host = isinstance(agent.env, HostEnv)
+    default_episodes = 32 if on_host else 128
     schedule = Schedule(
         env_steps=env_steps,
         seconds=seconds,
@@ -129,6 +131,11 @@ def train(
         checkpoint_seconds=checkpoint_seconds,
         keep=keep,
     )
+    if on_host and schedule.eval_episodes < processes.count():
+        raise ValueError(
+            f"eval_episodes={schedule.eval_episodes}: must be at least {processes.count()}, the "
+            "number of processes"
+        )
 
     with ExitStack() as stack:
         caught = stack.enter_context(_deferred_signals())
@@ -151,11 +158,9 @@ def train(
             lambda: evaluate.compile(policy.weights, episodes=schedule.eval_episodes),
             lambda: processes.on_main(lambda: run.open(keeps, like) if run is not None else None),
         )
-        restored_progress = processes.broadcast_json(restored and restored.progress)
-        if restored_progress is not None:
-            held = processes.broadcast(restored.state if restored else checkpoints.blank(like))
-            state, best_weights = checkpoints.placed(held, like)
-            progress = Progress.from_json(restored_progress, best_weights)
+        found = _from_checkpoint(restored, like)
+        if found is not None:
+            state, progress = found
         if not processes.is_main():
             on_generation = None
         loop = _Loop(agent, seed, schedule, progress, evaluate, run, on_generation, caught)
@@ -172,6 +177,16 @@ def train(
             ) from error
 
 
+def _from_checkpoint(restored: Restored | None, like: Any) -> tuple[Any, Progress] | None:
+    """State and progress that process 0 has read, in all processes; None if there were none."""
+    progress = processes.broadcast_json(restored and restored.progress)
+    if progress is None:
+        return None
+    held = processes.broadcast(restored.state if restored else checkpoints.blank(like))
+    state, best_weights = checkpoints.placed(held, like)
+    return state, Progress.from_json(progress, best_weights)
+
+
 @dataclass
 class _Loop:
     """What the generations of a run have in common."""
@@ -185,7 +200,7 @@ class _Loop:
     on_generation: OnGeneration | None
     caught: list[int]
     agrees_at: int = 0
-    """The generation of the next one."""
+    """The generation of the next agreement between processes."""
 
     def play(self, state: Any, compile_seconds: float) -> TrainResult:
         """From a state to the end."""

@@ -75,8 +75,7 @@ def start(
     except jax.errors.JaxRuntimeError as error:
         where = coordinator or "the coordinator"
         raise RuntimeError(
-            f"process {process_id} cannot join the others at {where} within {start_seconds} s: "
-            f"{error}"
+            f"cannot join the other processes at {where} within {start_seconds} s: {error}"
         ) from error
     # Before JAX's own, as what is registered last runs first.
     atexit.register(_leave)

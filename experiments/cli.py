@@ -135,9 +135,10 @@ def _in_our_words(command: str, text: str, arguments: list[str]) -> str:
     """A message of tyro's without help texts, that names the flag and says what is accepted."""
     flags = f"`es-rl {command} --help` shows the flags"
     if match := re.match(
-        r"Error parsing (?:-\w/)?--([\w-]+): (.*?)(?: Argument helptext: (.*)|$)", text
+        r"Error parsing (-\w/)?--([\w-]+): (.*?)(?: Argument helptext: (.*)|$)", text
     ):
-        name, reason, helptext = match.groups(default="")
+        short, name, reason, helptext = match.groups(default="")
+        arguments = [f"--{name}" if short == f"{argument}/" else argument for argument in arguments]
         kind = re.search(r" (?:\{None\}\|)?(INT|FLOAT|\[INT \[INT \.\.\.\]\]) ", helptext)
         if kind is None:
             return f"--{name}: {reason}; {flags}"

@@ -5,8 +5,8 @@ import re
 from pathlib import Path
 
 from agents import list_agents
+from experiments.benchmarks.scaling import tables as tables_of_scaling
 from experiments.comparison import results, suites, tables
-from experiments.scaling import tables as tables_of_scaling
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

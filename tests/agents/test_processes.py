@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+import agents
+import envs
 from experiments.cli import main
 from experiments.launch import free_address
 
@@ -44,12 +46,11 @@ def outcome(run):
 
 
 def exchanged(hlo):
-    """The arrays that devices exchange in a compiled program: (operation, type, shape)."""
-    pattern = r"= (\w+)\[([\d,]*)\]\S* (all-gather|all-reduce|all-to-all|collective-permute)\("
-    return [
-        (operation, kind, tuple(map(int, shape.split(","))))
-        for kind, shape, operation in re.findall(pattern, hlo)
-    ]
+    """What devices exchange in a compiled program: (operation, its arrays)."""
+    operations = "all-gather|all-reduce|reduce-scatter|all-to-all|collective-[a-z]+|ragged-[a-z-]+"
+    pattern = rf"^.* = (.*) ({operations})(?:-start)?\("
+    found = re.findall(pattern, hlo, re.MULTILINE)
+    return [(operation, re.findall(r"\w+\[[\d,]*\]", arrays)) for arrays, operation in found]
 
 
 @pytest.mark.parametrize(
@@ -76,7 +77,7 @@ def test_two_processes_train_what_one_trains(task, one, two, tmp_path):
             for path in (tmp_path / "hlo").glob("*_play_generation*after_optimizations.txt")
         }
         # 10 episodes and the lanes' steps of each device: return, length and two sums of 4 numbers.
-        assert exchanged(program) == [("all-gather", "s32", (22, 10))]
+        assert exchanged(program) == [("all-gather", ["s32[22,10]"])]
 
 
 class Pair:
@@ -149,6 +150,7 @@ def test_a_signal_to_one_stops_both_with_a_checkpoint(tmp_path):
     [
         (("launch", "train"), "Unrecognized options: train"),
         (("launch", "-n", "0", "--", "train"), "--num-processes 0: must be at least 1"),
+        (("launch", "-n", "x", "--", "train"), "--num-processes x: must be a whole number"),
         (("launch", "-n", "2", "--", "replay"), "must be a train command after --"),
         (
             ("train", "brax/ant", "--coordinator", "h:1"),
@@ -179,6 +181,15 @@ def test_what_cannot_be_is_refused_in_one_line(arguments, says, capsys):
     assert refused.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert says in line
+
+
+def test_an_evaluation_has_an_episode_for_every_process(monkeypatch, tmp_path):
+    agent = agents.make("eggroll", envs.make("gymnasium/CartPole-v1"), population_size=8)
+    monkeypatch.setattr("es_rl.processes.count", lambda: 4)
+    with pytest.raises(ValueError, match="eval_episodes=3: must be at least 4, the number of"):
+        agents.train(agent, env_steps=1, eval_episodes=3, out=tmp_path / "run")
+    with pytest.raises(ValueError, match="population_size=2: must be at least 4, the number of"):
+        agents.make("eggroll", agent.env, population_size=2)
 
 
 def test_what_only_processes_find_out_is_refused_too(tmp_path):

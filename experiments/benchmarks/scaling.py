@@ -1,6 +1,6 @@
 """How far a generation scales: measured on this machine, and by a model beyond it.
 
-    python -m experiments.scaling --out experiments/results/scaling
+    python -m experiments.benchmarks.scaling --out experiments/results/scaling
 
 `docs/scaling.md` explains the model. It is fed with what is measured here, checked against runs in
 1, 2 and 4 processes, and drawn for up to 10,000 devices and a million members.
