@@ -18,6 +18,8 @@ CONFIG_FORMAT = 2
 """Of config.json. Format 1 had no number, and runs of it no checkpoints."""
 _SAME_RUN = ("env", "env_kwargs", "agent", "settings", "seed")
 """What a run that goes on must have in common with what it was."""
+PLACES = ("devices", "lanes")
+"""But for these settings, which say where it is played."""
 _NUMBER, _COUNT = (int, float), (int,)
 _KINDS: dict[str, tuple[type, ...]] = {
     "env": (str,),
@@ -129,11 +131,12 @@ class RunFolder:
             ) from None
 
     def _must_go_on_from(self, before: dict[str, Any]) -> None:
+        before, now = _same_anywhere(before), _same_anywhere(self._config)
         for name in _SAME_RUN:
-            if before.get(name) != self._config[name]:
+            if before.get(name) != now[name]:
                 raise ValueError(
                     f"{self._flag}: the run there has {name} {before.get(name)!r}, "
-                    f"must be {self._config[name]!r}"
+                    f"must be {now[name]!r}"
                 )
 
     def open(self, keep: int | None, like: Any) -> Restored | None:
@@ -197,6 +200,11 @@ class RunFolder:
             if file is not None:
                 with suppress(OSError):
                     file.close()
+
+
+def _same_anywhere(config: dict[str, Any]) -> dict[str, Any]:
+    settings = {k: v for k, v in config["settings"].items() if k not in PLACES}
+    return {**config, "settings": settings}
 
 
 def _cut(path: Path, generations: int) -> None:

@@ -19,7 +19,7 @@ from agents.filming import film
 from agents.policy import Policy
 from agents.presets import preset
 from agents.registry import config_type, configure
-from agents.run_folder import read_config
+from agents.run_folder import PLACES, read_config
 from es_rl import processes
 from experiments.cli import parse
 from experiments.startup import ProcessFlags, env_kwargs, import_modules, start_jax
@@ -105,6 +105,10 @@ class ResumeFlags(RunFlags):
     """And seconds between them, whichever comes first."""
     keep: int | None = None
     """How many of the latest checkpoints remain."""
+    devices: int | None = None
+    """Devices of each process."""
+    lanes: int | None = None
+    """Environments stepped side by side on all devices together."""
 
 
 def main(arguments: list[str]) -> int:
@@ -169,6 +173,8 @@ def _resume(arguments: list[str]) -> int:
         # Making the environment would import the module, because a file says so.
         raise ValueError(f"resume={flags.resume}: the environment {env_id} needs --import MODULE")
     settings = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
+    places = {name: getattr(flags, name) for name in PLACES}
+    settings |= {name: value for name, value in places.items() if value is not None}
     configured = configure(config["agent"], env_id, **settings)
     start_jax(getattr(configured, "devices", None))
     flags.join()

@@ -140,6 +140,17 @@ def test_a_run_that_has_ended_goes_on_with_a_larger_budget(agent, budget, tmp_pa
     assert weights_of(run) == weights_of(tmp_path / "whole")
 
 
+def test_a_run_goes_on_with_other_devices_and_lanes(agent, budget, tmp_path):
+    agents.train(agent, out=tmp_path / "whole", **budget)
+    run = tmp_path / "run"
+    elsewhere = agents.make("eggroll", agent.env, **ES, devices=1, lanes=3)
+    options = {**budget, "evaluator": None}
+    agents.train(elsewhere, out=run, **{**options, "env_steps": 3 * 128})
+    agents.train(agent, out=run, resume=True, **budget)
+    assert metrics_of(run)[3:] == metrics_of(tmp_path / "whole")[3:]
+    assert weights_of(run) == weights_of(tmp_path / "whole")
+
+
 def test_the_best_policy_is_kept(agent, budget, tmp_path):
     result = agents.train(agent, out=tmp_path, **{**budget, "eval_every": 1})
     means = [line["eval_return_mean"] for line in metrics_of(tmp_path)]
