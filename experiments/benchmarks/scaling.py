@@ -13,7 +13,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -29,11 +30,14 @@ from experiments.cli import parse
 from experiments.launch import free_address
 from experiments.startup import machine, start_jax
 
+_ON_HOST = "gymnasium/Pendulum-v1"
 _RUNS = {
-    "gymnasium/phys2d/CartPole-v1": ("--population-size", "2048", "--env-steps", "6000000"),
-    "brax/inverted_pendulum": ("--population-size", "512", "--env-steps", "1000000"),
-    "gymnasium/Pendulum-v1": ("--population-size", "256", "--env-steps", "300000"),
+    "gymnasium/phys2d/CartPole-v1": ("--population-size", "2048", "--env-steps", "30000000"),
+    "brax/inverted_pendulum": ("--population-size", "512", "--env-steps", "600000"),
+    _ON_HOST: ("--population-size", "256", "--env-steps", "300000"),
 }
+_PLACES = ("1, alone", "1, neighbour busy", "2", "4")
+"""How many processes, and what else runs."""
 _ROUNDS = 2
 _LANES = 32
 _ALONE = 1 / 8
@@ -131,52 +135,94 @@ def _median(run: Callable[[], Any], rounds: int) -> float:
 
 
 def measure_runs() -> list[dict[str, Any]]:
-    """The same training in 1, 2 and 4 processes, in turns; 1 on either of two cores."""
+    """The same training in 1, 2 and 4 processes, in turns.
+
+    One process runs on either of two cores, alone and beside another run that keeps the other core
+    busy: what a core gains by a neighbour that rests is no merit of one process.
+    """
     rows = []
     every = sorted(os.sched_getaffinity(0))
-    # Neighbours of this machine slow one core down and then the other.
-    places = {1: [every[:1], every[1:2]], 2: [every[:2]], 4: [every[:4]]}
+    pair = every[:2]
     for env_id, flags in _RUNS.items():
-        taken: dict[int, list[dict[str, Any]]] = {count: [] for count in places}
-        for _ in range(_ROUNDS):
-            for count, sets in places.items():
-                taken[count] += [_run(env_id, flags, count, cores) for cores in sets]
-        for count, runs in taken.items():
-            seconds = float(np.median([run["seconds"] for run in runs]))
-            if count == 1:
-                alone = seconds
-            cores = min(count, len(every))
+        taken: dict[str, list[dict[str, Any]]] = {place: [] for place in _PLACES}
+        for number in range(_ROUNDS):
+            for core in pair:
+                taken["1, alone"].append(_run(env_id, flags, 1, [core]))
+                with _busy(env_id, flags, [other for other in pair if other != core]):
+                    taken["1, neighbour busy"].append(_run(env_id, flags, 1, [core]))
+            taken["2"].append(_run(env_id, flags, 2, pair))
+            if number == 0:
+                taken["4"].append(_run(env_id, flags, 4, every[:4]))
+        seconds = {
+            place: float(np.median([run["seconds"] for run in runs]))
+            for place, runs in taken.items()
+        }
+        for place, runs in taken.items():
+            processes_here = int(place[0])
+            cores = min(processes_here, len(every))
             rows.append(
                 {
                     "env": env_id,
-                    "processes": count,
+                    "place": place,
+                    "processes": processes_here,
                     "cores": cores,
                     **runs[0],
-                    "seconds": seconds,
+                    "seconds": seconds[place],
                     "all_seconds": [run["seconds"] for run in runs],
-                    "efficiency": alone / seconds / cores,
+                    "efficiency": seconds["1, alone"] / seconds[place] / cores,
+                    "of_independent": seconds["1, neighbour busy"] / seconds[place] / cores,
                 }
             )
             print(rows[-1], flush=True)
     return rows
 
 
-def _run(env_id: str, flags: tuple[str, ...], count: int, cores: list[int]) -> dict[str, Any]:
-    """Seconds of training, without compilation and evaluation."""
-    on_host = env_id == "gymnasium/Pendulum-v1"
+def _command(env_id: str, flags: tuple[str, ...], count: int, run: Path) -> list[str]:
+    command = [sys.executable, "-m", "experiments.cli", "launch", "-n", str(count)]
+    command += ["--", "train", env_id, *flags, "--out", str(run)]
+    command += ["--target-return", "1e9", "--eval-every", "1000000"]
+    lanes = ["--devices", "1", "--lanes", str(_LANES * count)]
+    return command + (["--workers", "1"] if env_id == _ON_HOST else lanes)
+
+
+@contextmanager
+def _on(cores: list[int]) -> Iterator[None]:
+    """Processes that start here are for these cores."""
+    everywhere = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cores)  # which is passed on
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, everywhere)
+
+
+@contextmanager
+def _busy(env_id: str, flags: tuple[str, ...], cores: list[int]) -> Iterator[None]:
+    """Another run of the same kind trains on these cores meanwhile."""
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder, "run")
-        command = [sys.executable, "-m", "experiments.cli", "launch", "-n", str(count)]
-        command += ["--", "train", env_id, *flags, "--out", str(run)]
-        command += ["--target-return", "1e9", "--eval-every", "1000000"]
-        lanes = ["--devices", "1", "--lanes", str(_LANES * count)]
-        command += ["--workers", "1"] if on_host else lanes
-        everywhere = os.sched_getaffinity(0)
-        os.sched_setaffinity(0, cores)  # which is passed on
+        forever = [*flags, "--env-steps", str(10**12), "--seed", "1"]
+        with _on(cores):
+            command = _command(env_id, tuple(forever), 1, run)
+            neighbour = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         try:
-            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+            while not (run / "metrics.jsonl").exists() or not (run / "metrics.jsonl").read_text():
+                if neighbour.poll() is not None:
+                    raise RuntimeError(f"{env_id}: the run that was to keep a core busy has ended")
+                time.sleep(0.1)
+            yield
         finally:
-            os.sched_setaffinity(0, everywhere)
+            neighbour.terminate()
+            neighbour.wait()
+
+
+def _run(env_id: str, flags: tuple[str, ...], count: int, cores: list[int]) -> dict[str, Any]:
+    """Seconds of training, without compilation and evaluation."""
+    with tempfile.TemporaryDirectory() as folder:
+        run = Path(folder, "run")
+        with _on(cores):
+            command = _command(env_id, flags, count, run)
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         lines = [json.loads(x) for x in (run / "metrics.jsonl").read_text().splitlines()]
     steps = np.diff([0] + [line["env_steps"] for line in lines])
     return {
@@ -254,13 +300,14 @@ def _predicted(run: dict[str, Any], costs: Costs, exchange: list[dict[str, float
 
 def tables(record: dict[str, Any]) -> str:
     """What was measured and modelled, for people."""
-    lines = ["| task | processes, cores | s | efficiency | model, s |", "| --- " * 5 + "|"]
+    columns = "| task | processes | cores | s | efficiency | of independent runs | model, s |"
+    lines = [columns, "| --- " * 7 + "|"]
     for run in record["runs"]:
         model = f"{run['model_seconds']:.1f}" if "model_seconds" in run else ""
         lines.append(
             f"| {run['env']}, {run['generations']} generations "
-            f"| {run['processes']}, {run['cores']} "
-            f"| {run['seconds']:.2f} | {run['efficiency']:.2f} | {model} |"
+            f"| {run['place']} | {run['cores']} | {run['seconds']:.2f} "
+            f"| {run['efficiency']:.2f} | {run['of_independent']:.2f} | {model} |"
         )
     lines += ["", "| bytes from each of 2 processes | gathered in |", "| --- | --- |"]
     lines += [f"| {x['bytes']:,} | {x['seconds'] * 1e3:.1f} ms |" for x in record["exchange"]]
@@ -317,10 +364,10 @@ def main(arguments: list[str]) -> int:
     flags.out.mkdir(parents=True, exist_ok=True)
     runs, exchange = measure_runs(), measure_exchange()
     start_jax(1)
-    alone = next(run for run in runs if run["env"] == _MODELLED and run["processes"] == 1)
-    costs, lengths = measure_costs(alone["seconds"] / alone["lane_steps"])
+    one = next(run for run in runs if (run["env"], run["place"]) == (_MODELLED, _PLACES[1]))
+    costs, lengths = measure_costs(one["seconds"] / one["lane_steps"])
     for run in runs:
-        if run["env"] == _MODELLED:
+        if run["env"] == _MODELLED and run["processes"] > 1:
             run["model_seconds"] = _predicted(run, costs, exchange)
     rows = simulate(costs, lengths)
     record = {
