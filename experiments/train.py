@@ -216,7 +216,7 @@ def _train(agent: Agent, flags: RunFlags, out: Path, **options: Any) -> int:
 
 def _check_run(flags: RunFlags) -> None:
     flags.check()
-    counts = ("video_every", "checkpoint_every", "keep", "workers")
+    counts = ("video_every", "checkpoint_every", "keep", "workers", *PLACES)
     for name in (*counts, "env_steps", "eval_every", "eval_episodes"):
         value = getattr(flags, name, None)
         if value is not None and value < 1:
