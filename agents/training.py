@@ -114,12 +114,7 @@ def train(
       Diverged: update after update was not finite; the best policy so far is saved.
       RuntimeError: the folder cannot be written any more, or the environment does not work.
     """
-    if resume and out is None:
-        raise ValueError("out=None: must be the folder of a run to resume it")
-    if resume and not agent.resumable:
-        raise ValueError(f"agent={agent.name}: cannot go on with a run: must be another agent")
-    on_host = isinstance(agent.env, HostEnv)
-    default_episodes = 32 if on_host else 128
+    default_episodes = 32 if isinstance(agent.env, HostEnv) else 128
     schedule = Schedule(
         env_steps=env_steps,
         seconds=seconds,
@@ -131,11 +126,7 @@ def train(
         checkpoint_seconds=checkpoint_seconds,
         keep=keep,
     )
-    if on_host and schedule.eval_episodes < processes.count():
-        raise ValueError(
-            f"eval_episodes={schedule.eval_episodes}: must be at least {processes.count()}, the "
-            "number of processes"
-        )
+    _check(agent, schedule, out, resume)
 
     with ExitStack() as stack:
         caught = stack.enter_context(_deferred_signals())
@@ -175,6 +166,20 @@ def train(
             raise RuntimeError(
                 f"out={run.folder}: cannot be written any more ({error}); {kept}"
             ) from error
+
+
+def _check(agent: Agent, schedule: Schedule, out: str | Path | None, resume: bool) -> None:
+    """Refuse what cannot work together, before anything is compiled or written."""
+    if resume and out is None:
+        raise ValueError("out=None: must be the folder of a run to resume it")
+    if resume and not agent.resumable:
+        raise ValueError(f"agent={agent.name}: cannot go on with a run: must be another agent")
+    on_host = isinstance(agent.env, HostEnv)
+    if on_host and schedule.eval_episodes < processes.count():
+        raise ValueError(
+            f"eval_episodes={schedule.eval_episodes}: must be at least {processes.count()}, the "
+            "number of processes"
+        )
 
 
 def _from_checkpoint(restored: Restored | None, like: Any) -> tuple[Any, Progress] | None:

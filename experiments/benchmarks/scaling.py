@@ -36,8 +36,8 @@ _RUNS = {
     "brax/inverted_pendulum": ("--population-size", "512", "--env-steps", "600000"),
     _ON_HOST: ("--population-size", "256", "--env-steps", "300000"),
 }
-_PLACES = ("1, alone", "1, neighbour busy", "2", "4")
-"""How many processes, and what else runs."""
+_PLACES = {"1, alone": 1, "1, neighbour busy": 1, "2": 2, "4": 4}
+"""How many processes, named with what else runs."""
 _ROUNDS = 2
 _LANES = 32
 _ALONE = 1 / 8
@@ -158,13 +158,12 @@ def measure_runs() -> list[dict[str, Any]]:
             for place, runs in taken.items()
         }
         for place, runs in taken.items():
-            processes_here = int(place[0])
-            cores = min(processes_here, len(every))
+            cores = min(_PLACES[place], len(every))
             rows.append(
                 {
                     "env": env_id,
                     "place": place,
-                    "processes": processes_here,
+                    "processes": _PLACES[place],
                     "cores": cores,
                     **runs[0],
                     "seconds": seconds[place],
@@ -201,9 +200,9 @@ def _busy(env_id: str, flags: tuple[str, ...], cores: list[int]) -> Iterator[Non
     """Another run of the same kind trains on these cores meanwhile."""
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder, "run")
-        forever = [*flags, "--env-steps", str(10**12), "--seed", "1"]
+        forever = (*flags, "--env-steps", str(10**12), "--seed", "1")  # the last one given holds
         with _on(cores):
-            command = _command(env_id, tuple(forever), 1, run)
+            command = _command(env_id, forever, 1, run)
             neighbour = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         try:
             while not (run / "metrics.jsonl").exists() or not (run / "metrics.jsonl").read_text():
@@ -364,7 +363,9 @@ def main(arguments: list[str]) -> int:
     flags.out.mkdir(parents=True, exist_ok=True)
     runs, exchange = measure_runs(), measure_exchange()
     start_jax(1)
-    one = next(run for run in runs if (run["env"], run["place"]) == (_MODELLED, _PLACES[1]))
+    one = next(
+        run for run in runs if (run["env"], run["place"]) == (_MODELLED, "1, neighbour busy")
+    )
     costs, lengths = measure_costs(one["seconds"] / one["lane_steps"])
     for run in runs:
         if run["env"] == _MODELLED and run["processes"] > 1:

@@ -124,9 +124,11 @@ def test_when_one_is_killed_the_other_ends_and_one_goes_on(tmp_path):
     assert pair.loses(1) == f"es-rl: process 1 of 2 ended or fell silent; {pair.advice}"
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     budget = ("--env-steps", str(json.loads(lines[-1])["env_steps"] + 2000))
+    budget += ("--lanes", "8")  # the same on the device of each process
     resumed = es_rl("train", "--resume", str(tmp_path / "run"), *budget)
     assert resumed.returncode == 0, resumed.stderr
-    alone = (*ENDLESS, *budget, "--lanes", "8", "--out", str(tmp_path / "alone"))
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["settings"]["lanes"] == 8
+    alone = (*ENDLESS, *budget, "--out", str(tmp_path / "alone"))
     assert es_rl("train", *alone).returncode == 0
     assert outcome(tmp_path / "run") == outcome(tmp_path / "alone")
 
