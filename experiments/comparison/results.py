@@ -33,6 +33,9 @@ class Task:
     stop_when_solved: bool = False
     """Whether a run ends with the evaluation that reaches the threshold; then the time to it is
     what agents are compared by, and final returns say no more than that it was reached."""
+    evaluations: int = 20
+    """How often a run that spends its seconds is evaluated, in even intervals of training time:
+    times to the threshold are no finer than that."""
     env_kwargs: dict[str, Any] = field(default_factory=dict)
     random_return: float | None = None
     """The mean return of random actions, the zero of normalised scores."""

@@ -19,9 +19,8 @@ from agents.registry import configure
 from envs.base import Env, HostEnv
 from experiments.comparison.results import Point, Run, Task, run_from_json
 
-_EVALUATIONS, _EPISODES = 20, 32
-"""How often a run that spends its seconds is evaluated, in even intervals of training time, and on
-how many episodes, of evaluation seed 0."""
+_EPISODES = 32
+"""Of an evaluation during training, of evaluation seed 0."""
 _FINAL_SEED, _FINAL_EPISODES = 1, 128
 """Of the evaluation that is reported."""
 
@@ -109,7 +108,7 @@ class Trials:
             seed=seed,
             out=path,
             target_return=task.threshold if task.stop_when_solved else None,
-            eval_seconds=task.seconds / _EVALUATIONS,
+            eval_seconds=task.seconds / task.evaluations,
             eval_episodes=_EPISODES,
             checkpoint_seconds=None,  # an interrupted run is made again from its start
             evaluator=evaluator,
