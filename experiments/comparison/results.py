@@ -36,6 +36,8 @@ class Task:
     evaluations: int = 20
     """How often a run that spends its seconds is evaluated, in even intervals of training time:
     times to the threshold are no finer than that."""
+    evaluation_episodes: int = 32
+    """Of each of these; the fewer, the more a run that stops when solved may owe to luck."""
     env_kwargs: dict[str, Any] = field(default_factory=dict)
     random_return: float | None = None
     """The mean return of random actions, the zero of normalised scores."""

@@ -86,7 +86,7 @@ def _task(raw: dict[str, Any]) -> tuple[Task, dict[str, dict[str, Any]]]:
         wanted = expected(raw.get(key, _DEFAULTS.get(key)), kind, largest=math.inf)
         if wanted is not None:
             raise ValueError(f"{where}: {key} must be {wanted}, not {raw.get(key)!r}")
-    for key in ("env_steps", "seconds", "evaluations"):
+    for key in ("env_steps", "seconds", "evaluations", "evaluation_episodes"):
         if raw.get(key, 1) <= 0:
             raise ValueError(f"{where}: {key} must be greater than 0, not {raw[key]}")
     _check_env_kwargs(raw.get("env_kwargs", {}), where)

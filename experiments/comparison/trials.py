@@ -19,10 +19,8 @@ from agents.registry import configure
 from envs.base import Env, HostEnv
 from experiments.comparison.results import Point, Run, Task, run_from_json
 
-_EPISODES = 32
-"""Of an evaluation during training, of evaluation seed 0."""
 _FINAL_SEED, _FINAL_EPISODES = 1, 128
-"""Of the evaluation that is reported."""
+"""Of the evaluation that is reported; those during training are of seed 0."""
 
 
 class Stopped(Exception):
@@ -109,7 +107,7 @@ class Trials:
             out=path,
             target_return=task.threshold if task.stop_when_solved else None,
             eval_seconds=task.seconds / task.evaluations,
-            eval_episodes=_EPISODES,
+            eval_episodes=task.evaluation_episodes,
             checkpoint_seconds=None,  # an interrupted run is made again from its start
             evaluator=evaluator,
             on_generation=note,
