@@ -10,12 +10,18 @@ import jax
 import agents
 import envs
 from agents.evaluation import Evaluator
+from agents.evolution import EggrollConfig, EvolutionAgent
 from experiments.benchmarks.timing import Row, Table
 
 _ENVS: dict[str, dict[str, Any]] = {
-    "gymnasium/phys2d/CartPole-v1": {},
+    "gymnasium/phys2d/CartPole-v1": {
+        "population_size": 64,
+        "sigma": 0.3,
+        "learning_rate": 0.1,
+        "hidden": (32,),
+    },
     # A small population, for many generations: a checkpoint holds nothing of its members.
-    "brax/inverted_pendulum": {"population_size": 16},
+    "brax/inverted_pendulum": {"population_size": 16, "learning_rate": 0.05},
 }
 _SECONDS = 8.0
 """Roughly, of one run."""
@@ -33,7 +39,7 @@ def checkpoints(rounds: int) -> Iterator[Table]:
 
 def _checkpoints(name: str, settings: dict[str, Any], rounds: int) -> Table:
     env = envs.make(name)
-    agent = agents.make("eggroll", env, **settings)
+    agent = EvolutionAgent("eggroll", env, EggrollConfig(**settings))
     actor = agent.snapshot(agent.init(jax.random.key(0))).actor
     evaluator = Evaluator(env, actor, agent.mesh)
 

@@ -11,9 +11,8 @@ import jax
 import numpy as np
 from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorEnv
 
-import agents
 import envs
-from agents.evolution import EvolutionAgent, EvolutionState
+from agents.evolution import EggrollConfig, EvolutionAgent, EvolutionState
 from envs.base import RESET, STEP, HostEnv
 from es_rl.host_rollout import Constants, episode_seeds
 from experiments.benchmarks.timing import Contender, Row, Table, side_by_side
@@ -32,8 +31,7 @@ def host(rounds: int) -> Iterator[Table]:
 def _host(name: str, rounds: int) -> Table:
     env = envs.make(f"gymnasium/{name}")
     assert isinstance(env, HostEnv)
-    agent = agents.make("eggroll", env, population_size=_MEMBERS)
-    assert isinstance(agent, EvolutionAgent)
+    agent = EvolutionAgent("eggroll", env, EggrollConfig(population_size=_MEMBERS))
     state = agent.init(jax.random.key(0))
     if name == "CartPole-v1":  # whose episodes are short as long as nothing was learnt
         metrics: dict[str, Any] = {"return_mean": 0.0}

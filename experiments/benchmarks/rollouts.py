@@ -12,15 +12,15 @@ import optax
 from flax import linen as nn
 from jax.sharding import Mesh, PartitionSpec
 
-import agents
 import envs
-from agents.evolution import EvolutionAgent
+from agents.evolution import EggrollConfig, EvolutionAgent
 from envs.base import Env
 from es_rl.devices import AXIS, Program, make_mesh
 from es_rl.rollout import Behaviour, Jobs, Played, PyTree, reset_key, step_keys
 from experiments.benchmarks.timing import Contender, Row, Table, side_by_side
 
 _NETWORK = {"hidden": (256, 256, 256)}
+_LOCOMOTION = {"sigma": 0.05, "activation": "layer_norm_relu"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,6 +79,8 @@ class Lockstep:
 class _Task:
     env: str
     kwargs: dict[str, Any]
+    settings: dict[str, Any]
+    """Of the agent; none come from its presets, which may change."""
     population: int = 256
     with_evosax: bool = False
 
@@ -90,13 +92,13 @@ class _Task:
 
 # An environment in which nobody falls stands for late generations: all episodes last 1000 steps.
 _FIRST = (
-    _Task("brax/inverted_pendulum", {"backend": "generalized"}, with_evosax=True),
-    _Task("brax/hopper", {"backend": "spring"}, with_evosax=True),
-    _Task("gymnasium/phys2d/CartPole-v1", {}),
+    _Task("brax/inverted_pendulum", {"backend": "generalized"}, {"sigma": 0.1}, with_evosax=True),
+    _Task("brax/hopper", {"backend": "spring"}, _LOCOMOTION, with_evosax=True),
+    _Task("gymnasium/phys2d/CartPole-v1", {}, {"sigma": 0.3}),
 )
 _FULL_LENGTH = (
-    _Task("brax/hopper", {"backend": "spring", "terminate_when_unhealthy": False}),
-    _Task("brax/ant", {"backend": "spring", "terminate_when_unhealthy": False}),
+    _Task("brax/hopper", {"backend": "spring", "terminate_when_unhealthy": False}, _LOCOMOTION),
+    _Task("brax/ant", {"backend": "spring", "terminate_when_unhealthy": False}, _LOCOMOTION),
 )
 
 
@@ -112,9 +114,8 @@ def make_agent(
 ) -> EvolutionAgent:
     """An agent with the lanes of `Rollout`, or in lockstep."""
     env = envs.make(task.env, **task.kwargs)
-    settings = {"population_size": task.population, **_NETWORK, **settings}
-    agent = agents.make("eggroll", env, devices=devices, **settings)
-    assert isinstance(agent, EvolutionAgent)
+    settings = {"population_size": task.population, **_NETWORK, **task.settings, **settings}
+    agent = EvolutionAgent("eggroll", env, EggrollConfig(devices=devices, **settings))
     if lockstep:
         own = agent.rollout
         rollout: Any = Lockstep(own.env, own.behaviour, own.jobs, own.mesh)
@@ -265,7 +266,7 @@ def lanes(rounds: int, devices: int | None) -> list[Table]:
     count = make_mesh(devices).size
     rows = []
     for population in (256, 2048):
-        task = _Task("brax/hopper", {"backend": "spring"}, population)
+        task = _Task("brax/hopper", {"backend": "spring"}, _LOCOMOTION, population)
         for in_all in sorted({count, 4 * count, 16 * count, 64, 32 * count, 64 * count, 256}):
             rows.append(_lanes(task, in_all, count, rounds))
     columns = {

@@ -22,8 +22,8 @@ from typing import Any
 import jax
 import numpy as np
 
-import agents
 import envs
+from agents.evolution import EggrollConfig, EvolutionAgent
 from es_rl import processes
 from es_rl.rollout import Played
 from experiments.cli import parse
@@ -31,10 +31,18 @@ from experiments.launch import free_address
 from experiments.startup import machine, start_jax
 
 _ON_HOST = "gymnasium/Pendulum-v1"
+# Every setting that a preset may change is given, so that the table stays comparable.
+_SETTINGS = "--optimizer adam --rank 1 --squash tanh"
 _RUNS = {
-    "gymnasium/phys2d/CartPole-v1": ("--population-size", "2048", "--env-steps", "30000000"),
-    "brax/inverted_pendulum": ("--population-size", "512", "--env-steps", "600000"),
-    _ON_HOST: ("--population-size", "256", "--env-steps", "300000"),
+    env: tuple(f"{flags} {_SETTINGS}".split())
+    for env, flags in {
+        "gymnasium/phys2d/CartPole-v1": "--population-size 2048 --env-steps 30000000 --sigma 0.3 "
+        "--learning-rate 0.1 --hidden 32 --episode-steps None",
+        "brax/inverted_pendulum": "--population-size 512 --env-steps 600000 --sigma 0.1 "
+        "--learning-rate 0.05 --hidden 64 64 --episode-steps None",
+        _ON_HOST: "--population-size 256 --env-steps 300000 --sigma 0.3 --learning-rate 0.1 "
+        "--hidden 16 --activation relu --group-size 16 --episode-steps 100",
+    }.items()
 }
 _PLACES = {"1, alone": 1, "1, neighbour busy": 1, "2": 2, "4": 4}
 """How many processes, named with what else runs."""
@@ -105,7 +113,8 @@ def measure_costs(lane_step: float, rounds: int = 5) -> tuple[Costs, np.ndarray]
     """The costs of `_MODELLED`, and the lengths of the episodes of its first generation."""
     env = envs.make(_MODELLED)
     population = 1024
-    agent: Any = agents.make("eggroll", env, population_size=population, devices=1, lanes=_LANES)
+    config = EggrollConfig(population_size=population, devices=1, lanes=_LANES)
+    agent: Any = EvolutionAgent("eggroll", env, config)
     state = agent.init(jax.random.key(0))
     ask = jax.jit(agent._ask_and_keys)
     play = jax.jit(lambda state, asked: agent.rollout.play((state, asked[0]), asked[1]))
