@@ -27,12 +27,12 @@ class Preset:
 
 
 _LINEAR = {"hidden": (), "optimizer": "sgd", "rank": 4}
-"""For tasks that a linear policy solves (Mania et al. 2018), of which it has a few dozen numbers.
+"""For tasks that a linear policy solves (Mania et al. 2018), which has some ten weights.
 
-Adam gives each of them a step of the same length, those that hardly matter too, and so wanders
-where plain gradient steps climb: on the double pendulum it takes two to ten times as long. A
-learning rate of about 2 sigma^2 moves the mean about as far as its members are spread. The noise of
-so narrow a matrix has a low rank anyway; a higher r makes it more nearly Gaussian.
+Adam moves each of them by the same length, those that hardly matter too, and so wanders where plain
+gradient steps climb: on the double pendulum it takes several times as long. Where fitness is
+linear in the weights a learning rate of sigma^2 moves the mean by sigma; about twice that is used.
+The noise of so narrow a matrix has a low rank anyway; a higher r makes it more nearly Gaussian.
 """
 _Maker = Callable[[], Preset]
 _EVOLUTION: dict[str, _Maker] = {}

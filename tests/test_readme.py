@@ -13,7 +13,7 @@ README = (ROOT / "README.md").read_text()
 
 
 def test_the_tables_are_made_of_the_results():
-    for name in ("classic", "classic-repeated", "reference"):
+    for name in ("classic", "reference"):
         folder = ROOT / "experiments" / "results" / name
         table = tables.markdown_table(results.load(folder / "results.json"))
         assert (folder / "table.md").read_text() == table

@@ -189,8 +189,10 @@ def tasks_table(results: Results) -> TextTable:
         scale = "-" if task.random_return is None else number(task.random_return)
         stop = "yes" if task.stop_when_solved else "no"
         budget = (quantity(task.env_steps, "env_steps"), quantity(task.seconds, "seconds"))
-        rows.append((task.env, kwargs or "-", number(task.threshold), scale, *budget, stop))
-    budgets = ("env steps", "seconds", "stops when solved")
+        evaluated = f"{task.evaluations} x {task.evaluation_episodes}"
+        row = (task.env, kwargs or "-", number(task.threshold), scale, *budget, evaluated, stop)
+        rows.append(row)
+    budgets = ("env steps", "seconds", "evaluations x episodes", "stops when solved")
     head = ("task", "arguments", "threshold", "random", *budgets)
     return TextTable("Tasks and budgets", head, tuple(rows))
 

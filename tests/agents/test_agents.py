@@ -256,6 +256,23 @@ def test_two_seeds_differ_and_one_seed_repeats():
     assert first[0] != other[0]
 
 
+@pytest.mark.parametrize(
+    ("env_id", "threshold", "budget"),
+    [
+        ("gymnasium/Acrobot-v1", -100, 100_000),
+        ("gymnasium/MountainCarContinuous-v0", 90, 60_000),
+        ("gymnasium/Pendulum-v1", -200, 1_000_000),
+        ("brax/inverted_double_pendulum", 9100, 500_000),
+    ],
+)
+def test_presets_learn_within_their_budgets(env_id, threshold, budget):
+    """Budgets are two to five times what the slowest of many seeds took."""
+    agent = agents.make("eggroll", env(env_id))
+    result = agents.train(agent, env_steps=budget, target_return=threshold, seed=7, eval_every=5)
+    assert result.evaluation.mean >= threshold
+    assert result.env_steps < budget
+
+
 @pytest.mark.parametrize("name", agents.list_agents())
 def test_every_preset_builds(name):
     from agents.presets import preset, tuned_ids

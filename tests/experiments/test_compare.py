@@ -159,6 +159,11 @@ def test_bad_flags_are_one_line_and_write_nothing(arguments, says, tmp_path, mon
         (("policy_reward", "policy_rewrd"), "unknown environment; did you mean probe/policy_re"),
         (("threshold = 8", 'threshold = "8"'), "threshold must be a number, not '8'"),
         (("seconds = 20", "seconds = -1"), "seconds must be greater than 0, not -1"),
+        (("seconds = 20", "seconds = 9\nevaluations = 0"), "evaluations must be greater than 0"),
+        (
+            ("seconds = 20", "seconds = 9\nevaluation_episodes = 2.5"),
+            "evaluation_episodes must be a whole number, not 2.5",
+        ),
         (("stop_when_solved = true", "stop_when_solved = 1"), "must be true or false, not 1"),
         (("sigma = 0.2", "sgima = 0.2"), "settings of eggroll: no 'sgima' is known; did you mean"),
         (("env_steps = 40_000", "env_steps = 1.5"), "env_steps must be a whole number, not 1.5"),
