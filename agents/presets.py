@@ -68,19 +68,14 @@ def _for(*env_ids: str) -> Callable[[_Maker], _Maker]:
 def _cart_pole() -> Preset:
     return Preset(
         source=(
-            "Found here, among 13 settings on seeds 100-107, and seen on 108-115: 475 after 700 to "
-            "33,000 steps on the host, on all of them."
+            "Found here, among 15 settings on seeds 100-109, and seen on 110-115: 475 after 6,900 "
+            "steps on the host in the mean, on all of them. Training episodes of 200 steps take "
+            "half the seconds, but no longer tell 498 from 500."
         ),
         env_steps=2_000_000,
         target_return=500.0,
         eval_every=5,
-        settings={
-            "population_size": 32,
-            "sigma": 0.4,
-            "learning_rate": 0.3,
-            "episode_steps": 200,
-            **_LINEAR,
-        },
+        settings={"population_size": 32, "sigma": 0.8, "learning_rate": 1.0, **_LINEAR},
     )
 
 
@@ -89,8 +84,8 @@ def _pendulum() -> Preset:
     return Preset(
         source=(
             "Found here, among some 500 settings on seeds 100-107 of the accelerator's variant, "
-            "then 110 on up to 48 seeds from 100 on, and seen on the host on 100-131: -200 after "
-            "0.13 to 0.38 M steps on all of them. Groups that share their start states take the "
+            "then 120 on up to 96 seeds from 100 on, and seen on the host on 100-131: -200 after "
+            "0.15 to 0.43 M steps on all of them. Groups that share their start states take the "
             "luck of the start out of the fitness, and a quarter of an episode is enough to learn "
             "the swing from. With a population of 32 it takes half the steps where it does not "
             "stay at -730, swinging up to one side alone, as it does on one seed in eight."
@@ -100,8 +95,8 @@ def _pendulum() -> Preset:
         settings={
             "population_size": 64,
             "group_size": 16,
-            "sigma": 0.4,
-            "learning_rate": 0.32,
+            "sigma": 0.3,
+            "learning_rate": 0.12,
             "rank": 2,
             "optimizer": "sgd",
             "hidden": (32,),
@@ -137,7 +132,8 @@ def _inverted_double_pendulum() -> Preset:
         source=(
             "Found here, among some 230 settings on seeds 100-107, and seen on 108-115: 9100 after "
             "33,000 to 156,000 steps on all of them. With Adam, or a hidden layer, it takes 0.1 to "
-            "3 M; without a group that shares its start states some seeds take more than 0.4 M."
+            "3 M; without a group that shares its start states some seeds take more than 0.4 M. "
+            "Not tuned for Gymnasium's, which starts further from the upright."
         ),
         env_steps=15_000_000,
         target_return=9000.0,
@@ -179,10 +175,12 @@ def _mountain_car_continuous() -> Preset:
         source=(
             "Found here, among 11 settings on seeds 100-107, and seen on 108-115: 90 after 7,000 "
             "to 17,000 steps on all of them. Without a sigma this wide, or without standardised "
-            "observations, nobody reaches the top, and standing still is the best that is known."
+            "observations, nobody reaches the top, and standing still is the best that is known. "
+            "It ends near 93; 32 hidden units, sigma 0.5 and learning rate 0.4 reach 94 from most "
+            "seeds."
         ),
         env_steps=1_000_000,
-        target_return=94.0,
+        target_return=90.0,
         eval_every=5,
         settings={
             "population_size": 24,

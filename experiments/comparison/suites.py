@@ -13,7 +13,7 @@ import envs
 from agents import list_agents
 from agents.presets import preset
 from agents.registry import config_type
-from agents.settings import expected
+from agents.settings import LARGEST, expected
 from experiments.comparison.results import Task
 
 _BUNDLED = Path(__file__).parent / "suites"
@@ -83,7 +83,8 @@ def _task(raw: dict[str, Any]) -> tuple[Task, dict[str, dict[str, Any]]]:
     _only(raw, where, (*_KINDS, "settings"))
     settings = raw.pop("settings", {})
     for key, kind in _KINDS.items():
-        wanted = expected(raw.get(key, _DEFAULTS.get(key)), kind, largest=math.inf)
+        largest = math.inf if key == "env_steps" else LARGEST
+        wanted = expected(raw.get(key, _DEFAULTS.get(key)), kind, largest=largest)
         if wanted is not None:
             raise ValueError(f"{where}: {key} must be {wanted}, not {raw.get(key)!r}")
     for key in ("env_steps", "seconds", "evaluations", "evaluation_episodes"):
