@@ -34,8 +34,9 @@ class Task:
     """Whether a run ends with the evaluation that reaches the threshold; then the time to it is
     what agents are compared by, and final returns say no more than that it was reached."""
     evaluations: int = 20
-    """How often a run that spends its seconds is evaluated, in even intervals of training time:
-    times to the threshold are no finer than that."""
+    """How often a run that spends its seconds is evaluated, in even intervals of training time;
+    times to the threshold are about as coarse. There are more: after the first generation,
+    and, where runs stop when solved, whenever the returns of training reach the threshold."""
     evaluation_episodes: int = 32
     """Of each of these; the fewer, the more a run that stops when solved may owe to luck."""
     env_kwargs: dict[str, Any] = field(default_factory=dict)
