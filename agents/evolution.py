@@ -16,6 +16,7 @@ from agents.network import Network, NetworkConfig, Weights
 from agents.policy import Policy
 from agents.spaces import empty
 from envs.base import Env, HostEnv, Lanes
+from envs.errors import UserError
 from es_rl import devices, observations, processes
 from es_rl.devices import Program
 from es_rl.host_rollout import HostRollout, episode_seeds, lanes_for, with_idle_lanes
@@ -79,14 +80,14 @@ class EvolutionConfig(NetworkConfig):
         for name in ("episodes_per_member", "episode_steps", "lanes", "devices"):
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise ValueError(f"{name}={value}: must be at least 1")
+                raise UserError(f"{name}={value}: must be at least 1")
         for name in ("learning_rate", "sigma_decay", "learning_rate_decay"):
             if not 0 < getattr(self, name) < np.inf:
-                raise ValueError(f"{name}={getattr(self, name)}: must be greater than 0")
+                raise UserError(f"{name}={getattr(self, name)}: must be greater than 0")
         if not 0 <= self.weight_decay < np.inf:
-            raise ValueError(f"weight_decay={self.weight_decay}: must be at least 0")
+            raise UserError(f"weight_decay={self.weight_decay}: must be at least 0")
         if self.max_update_norm is not None and not 0 < self.max_update_norm < np.inf:
-            raise ValueError(f"max_update_norm={self.max_update_norm}: must be greater than 0")
+            raise UserError(f"max_update_norm={self.max_update_norm}: must be greater than 0")
         self.strategy()
 
     @property
@@ -121,10 +122,10 @@ class EvolutionConfig(NetworkConfig):
         """The strategy with these settings.
 
         Raises:
-          ValueError: a setting is out of range.
+          UserError: a setting is out of range.
         """
         if not 0 < self.sigma < np.inf:  # a schedule would hide it
-            raise ValueError(f"sigma={self.sigma}: must be greater than 0")
+            raise UserError(f"sigma={self.sigma}: must be greater than 0")
         return es_rl.open_es(**self.strategy_options())
 
 
@@ -180,7 +181,7 @@ class EvolutionAgent:
         self.lanes: Lanes | None = None
         if isinstance(env, HostEnv):
             if count < processes.count():
-                raise ValueError(
+                raise UserError(
                     f"population_size={config.population_size}: must be at least "
                     f"{processes.count()}, the number of processes"
                 )
@@ -209,12 +210,12 @@ class EvolutionAgent:
 
     def _check_shards(self) -> None:
         if isinstance(self.env, HostEnv):
-            raise ValueError("shard_update=True: must be False where environments step on the host")
+            raise UserError("shard_update=True: must be False where environments step on the host")
         population, step = self.config.population_size, max(self.config.noise_reuse, 1)
         step *= self.mesh.size
         if population % step:
             near = max(population // step, 1) * step
-            raise ValueError(
+            raise UserError(
                 f"population_size={population}: must be a multiple of {step}, noise_reuse times "
                 f"devices, with shard_update: such as {near} or {near + step}"
             )

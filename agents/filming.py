@@ -50,7 +50,7 @@ def film(policy: Policy, env: Env | HostEnv, *, seed: int = 0) -> Film:
     """Film episode 0 of an evaluation seed, in real time and at no more than 30 frames a second.
 
     Raises:
-      RuntimeError: the environment has no picture, or the renderer cannot start.
+      NoPicture: the environment has no picture, or the renderer cannot start.
     """
     keys = evaluation_keys(seed, 1)
     stride = _stride(env)
@@ -71,7 +71,7 @@ def record(
     """Record episodes 0 ... episodes-1 of an evaluation seed, at no more than 30 frames a second.
 
     Raises:
-      RuntimeError: the environment has no MuJoCo model, or its joint positions are not finite.
+      UserError: the environment has no MuJoCo model, or its joint positions are not finite.
     """
     keys = evaluation_keys(seed, episodes)
     if isinstance(env, HostEnv):

@@ -12,6 +12,7 @@ from gymnasium import spaces
 
 from agents import settings
 from agents import spaces as _spaces
+from envs.errors import UserError
 from es_rl import observations
 from es_rl.rollout import Array
 
@@ -83,13 +84,13 @@ class NetworkConfig:
     def __post_init__(self) -> None:
         settings.check(self)
         if len(self.hidden) > MAX_LAYERS:
-            raise ValueError(f"hidden has {len(self.hidden)} layers: must be at most {MAX_LAYERS}")
+            raise UserError(f"hidden has {len(self.hidden)} layers: must be at most {MAX_LAYERS}")
         if any(not 1 <= n <= MAX_WIDTH for n in self.hidden):
-            raise ValueError(
+            raise UserError(
                 f"hidden={self.hidden}: must be widths of at least 1, at most {MAX_WIDTH}"
             )
         if not 0 <= self.memory <= MAX_WIDTH:
-            raise ValueError(f"memory={self.memory}: must be at least 0, at most {MAX_WIDTH}")
+            raise UserError(f"memory={self.memory}: must be at least 0, at most {MAX_WIDTH}")
 
 
 class Weights(NamedTuple):
@@ -107,7 +108,7 @@ class Network:
     """A policy network for a pair of spaces.
 
     Raises:
-      ValueError: a space that is not Box, Discrete or MultiDiscrete.
+      UserError: a space that is not Box, Discrete or MultiDiscrete.
     """
 
     observation_space: spaces.Space

@@ -26,6 +26,7 @@ from agents.files import write_whole
 from agents.network import Network, NetworkConfig, Weights
 from agents.policy_files import DESCRIPTION, WEIGHTS, one_line, read_description, read_weights
 from envs.base import EnvSpec
+from envs.errors import UserError
 
 FORMAT = 2
 """The version of the files that this code writes and reads."""
@@ -68,7 +69,7 @@ class Policy:
     def __post_init__(self) -> None:
         # It becomes part of titles, where brackets are markup.
         if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_ .+-]{0,99}", self.agent):
-            raise ValueError(
+            raise UserError(
                 f"agent={self.agent!r}: must be a name of at most 100 letters, digits and _ . + -"
             )
 
@@ -84,10 +85,10 @@ class Policy:
           key: a typed key, for the random policy (fresh randomness unless given).
 
         Raises:
-          ValueError: the observation has another shape, or the policy has a memory.
+          UserError: the observation has another shape, or the policy has a memory.
         """
         if jax.tree.leaves(self.actor.memory):
-            raise ValueError("this policy has a memory: call policy.step(obs, memory)")
+            raise UserError("this policy has a memory: call policy.step(obs, memory)")
         return self.step(obs, key=key)[0]
 
     def step(
@@ -101,13 +102,13 @@ class Policy:
           key: as in a call.
 
         Raises:
-          ValueError: the observation has another shape.
+          UserError: the observation has another shape.
         """
         obs = np.asarray(obs)
         shape = self.spec.observation_space.shape or ()
         batched = obs.shape[1:] == shape and obs.ndim == len(shape) + 1
         if not batched and obs.shape != shape:
-            raise ValueError(f"obs has shape {obs.shape}: must be {shape} or (n, *{shape})")
+            raise UserError(f"obs has shape {obs.shape}: must be {shape} or (n, *{shape})")
         if key is None:
             key = jax.random.key(int.from_bytes(os.urandom(4), "little"))
         batch = obs if batched else obs[None]
@@ -143,7 +144,7 @@ def load_policy(folder: str | Path, *, trusted: bool = False) -> Policy:
       trusted: let the arguments of its environment name files, which the environment will open.
 
     Raises:
-      ValueError: no policy is there, or a file is damaged; one line says what is wrong.
+      UserError: no policy is there, or a file is damaged; one line says what is wrong.
     """
     folder = Path(folder)
     if not os.path.exists(folder / DESCRIPTION) and os.path.exists(folder / "policy" / DESCRIPTION):
@@ -153,22 +154,22 @@ def load_policy(folder: str | Path, *, trusted: bool = False) -> Policy:
         flat = read_weights(folder / WEIGHTS, _shapes(policy.actor), digest)
         return replace(policy, weights=_as_weights(flat))
     except ValueError as error:
-        raise ValueError(f"policy {str(folder)!r}: {one_line(error)}") from error
+        raise UserError(f"policy {str(folder)!r}: {one_line(error)}") from error
 
 
 def _from_json(description: dict[str, Any], trusted: bool) -> tuple[Policy, str]:
     """A policy but for its weights, and the digest of the file that has those.
 
     Raises:
-      ValueError: the description is none of a policy, or of another format.
+      UserError: the description is none of a policy, or of another format.
     """
     version = description.get("format")
     if version != FORMAT:
-        raise ValueError(f"written in format {version!r}, this version reads {FORMAT}")
+        raise UserError(f"written in format {version!r}, this version reads {FORMAT}")
     try:
         unknown = description.keys() - _KEYS
         if unknown:
-            raise ValueError(f"it has no {min(unknown)!r}")
+            raise UserError(f"it has no {min(unknown)!r}")
         spec = _spec_from_json(description["env"], trusted)
         policy = Policy(
             spec,
@@ -180,7 +181,7 @@ def _from_json(description: dict[str, Any], trusted: bool) -> tuple[Policy, str]
         )
         return policy, description["weights_sha256"]
     except _WRONG as error:
-        raise ValueError(
+        raise UserError(
             f"{DESCRIPTION} is damaged ({type(error).__name__}: {error}): must be as Policy.save "
             "writes it"
         ) from error
@@ -190,12 +191,12 @@ def _as_weights(flat: dict[str, np.ndarray]) -> Weights:
     """Weights of named arrays.
 
     Raises:
-      ValueError: a standard deviation is not above 0.
+      UserError: a standard deviation is not above 0.
     """
     tree = unflatten_dict(flat, sep="/")
     mean, std = tree["observation"]["mean"], tree["observation"]["std"]
     if not (std > 0).all():
-        raise ValueError(f"{WEIGHTS} is of no use: all of observation/std must be above 0")
+        raise UserError(f"{WEIGHTS} is of no use: all of observation/std must be above 0")
     return Weights(tree.get("params", {}), mean, std)
 
 
@@ -233,16 +234,16 @@ def _spec_from_json(description: dict[str, Any], trusted: bool) -> EnvSpec:
     spec = EnvSpec(**{**description, **spaces})
     # `envs.make` imports the module that stands before a colon.
     if not spec.id.isprintable() or ":" in spec.id or len(spec.id) > 200:
-        raise ValueError(f"the environment's id {spec.id!r} must be as `es-rl envs` lists it")
+        raise UserError(f"the environment's id {spec.id!r} must be as `es-rl envs` lists it")
     operator.index(spec.max_episode_steps)
     for number in (spec.reward_threshold, spec.frames_per_second):
         if not isinstance(number, int | float | None):
-            raise ValueError(f"{number!r} must be a number")
+            raise UserError(f"{number!r} must be a number")
     for name, value in spec.kwargs.items():
         if not name.isidentifier():
-            raise ValueError(f"the environment's argument {name!r} must be a name")
+            raise UserError(f"the environment's argument {name!r} must be a name")
         if not trusted and _names_a_file(value):
-            raise ValueError(
+            raise UserError(
                 f"the environment's argument {name}={value!r} must not be a path or a module, "
                 "unless the policy is trusted (--trust, or load_policy(..., trusted=True))"
             )
@@ -295,4 +296,4 @@ def _actor_from_json(description: dict[str, Any], spec: EnvSpec) -> Actor:
             return RandomActor(spec.action_space)
         case {"kind": "zero"}:
             return ZeroActor(spec.action_space)
-    raise ValueError("the actor's kind must be network, random or zero")
+    raise UserError("the actor's kind must be network, random or zero")

@@ -18,6 +18,8 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from envs.errors import UserError
+
 DESCRIPTION = "policy.json"
 WEIGHTS = "weights.safetensors"
 
@@ -39,12 +41,12 @@ def read_description(path: Path) -> dict[str, Any]:
     """The object that a JSON file holds.
 
     Raises:
-      ValueError: the file is missing, not a regular one, too large, or not one JSON object.
+      UserError: the file is missing, not a regular one, too large, or not one JSON object.
     """
     with _opened(path) as file:
         data = file.read(_MAX_DESCRIPTION_BYTES + 1)
     if len(data) > _MAX_DESCRIPTION_BYTES:
-        raise ValueError(f"{path.name} is larger than {_MAX_DESCRIPTION_BYTES >> 20} MiB, the most")
+        raise UserError(f"{path.name} is larger than {_MAX_DESCRIPTION_BYTES >> 20} MiB, the most")
     return _parse(path.name, data)
 
 
@@ -59,12 +61,12 @@ def read_weights(
       digest: the SHA-256 of the whole file, in hex.
 
     Raises:
-      ValueError: the file is missing, not a regular one, damaged, another than the one that
+      UserError: the file is missing, not a regular one, damaged, another than the one that
         `digest` is of, has other arrays than those expected, or numbers that are not finite.
     """
     needed = 4 * sum(math.prod(shape) for shape in expected.values())
     if needed > _MAX_WEIGHT_BYTES:
-        raise ValueError(
+        raise UserError(
             f"{DESCRIPTION} describes a network of {needed / 2**30:.1f} GiB of weights: must be "
             f"at most {_MAX_WEIGHT_BYTES >> 30} GiB"
         )
@@ -74,26 +76,26 @@ def read_weights(
         length = int.from_bytes(prefix, "little")
         most = min(size - len(prefix), _MAX_HEADER_BYTES)
         if len(prefix) < 8 or length > most:
-            raise ValueError(
+            raise UserError(
                 f"{path.name} is damaged (it has {size} bytes, and a header of {length}): must be "
                 f"a safetensors file, with a header of at most {_MAX_HEADER_BYTES >> 20} MiB"
             )
         header = file.read(length)
         _check_header(path.name, _parse(path.name, header), expected)
         if size != 8 + length + needed:
-            raise ValueError(
+            raise UserError(
                 f"{path.name} is damaged (it has {size} bytes): must have {8 + length + needed}"
             )
         blob = b"".join((prefix, header, file.read(needed)))
     if hashlib.sha256(blob).hexdigest() != digest:
-        raise ValueError(f"{path.name} is not the file that {DESCRIPTION} was written with")
+        raise UserError(f"{path.name} is not the file that {DESCRIPTION} was written with")
     try:
         arrays = safetensors.numpy.load(blob)
     except safetensors.SafetensorError as error:
-        raise ValueError(f"{path.name} is damaged ({error})") from error
+        raise UserError(f"{path.name} is damaged ({error})") from error
     for name, array in sorted(arrays.items()):
         if not np.isfinite(array).all():
-            raise ValueError(f"{path.name} is of no use: all of {name} must be finite")
+            raise UserError(f"{path.name} is of no use: all of {name} must be finite")
     return arrays
 
 
@@ -105,7 +107,7 @@ def _check_header(
     found = {key: _entry(entry) for key, entry in header.items()}
     for key in sorted(must_be.keys() | found.keys()):
         if must_be.get(key) != found.get(key):
-            raise ValueError(
+            raise UserError(
                 f"{name} does not fit {DESCRIPTION}: {key} is {found.get(key, 'missing')}, must "
                 f"be {must_be.get(key, 'absent')}"
             )
@@ -127,12 +129,12 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
     try:
         with open(path, "rb", opener=without_waiting) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise ValueError(f"{path.name} is not a file: must be a regular one")
+                raise UserError(f"{path.name} is not a file: must be a regular one")
             yield file
     except (FileNotFoundError, NotADirectoryError):
-        raise ValueError(f"there is no {path.name} in it") from None
+        raise UserError(f"there is no {path.name} in it") from None
     except OSError as error:
-        raise ValueError(f"{path.name} cannot be read ({error.strerror})") from error
+        raise UserError(f"{path.name} cannot be read ({error.strerror})") from error
 
 
 def _parse(name: str, data: bytes) -> dict[str, Any]:
@@ -144,11 +146,11 @@ def _parse(name: str, data: bytes) -> dict[str, Any]:
             parse_constant=_finite,
         )
     except RecursionError:
-        raise ValueError(f"{name} is damaged (nested too deeply)") from None
+        raise UserError(f"{name} is damaged (nested too deeply)") from None
     except ValueError as error:
-        raise ValueError(f"{name} is damaged ({type(error).__name__}: {error})") from error
+        raise UserError(f"{name} is damaged ({type(error).__name__}: {error})") from error
     if not isinstance(value, dict):
-        raise ValueError(f"{name} is damaged (a JSON {type(value).__name__}): must be an object")
+        raise UserError(f"{name} is damaged (a JSON {type(value).__name__}): must be an object")
     return value
 
 
@@ -156,12 +158,12 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     # Else what is checked by one reader may not be what another one takes.
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise ValueError("a key comes twice in an object")
+        raise UserError("a key comes twice in an object")
     return found
 
 
 def _finite(text: str) -> float:
     value = float(text)  # knows NaN and Infinity
     if not math.isfinite(value):
-        raise ValueError(f"the number {text} is not finite")
+        raise UserError(f"the number {text} is not finite")
     return value

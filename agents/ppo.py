@@ -18,6 +18,7 @@ from agents.ppo_collect import HostCollector
 from agents.ppo_update import Learner, PyTree, Transitions, without_nonfinite
 from envs.base import Env, HostEnv
 from envs.base import Lanes as HostLanes
+from envs.errors import UserError
 from es_rl import devices, observations
 from es_rl.devices import AXIS, Program
 from es_rl.host_rollout import with_idle_lanes
@@ -65,29 +66,29 @@ class PPOConfig(NetworkConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.memory:
-            raise ValueError(f"memory={self.memory}: must be 0, as PPO trains no memory here")
+            raise UserError(f"memory={self.memory}: must be 0, as PPO trains no memory here")
         for name in ("num_envs", "num_steps", "num_epochs", "minibatch_size"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}: must be at least 1")
+                raise UserError(f"{name}={getattr(self, name)}: must be at least 1")
         for name in ("anneal_steps", "devices"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}: must be at least 1")
+                raise UserError(f"{name}={getattr(self, name)}: must be at least 1")
         for name in ("learning_rate", "clip_range", "max_grad_norm"):
             if not 0 < getattr(self, name) < np.inf:
-                raise ValueError(f"{name}={getattr(self, name)}: must be greater than 0")
+                raise UserError(f"{name}={getattr(self, name)}: must be greater than 0")
         for name in ("entropy_coefficient", "value_coefficient"):
             if not 0 <= getattr(self, name) < np.inf:
-                raise ValueError(f"{name}={getattr(self, name)}: must be at least 0")
+                raise UserError(f"{name}={getattr(self, name)}: must be at least 0")
         for name in ("gamma", "gae_lambda"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name}={getattr(self, name)}: must be from 0 to 1")
+                raise UserError(f"{name}={getattr(self, name)}: must be from 0 to 1")
         if self.batch_size % self.minibatch_size:
-            raise ValueError(
+            raise UserError(
                 f"minibatch_size={self.minibatch_size}: must divide num_envs x num_steps, "
                 f"{self.batch_size}"
             )
         if self.devices is not None and not self._shared_by(self.devices):
-            raise ValueError(
+            raise UserError(
                 f"devices={self.devices}: must divide num_envs, {self.num_envs}, and "
                 f"minibatch_size, {self.minibatch_size}"
             )

@@ -13,6 +13,7 @@ from agents.presets import preset
 from agents.sbx_ppo import SbxPPOAgent, SbxPPOConfig
 from agents.untrained import UntrainedAgent, UntrainedConfig
 from envs.base import Env, HostEnv
+from envs.errors import UserError
 from es_rl import processes
 
 
@@ -55,10 +56,10 @@ def config_type(name: str) -> type:
     """The configuration dataclass of an agent.
 
     Raises:
-      ValueError: unknown agent.
+      UserError: unknown agent.
     """
     if name not in _AGENTS:
-        raise ValueError(f"agent={name!r}: must be one of {', '.join(_AGENTS)}")
+        raise UserError(f"agent={name!r}: must be one of {', '.join(_AGENTS)}")
     return _AGENTS[name].config
 
 
@@ -66,13 +67,13 @@ def configure(name: str, env_id: str, **settings: Any) -> Any:
     """An agent's configuration on an environment: its preset, but for what is given.
 
     Raises:
-      ValueError: unknown agent or setting, or a value out of range.
+      UserError: unknown agent or setting, or a value out of range.
     """
     known = [f.name for f in fields(config_type(name))]
     for setting in settings:
         if setting not in known:
             close = difflib.get_close_matches(setting, known, n=3) or known
-            raise ValueError(
+            raise UserError(
                 f"{setting}={settings[setting]!r}: no such setting of {name}; "
                 f"did you mean {', '.join(close)}?"
             )
@@ -89,12 +90,12 @@ def make(name: str, env: Env | HostEnv, **settings: Any) -> Agent:
         default, holds for those that are not given.
 
     Raises:
-      ValueError: unknown agent or setting, a value out of range, a space that policies cannot
+      UserError: unknown agent or setting, a value out of range, a space that policies cannot
         read or fill, or several processes that it cannot use.
     """
     config = configure(name, env.spec.id, **settings)
     entry = _AGENTS[name]
     if processes.count() > 1 and not entry.in_processes:
         able = ", ".join(name for name, entry in _AGENTS.items() if entry.in_processes)
-        raise ValueError(f"agent={name}: trains in one process only: must be one of {able}")
+        raise UserError(f"agent={name}: trains in one process only: must be one of {able}")
     return entry.agent(name, env, config)

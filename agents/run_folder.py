@@ -10,6 +10,7 @@ from typing import IO, Any
 
 from agents.files import write_whole
 from agents.policy_files import one_line, read_description
+from envs.errors import UserError
 from es_rl.checkpoints import Checkpoints, Restored
 
 CONFIG = "config.json"
@@ -51,16 +52,16 @@ def read_config(folder: str | Path) -> dict[str, Any]:
     """What `config.json` of a run says.
 
     Raises:
-      ValueError: there is none, it is damaged, or another version of es-rl has written it.
+      UserError: there is none, it is damaged, or another version of es-rl has written it.
     """
     where = f"resume={str(folder)}"
     try:
         config = read_description(Path(folder) / CONFIG)
     except ValueError as error:
-        raise ValueError(f"{where}: must be a run's folder: {one_line(error)}") from error
+        raise UserError(f"{where}: must be a run's folder: {one_line(error)}") from error
     found = config.get("format", 1)
     if found != CONFIG_FORMAT:
-        raise ValueError(
+        raise UserError(
             f"{where}: {CONFIG} is of format {one_line(found)}: this version goes on with runs of "
             f"format {CONFIG_FORMAT}"
         )
@@ -68,7 +69,7 @@ def read_config(folder: str | Path) -> dict[str, Any]:
         value = config.get(name)
         if not isinstance(value, kinds) or isinstance(value, bool):
             accepted = " or ".join(_WORDS[kind] for kind in kinds)
-            raise ValueError(f"{where}: {name} in {CONFIG} must be {accepted}")
+            raise UserError(f"{where}: {name} in {CONFIG} must be {accepted}")
     return config
 
 
@@ -84,7 +85,7 @@ class RunFolder:
           resume: whether to go on with a run that was stopped.
 
         Raises:
-          ValueError: it is not such a folder, or another process writes to it.
+          UserError: it is not such a folder, or another process writes to it.
         """
         self.folder = Path(folder)
         self._flag = f"{'resume' if resume else 'out'}={str(self.folder)}"
@@ -104,7 +105,7 @@ class RunFolder:
                 write_whole(self.folder / CONFIG, text.encode())
                 self._opened = stack.pop_all()
         except OSError as error:
-            raise ValueError(
+            raise UserError(
                 f"{self._flag}: cannot be written ({error.strerror}): must be a folder that can"
             ) from None
 
@@ -113,7 +114,7 @@ class RunFolder:
         there = self.folder.iterdir() if self.folder.is_dir() else ()
         if self.folder.is_file() or any(path.name != _LOCK for path in there):
             holds_a_run = (self.folder / CONFIG).is_file()
-            raise ValueError(
+            raise UserError(
                 f"{self._flag}: must be an empty or a new folder"
                 + ("; --resume goes on with the run in it" if holds_a_run else "")
             )
@@ -126,7 +127,7 @@ class RunFolder:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ValueError(
+            raise UserError(
                 f"{self._flag}: another process writes to this run: must be a folder of its own"
             ) from None
 
@@ -134,7 +135,7 @@ class RunFolder:
         before, now = _same_anywhere(before), _same_anywhere(self._config)
         for name in _SAME_RUN:
             if before.get(name) != now[name]:
-                raise ValueError(
+                raise UserError(
                     f"{self._flag}: the run there has {name} {before.get(name)!r}, "
                     f"must be {now[name]!r}"
                 )
@@ -149,7 +150,7 @@ class RunFolder:
           like: a state of the same structure, shapes and placement.
 
         Raises:
-          ValueError: there are checkpoints, but none that can be read.
+          UserError: there are checkpoints, but none that can be read.
           OSError: the folder cannot be written.
         """
         from agents.event_log import EventLog  # whose protocol buffers take a while to import

@@ -20,6 +20,7 @@ from agents.evaluation import EVALUATION_LANES
 from agents.network import Network, NetworkConfig, Weights
 from agents.policy import Policy
 from envs.base import Env, EnvSpec, HostEnv, Lanes
+from envs.errors import UserError
 from envs.gymnasium_suite import GymnasiumEnv
 from es_rl.devices import make_mesh
 from es_rl.host_rollout import with_idle_lanes
@@ -70,28 +71,28 @@ class SbxPPOConfig:
         settings.check(self)
         for name in ("num_envs", "num_steps", "num_epochs", "anneal_steps"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}: must be at least 1")
+                raise UserError(f"{name}={getattr(self, name)}: must be at least 1")
         steps, size = self.num_envs * self.num_steps, self.minibatch_size
         if size < 2 or steps % size:
-            raise ValueError(
+            raise UserError(
                 f"minibatch_size={size}: must be at least 2 and divide num_envs * num_steps={steps}"
             )
         for name in ("learning_rate", "clip_range", "max_grad_norm"):
             if not 0 < getattr(self, name) < np.inf:
-                raise ValueError(f"{name}={getattr(self, name)}: must be greater than 0")
+                raise UserError(f"{name}={getattr(self, name)}: must be greater than 0")
         for name in ("entropy_coefficient", "value_coefficient"):
             if not 0 <= getattr(self, name) < np.inf:
-                raise ValueError(f"{name}={getattr(self, name)}: must be at least 0")
+                raise UserError(f"{name}={getattr(self, name)}: must be at least 0")
         for name in ("gamma", "gae_lambda"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name}={getattr(self, name)}: must be from 0 to 1")
+                raise UserError(f"{name}={getattr(self, name)}: must be from 0 to 1")
         self.network()
 
     def network(self) -> NetworkConfig:
         """Our network that computes what theirs does.
 
         Raises:
-          ValueError: a width is out of range.
+          UserError: a width is out of range.
         """
         return NetworkConfig(
             hidden=self.hidden,
@@ -136,16 +137,16 @@ class SbxPPOAgent:
     gSDE and a falling clip range are left out; parameters start as sbx initialises them.
 
     Raises:
-      ValueError: the environment is not one of Gymnasium's on the host, or SB3 cannot take its
+      UserError: the environment is not one of Gymnasium's on the host, or SB3 cannot take its
         spaces.
-      RuntimeError: sbx-rl is not installed.
+      UserError: sbx-rl is not installed.
     """
 
     resumable = False
 
     def __init__(self, name: str, env: Env | HostEnv, config: SbxPPOConfig):
         if not isinstance(env, GymnasiumEnv):
-            raise ValueError(
+            raise UserError(
                 f"agent={name!r}: {env.spec.id} does not step on the host; must be one of "
                 "Gymnasium's environments that do"
             )
@@ -261,7 +262,7 @@ def _import_sbx() -> Any:
         import sbx
     except ImportError as error:
         reason = " ".join(str(error).split())
-        raise RuntimeError(f'agent sbx_ppo: {reason} (pip install "es-rl[sbx]")') from error
+        raise UserError(f'agent sbx_ppo: {reason} (pip install "es-rl[sbx]")') from error
     return sbx
 
 
@@ -269,13 +270,13 @@ def _check_spaces(name: str, spec: EnvSpec) -> None:
     """Refuse what SB3 cannot take, or takes for something else than we do.
 
     Raises:
-      ValueError: it is another space than a Box to observe, and a finite Box (n,) of floats,
+      UserError: it is another space than a Box to observe, and a finite Box (n,) of floats,
         a Discrete or a MultiDiscrete (n,) from 0 to act in.
     """
     action = spec.action_space
     if not isinstance(spec.observation_space, spaces.Box):
         kind = type(spec.observation_space).__name__
-        raise ValueError(f"agent={name!r}: {spec.id} has {kind} observations; must be a Box")
+        raise UserError(f"agent={name!r}: {spec.id} has {kind} observations; must be a Box")
     match action:
         case spaces.Box():
             known = len(action.shape) == 1 and action.is_bounded()
@@ -286,7 +287,7 @@ def _check_spaces(name: str, spec: EnvSpec) -> None:
         case _:
             known = False
     if not known:
-        raise ValueError(
+        raise UserError(
             f"agent={name!r}: {spec.id} has actions {action}; must be a finite Box (n,), or "
             "Discrete or MultiDiscrete (n,) from 0"
         )

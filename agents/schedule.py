@@ -11,6 +11,7 @@ import numpy as np
 
 from agents.evaluation import Evaluation
 from agents.network import Weights
+from envs.errors import UserError
 
 
 @dataclass
@@ -80,11 +81,11 @@ class Schedule:
         for name in ("env_steps", "eval_every", "eval_episodes", "checkpoint_every", "keep"):
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise ValueError(f"{name}={value}: must be at least 1")
+                raise UserError(f"{name}={value}: must be at least 1")
         for name in ("seconds", "eval_seconds", "checkpoint_seconds"):
             value = getattr(self, name)
             if value is not None and not value > 0:
-                raise ValueError(f"{name}={value}: must be a number of seconds above 0")
+                raise UserError(f"{name}={value}: must be a number of seconds above 0")
 
     @property
     def has_checkpoints(self) -> bool:

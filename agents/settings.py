@@ -8,6 +8,8 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 
+from envs.errors import UserError
+
 LARGEST = 2**31 - 1
 """Of whole numbers, as they are counted in 32 bits on a device."""
 _MOST, _LEAST = float(np.finfo(np.float32).max), float(np.finfo(np.float32).tiny)
@@ -22,13 +24,13 @@ def check(settings: Any) -> None:
     are left alone.
 
     Raises:
-      ValueError: a value is not what its field declares; the message says what is accepted.
+      UserError: a value is not what its field declares; the message says what is accepted.
     """
     for name, kind in _kinds(type(settings)).items():
         value = getattr(settings, name)
         wanted = expected(value, kind, largest=math.inf if name in _BUDGETS else LARGEST)
         if wanted is not None:
-            raise ValueError(f"{name}={value!r}: must be {wanted}")
+            raise UserError(f"{name}={value!r}: must be {wanted}")
 
 
 def expected(value: Any, kind: Any, *, largest: float = LARGEST) -> str | None:

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from gymnasium import spaces
 
+from envs.errors import UserError
+
 _MAX_SIZE = 1 << 20
 """Numbers in a space that is read from JSON; categories taken together, too."""
 _MAX_CATEGORICAL = 4096
@@ -22,15 +24,15 @@ def check_observation_space(space: spaces.Space) -> None:
     """Refuse a space that `encode` cannot flatten.
 
     Raises:
-      ValueError: the space is not Box, Discrete or MultiDiscrete, or it is one of images.
+      UserError: the space is not Box, Discrete or MultiDiscrete, or it is one of images.
     """
     if isinstance(space, spaces.Box) and space.dtype == np.uint8 and len(space.shape) > 1:
-        raise ValueError(
+        raise UserError(
             f"observation space {space.shape} of uint8 is one of images: must be numbers, as there "
             "is no convolutional policy (yet)"
         )
     if not isinstance(space, spaces.Box | spaces.Discrete | spaces.MultiDiscrete):
-        raise ValueError(
+        raise UserError(
             f"observation space {type(space).__name__} is not supported: must be Box, Discrete or "
             "MultiDiscrete (gymnasium.wrappers.FlattenObservation makes a Box of Dict and Tuple)"
         )
@@ -40,11 +42,11 @@ def check_action_space(space: spaces.Space) -> None:
     """Refuse a space that `decode` cannot fill.
 
     Raises:
-      ValueError: the space is not Box (of floats), Discrete or MultiDiscrete.
+      UserError: the space is not Box (of floats), Discrete or MultiDiscrete.
     """
     floats = isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating)
     if not floats and not isinstance(space, spaces.Discrete | spaces.MultiDiscrete):
-        raise ValueError(
+        raise UserError(
             f"action space {space} is not supported: must be Box of floats, Discrete or "
             "MultiDiscrete"
         )
@@ -160,45 +162,45 @@ def from_json(description: dict[str, Any]) -> spaces.Space:
             sizes, starts = (np.asarray(description[k]) for k in ("n", "start"))
             _check_categories(sizes, starts)
             if sizes.ndim:
-                raise ValueError("a Discrete space must have one number of categories")
+                raise UserError("a Discrete space must have one number of categories")
             return spaces.Discrete(int(sizes), start=int(starts))
         case "MultiDiscrete":
             sizes, starts = (np.asarray(description[k]) for k in ("nvec", "start"))
             _check_categories(sizes, starts)
             return spaces.MultiDiscrete(sizes, start=starts)
-    raise ValueError("the type of a space must be Box, Discrete or MultiDiscrete")
+    raise UserError("the type of a space must be Box, Discrete or MultiDiscrete")
 
 
 def _box(description: dict[str, Any]) -> spaces.Box:
     shape, dtype = tuple(description["shape"]), description["dtype"]
     if dtype not in _DTYPES:
-        raise ValueError(f"the dtype {dtype!r} of a Box must be one of {', '.join(_DTYPES)}")
+        raise UserError(f"the dtype {dtype!r} of a Box must be one of {', '.join(_DTYPES)}")
     # Python's own integers do not overflow; and none may be large where another is 0.
     if any(type(n) is not int or not 0 <= n <= _MAX_SIZE for n in shape) or (
         math.prod(shape) > _MAX_SIZE
     ):
-        raise ValueError(
+        raise UserError(
             f"the shape {shape} of a Box must be of integers, and of at most {_MAX_SIZE} numbers"
         )
     with np.errstate(over="raise", invalid="raise"):
         low, high = (np.asarray(_bound(description[k]), dtype) for k in ("low", "high"))
     low, high = np.broadcast_to(low, shape), np.broadcast_to(high, shape)
     if not (low <= high).all():
-        raise ValueError("no low of a Box may be above its high")
+        raise UserError("no low of a Box may be above its high")
     return spaces.Box(low, high, shape, np.dtype(dtype).type)
 
 
 def _check_categories(sizes: np.ndarray, starts: np.ndarray) -> None:
     for numbers in (sizes, starts):
         if numbers.dtype != np.int64 or numbers.shape != sizes.shape:
-            raise ValueError("categories must be integers, as many as starts")
+            raise UserError("categories must be integers, as many as starts")
     if not 1 <= sizes.size <= _MAX_CATEGORICAL:
-        raise ValueError(f"{sizes.size} dimensions: must be from 1 to {_MAX_CATEGORICAL}")
+        raise UserError(f"{sizes.size} dimensions: must be from 1 to {_MAX_CATEGORICAL}")
     if not ((sizes >= 1) & (sizes <= _MAX_SIZE)).all() or sizes.sum() > _MAX_SIZE:
-        raise ValueError(f"categories must be at least 1, and at most {_MAX_SIZE} in all")
+        raise UserError(f"categories must be at least 1, and at most {_MAX_SIZE} in all")
     # Actions and observations are int32.
     if not (np.abs(starts.astype(np.float64)) < 2**30).all():
-        raise ValueError("starts of categories must be between -2**30 and 2**30")
+        raise UserError("starts of categories must be between -2**30 and 2**30")
 
 
 def _to_json(edge: Any) -> Any:
@@ -214,5 +216,5 @@ def _bound(edge: Any) -> Any:
     if edge in ("inf", "-inf"):
         return float(edge)
     if not isinstance(edge, int | float):
-        raise ValueError(f"the bound {edge!r} of a Box must be a number, 'inf' or '-inf'")
+        raise UserError(f"the bound {edge!r} of a Box must be a number, 'inf' or '-inf'")
     return edge

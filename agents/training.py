@@ -21,6 +21,7 @@ from agents.provenance import git_state, versions
 from agents.run_folder import RunFolder
 from agents.schedule import Clock, Now, Progress, Schedule
 from envs.base import HostEnv
+from envs.errors import UserError
 from es_rl import checkpoints, devices, processes
 from es_rl.checkpoints import Restored
 
@@ -31,7 +32,7 @@ SKIPPED_LIMIT = 10
 """Updates in a row that had to be skipped before training is given up."""
 
 
-class Diverged(RuntimeError):
+class Diverged(UserError):
     """No update could be made any more: the numbers are not finite."""
 
 
@@ -109,10 +110,11 @@ def train(
         gives the policy as it stands.
 
     Raises:
-      ValueError: an argument is out of range, the folder holds something already, or it is not
+      UserError: an argument is out of range, the folder holds something already, or it is not
         that of a run like this one.
       Diverged: update after update was not finite; the best policy so far is saved.
-      RuntimeError: the folder cannot be written any more, or the environment does not work.
+      UserError: the folder cannot be written any more.
+      RuntimeError: the environment does not work.
     """
     default_episodes = 32 if isinstance(agent.env, HostEnv) else 128
     schedule = Schedule(
@@ -163,7 +165,7 @@ def train(
                 raise
             latest = run.latest_checkpoint()
             kept = f"the last checkpoint is {latest}" if latest else "there is no checkpoint"
-            raise RuntimeError(
+            raise UserError(
                 f"out={run.folder}: cannot be written any more ({error}); {kept}"
             ) from error
 
@@ -171,12 +173,12 @@ def train(
 def _check(agent: Agent, schedule: Schedule, out: str | Path | None, resume: bool) -> None:
     """Refuse what cannot work together, before anything is compiled or written."""
     if resume and out is None:
-        raise ValueError("out=None: must be the folder of a run to resume it")
+        raise UserError("out=None: must be the folder of a run to resume it")
     if resume and not agent.resumable:
-        raise ValueError(f"agent={agent.name}: cannot go on with a run: must be another agent")
+        raise UserError(f"agent={agent.name}: cannot go on with a run: must be another agent")
     on_host = isinstance(agent.env, HostEnv)
     if on_host and schedule.eval_episodes < processes.count():
-        raise ValueError(
+        raise UserError(
             f"eval_episodes={schedule.eval_episodes}: must be at least {processes.count()}, the "
             "number of processes"
         )

@@ -12,6 +12,7 @@ from agents.evaluation import EVALUATION_LANES, Evaluator
 from agents.network import Weights
 from agents.policy import Policy
 from envs.base import Env, HostEnv, Lanes
+from envs.errors import UserError
 from es_rl.devices import make_mesh
 from es_rl.host_rollout import with_idle_lanes
 
@@ -26,7 +27,7 @@ class UntrainedConfig:
     def __post_init__(self) -> None:
         settings.check(self)
         if self.episodes < 1:
-            raise ValueError(f"episodes={self.episodes}: must be at least 1")
+            raise UserError(f"episodes={self.episodes}: must be at least 1")
 
 
 class UntrainedAgent:

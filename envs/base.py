@@ -68,7 +68,7 @@ class Env(Protocol):
         """One RGB image (height, width, 3) uint8 per state.
 
         Raises:
-          RuntimeError: the environment has no picture, or the renderer cannot start.
+          NoPicture: the environment has no picture, or the renderer cannot start.
         """
         ...
 
@@ -76,7 +76,7 @@ class Env(Protocol):
         """The solids that the environment consists of, in one pose per state.
 
         Raises:
-          RuntimeError: the environment has no MuJoCo model.
+          UserError: the environment has no MuJoCo model.
         """
         ...
 
@@ -156,7 +156,7 @@ class HostEnv(Protocol):
         """Play one episode with act(obs) -> action; its return and one RGB image per step.
 
         Raises:
-          RuntimeError: the environment has no picture, or the renderer cannot start.
+          NoPicture: the environment has no picture, or the renderer cannot start.
         """
         ...
 
@@ -164,7 +164,7 @@ class HostEnv(Protocol):
         """Play one episode; the rewards (T,) of its steps, and its solids in T + 1 poses.
 
         Raises:
-          RuntimeError: the environment has no MuJoCo model.
+          UserError: the environment has no MuJoCo model.
         """
         ...
 

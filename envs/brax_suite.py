@@ -11,6 +11,7 @@ import numpy as np
 from gymnasium import spaces
 
 from envs.base import EnvSpec, State, time_limited
+from envs.errors import UserError
 from envs.scene import Scene, no_scene, scene_of
 
 _BACKENDS = ("generalized", "spring", "positional", "mjx")
@@ -49,11 +50,11 @@ def make(
       **kwargs: passed to the environment's constructor.
 
     Raises:
-      ValueError: unknown backend, or one that this environment does not have.
-      RuntimeError: the environment does not run with the installed versions.
+      UserError: unknown backend, or one that this environment does not have.
+      UserError: the environment does not run with the installed versions.
     """
     if backend is not None and backend not in _BACKENDS:
-        raise ValueError(f"backend={backend!r}: must be one of {', '.join(_BACKENDS)}")
+        raise UserError(f"backend={backend!r}: must be one of {', '.join(_BACKENDS)}")
     with warnings.catch_warnings():
         # Brax points to its successor at every import; the README says it once.
         warnings.filterwarnings("ignore", message="Brax System")
@@ -64,9 +65,9 @@ def make(
             with _own_devices():
                 inner = brax.envs.get_environment(name, **options)
         except ValueError as error:
-            raise ValueError(f"backend={backend!r}: brax/{name} says: {error}") from error
+            raise UserError(f"backend={backend!r}: brax/{name} says: {error}") from error
         except TypeError as error:
-            raise ValueError(f"env='brax/{name}': {error}") from error
+            raise UserError(f"env='brax/{name}': {error}") from error
     given = dict(options)
     if max_episode_steps != 1000:
         given["max_episode_steps"] = max_episode_steps
@@ -101,7 +102,7 @@ class BraxEnv:
         except Exception as error:
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
             options = "".join(f", {k}={v!r}" for k, v in kwargs.items())
-            raise RuntimeError(
+            raise UserError(
                 f"brax/{name}{options} cannot run with jax {jax.__version__}: {reason}"
             ) from error
         self.spec = EnvSpec(

@@ -15,6 +15,7 @@ from gymnasium import spaces
 from gymnasium.experimental.functional import FuncEnv
 
 from envs.base import EnvSpec, State, time_limited
+from envs.errors import UserError
 from envs.pool import WorkerPool
 from envs.scene import Scene, has_mujoco_model, no_scene, scene_of
 
@@ -36,13 +37,13 @@ def import_module(module: str) -> None:
     """Import a module that registers environments, here and in every worker to come.
 
     Raises:
-      ValueError: there is no such module, or it cannot be imported.
+      UserError: there is no such module, or it cannot be imported.
     """
     try:
         importlib.import_module(module)
     except Exception as error:
         reason = f"{type(error).__name__}: {_one_line(error)}"
-        raise ValueError(
+        raise UserError(
             f"import={module}: must be a module that can be imported ({reason})"
         ) from error
     if module not in _IMPORTED:
@@ -67,8 +68,8 @@ def make(
       **kwargs: passed to `gymnasium.make`; JSON values, as they are saved with policies.
 
     Raises:
-      ValueError: the environment refuses the arguments.
-      RuntimeError: a package that the environment needs is missing.
+      UserError: the environment refuses the arguments.
+      UserError: a package that the environment needs is missing.
     """
     registered = gymnasium.spec(name)
     given = dict(kwargs)
@@ -94,7 +95,7 @@ def make(
     if isinstance(func_env, FuncEnv):
         for key, option in (("workers", workers), ("step_timeout", step_timeout)):
             if option is not None:
-                raise ValueError(f"{key}={option}: gymnasium/{name} does not step on the host")
+                raise UserError(f"{key}={option}: gymnasium/{name} does not step on the host")
         return FunctionalEnv(func_env, spec)
     first.close()
     return GymnasiumEnv(spec, single, workers, step_timeout or _STEP_TIMEOUT)
@@ -105,18 +106,18 @@ def _check(given: dict[str, Any], workers: int | None, step_timeout: float | Non
         try:
             json.dumps(value, allow_nan=False)
         except (TypeError, ValueError):
-            raise ValueError(
+            raise UserError(
                 f"{key}={value!r}: must be a JSON value, as it is saved with the policy"
             ) from None
     if "disable_env_checker" in given:
-        raise ValueError("env_kwargs=disable_env_checker: must be left to es-rl, which sets it")
+        raise UserError("env_kwargs=disable_env_checker: must be left to es-rl, which sets it")
     # Values may come from a file.
     if workers is not None and (type(workers) is not int or workers < 1):
-        raise ValueError(f"workers={workers!r}: must be at least 1")
+        raise UserError(f"workers={workers!r}: must be at least 1")
     if step_timeout is not None and (
         not isinstance(step_timeout, int | float) or not 0 < step_timeout < float("inf")
     ):
-        raise ValueError(f"step_timeout={step_timeout!r}: must be a number of seconds above 0")
+        raise UserError(f"step_timeout={step_timeout!r}: must be a number of seconds above 0")
 
 
 def _first(
@@ -128,12 +129,12 @@ def _first(
     try:
         return single()
     except (gymnasium.error.DependencyNotInstalled, ImportError) as error:
-        raise RuntimeError(f"gymnasium/{name}: {_one_line(error)}{_hint(registered)}") from error
+        raise UserError(f"gymnasium/{name}: {_one_line(error)}{_hint(registered)}") from error
     except (gymnasium.error.Error, TypeError, ValueError) as error:
-        raise ValueError(f"env='gymnasium/{name}': {_one_line(error)}") from error
+        raise UserError(f"env='gymnasium/{name}': {_one_line(error)}") from error
     except Exception as error:  # whatever its constructor raises
         reason = f"{type(error).__name__}: {_one_line(error)}"
-        raise ValueError(f"env='gymnasium/{name}': {reason}") from error
+        raise UserError(f"env='gymnasium/{name}': {reason}") from error
 
 
 def _hint(registered: gymnasium.envs.registration.EnvSpec) -> str:
@@ -204,9 +205,7 @@ class FunctionalEnv:
             self._state_shape = jax.eval_shape(func_env.transition, first, action, key)
         except Exception as error:
             reason = f"{type(error).__name__}: {_one_line(error)}"
-            raise RuntimeError(
-                f"{spec.id} cannot run with jax {jax.__version__}: {reason}"
-            ) from error
+            raise UserError(f"{spec.id} cannot run with jax {jax.__version__}: {reason}") from error
 
     def _observe(self, inner: Any, key: jax.Array) -> jax.Array:
         return jnp.reshape(self._func.observation(inner, key), self._obs_shape)

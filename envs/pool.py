@@ -22,6 +22,7 @@ import numpy as np
 
 from envs import worker
 from envs.base import EnvSpec, Received
+from envs.errors import UserError
 
 _START_SECONDS = 120.0
 """How long a worker may take to start, imports included."""
@@ -67,12 +68,12 @@ class WorkerPool:
           imports: modules that a worker imports first.
 
         Raises:
-          ValueError: `make` cannot be pickled.
+          UserError: `make` cannot be pickled.
         """
         try:
             self._pickled = cloudpickle.dumps(make)
         except Exception as error:
-            raise ValueError(f"env={spec.id!r}: cannot be sent to a worker: {error}") from error
+            raise UserError(f"env={spec.id!r}: cannot be sent to a worker: {error}") from error
         self.count = count
         self._id = spec.id
         self._timeout = step_timeout

@@ -9,6 +9,7 @@ import numpy as np
 from gymnasium import spaces
 
 from envs.base import EnvSpec, State, time_limited
+from envs.errors import NoPicture
 from envs.scene import Scene, no_scene
 
 
@@ -66,7 +67,7 @@ class Probe:
         return State(state.inner, obs, reward, terminated, truncated, steps)
 
     def render(self, states: Sequence[State]) -> list[np.ndarray]:
-        raise RuntimeError(f"{self.spec.id} has no picture")
+        raise NoPicture(f"{self.spec.id} has no picture")
 
     def scene(self, states: Sequence[State]) -> Scene:
         raise no_scene(self.spec.id)

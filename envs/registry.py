@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 
 from envs import brax_suite, gymnasium_suite, probes
 from envs.base import Env, HostEnv
+from envs.errors import UserError
 from envs.rendering import go_headless
 
 Maker: TypeAlias = Callable[..., Env | HostEnv]
@@ -25,10 +26,10 @@ def register(id: str, maker: Maker) -> None:
     """Let `make(id, **kwargs)` call `maker(**kwargs)`: for environments of your own.
 
     Raises:
-      ValueError: the id is taken.
+      UserError: the id is taken.
     """
     if id in _REGISTERED or id in list_ids():
-        raise ValueError(f"environment {id!r} is registered already: choose another id")
+        raise UserError(f"environment {id!r} is registered already: choose another id")
     _REGISTERED[id] = maker
 
 
@@ -36,10 +37,10 @@ def list_ids(suite: str | None = None) -> list[str]:
     """All ids, or those of one suite ("brax", "gymnasium", "probe").
 
     Raises:
-      ValueError: the suite is unknown.
+      UserError: the suite is unknown.
     """
     if suite is not None and suite not in _SUITES:
-        raise ValueError(f"suite={suite!r}: must be one of {', '.join(_SUITES)}")
+        raise UserError(f"suite={suite!r}: must be one of {', '.join(_SUITES)}")
     ids = [
         f"{s}/{name}" for s, (names, _) in _SUITES.items() if suite in (None, s) for name in names()
     ]
@@ -57,12 +58,12 @@ def make(id: str, /, **kwargs: Any) -> Env | HostEnv:
         `step_timeout` (seconds) for those on the host; otherwise passed on to the environment.
 
     Raises:
-      ValueError: unknown id (with close matches) or argument, or a space that policies cannot use.
-      RuntimeError: the environment cannot run with the installed versions.
+      UserError: unknown id (with close matches) or argument, or a space that policies cannot use.
+      UserError: the environment cannot run with the installed versions.
     """
     limit = kwargs.get("max_episode_steps")
     if limit is not None and (type(limit) is not int or not 1 <= limit <= _MOST_STEPS):
-        raise ValueError(f"max_episode_steps={limit!r}: must be an integer from 1 to {_MOST_STEPS}")
+        raise UserError(f"max_episode_steps={limit!r}: must be an integer from 1 to {_MOST_STEPS}")
     go_headless()
     if id in _REGISTERED:
         return _REGISTERED[id](**kwargs)
@@ -73,13 +74,13 @@ def make(id: str, /, **kwargs: Any) -> Env | HostEnv:
         id = f"gymnasium/{name}"
     if suite not in _SUITES or name not in _SUITES[suite][0]():
         hint = "" if suite != "gymnasium" else "; if a module of yours registers it, import that"
-        raise ValueError(f"env={id!r}: unknown environment{_close(id)}{hint}")
+        raise UserError(f"env={id!r}: unknown environment{_close(id)}{hint}")
     maker = _SUITES[suite][1]
     try:
         inspect.signature(maker).bind(name, **kwargs)
     except TypeError as error:
         known = ", ".join(list(inspect.signature(maker).parameters)[1:])
-        raise ValueError(f"env={id!r}: {error}: must be of {known}") from None
+        raise UserError(f"env={id!r}: {error}: must be of {known}") from None
     return maker(name, **kwargs)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from gymnasium.error import DependencyNotInstalled
 from gymnasium.experimental.functional import FuncEnv
 
+from envs.errors import NoPicture
 from envs.scene import has_mujoco_model
 
 
@@ -38,7 +39,7 @@ def functional_frames(func_env: FuncEnv, states: Sequence[Any]) -> list[np.ndarr
     """Gymnasium's own pictures of a functional environment's states.
 
     Raises:
-      RuntimeError: the environment has no picture, or pygame is missing.
+      NoPicture: the environment has no picture, or pygame is missing.
     """
     try:
         canvas = func_env.render_init()
@@ -48,9 +49,9 @@ def functional_frames(func_env: FuncEnv, states: Sequence[Any]) -> list[np.ndarr
             frames.append(np.array(frame, np.uint8))
         func_env.render_close(canvas)
     except NotImplementedError as error:
-        raise RuntimeError(f"{type(func_env).__name__} has no picture") from error
+        raise NoPicture(f"{type(func_env).__name__} has no picture") from error
     except DependencyNotInstalled as error:
-        raise RuntimeError(str(error)) from error
+        raise NoPicture(str(error)) from error
     return frames
 
 
@@ -58,7 +59,7 @@ def brax_frames(env: Any, states: Sequence[Any]) -> list[np.ndarray]:
     """Pictures of Brax pipeline states, drawn by MuJoCo with a camera on the first body.
 
     Raises:
-      RuntimeError: no OpenGL context could be made.
+      NoPicture: no OpenGL context could be made.
     """
     try:
         return list(env.render([jax.tree.map(np.asarray, state) for state in states], 360, 480))
@@ -70,7 +71,7 @@ def host_frame(env: gymnasium.Env) -> np.ndarray:
     """The picture of an environment as it stands.
 
     Raises:
-      RuntimeError: the environment has no picture, the renderer cannot start, or pygame is missing.
+      NoPicture: the environment has no picture, the renderer cannot start, or pygame is missing.
     """
     mujoco = has_mujoco_model(env)
     # Gymnasium's viewer, once begun, complains on stderr when it is thrown away.
@@ -79,18 +80,18 @@ def host_frame(env: gymnasium.Env) -> np.ndarray:
     try:
         frame = env.render()
     except DependencyNotInstalled as error:
-        raise RuntimeError(str(error)) from error
+        raise NoPicture(str(error)) from error
     except Exception as error:
         if not mujoco:
             raise
         raise _cannot_draw(f"{type(error).__name__}: {error}") from error
     if not isinstance(frame, np.ndarray):
-        raise RuntimeError(f"{type(env.unwrapped).__name__} has no picture")
+        raise NoPicture(f"{type(env.unwrapped).__name__} has no picture")
     return np.asarray(frame, np.uint8)
 
 
-def _cannot_draw(reason: str) -> RuntimeError:
-    return RuntimeError(
+def _cannot_draw(reason: str) -> NoPicture:
+    return NoPicture(
         f"MuJoCo cannot draw with MUJOCO_GL={os.environ.get('MUJOCO_GL', '')} ({reason}); "
         "on Debian or Ubuntu install libegl1"
     )

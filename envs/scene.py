@@ -8,6 +8,8 @@ from typing import Any, Literal, TypeAlias
 import gymnasium
 import numpy as np
 
+from envs.errors import UserError
+
 Shape: TypeAlias = Literal["plane", "sphere", "capsule", "cylinder", "box", "ellipsoid"]
 
 _LAST_VISIBLE_GROUP = 2  # MuJoCo's viewers hide the groups above
@@ -53,9 +55,9 @@ class Scene:
         )
 
 
-def no_scene(env_id: str) -> RuntimeError:
+def no_scene(env_id: str) -> UserError:
     """The error of an environment that is not simulated by a MuJoCo model."""
-    return RuntimeError(
+    return UserError(
         f"{env_id} has no 3D page: environments of a MuJoCo model have one, as brax/ant and "
         "gymnasium/HalfCheetah-v5; a video (--video) works for all that have a picture"
     )
@@ -79,14 +81,14 @@ def scene_of(model: Any, qpos: Sequence[np.ndarray]) -> Scene:
       qpos: T vectors (model.nq,).
 
     Raises:
-      RuntimeError: a joint position is not finite, or nothing of the model can be seen.
+      UserError: a joint position is not finite, or nothing of the model can be seen.
     """
     for step, position in enumerate(qpos):
         if not np.isfinite(position).all():
-            raise RuntimeError(f"joint positions are not finite in step {step}: no 3D page of them")
+            raise UserError(f"joint positions are not finite in step {step}: no 3D page of them")
     numbers = _visible(model)
     if not numbers:
-        raise RuntimeError("nothing of the model can be seen: no 3D page of it")
+        raise UserError("nothing of the model can be seen: no 3D page of it")
     geoms = tuple(_geom(model, number) for number in numbers)
     body = _tracked_body(model)
     positions, quaternions, tracked = _poses(model, qpos, numbers, body)

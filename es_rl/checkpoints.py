@@ -20,6 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import keystr, tree_flatten_with_path
 
+from envs.errors import UserError
+
 PyTree = Any
 _log = logging.getLogger("es_rl")
 
@@ -107,7 +109,7 @@ class Checkpoints:
           like: a state of the same structure, shapes, types and placement.
 
         Raises:
-          ValueError: there are checkpoints, but none that can be read.
+          UserError: there are checkpoints, but none that can be read.
         """
         steps = self.steps
         for step in reversed(steps):
@@ -121,7 +123,7 @@ class Checkpoints:
                 found,
             )
         if steps:
-            raise ValueError(f"{self._folder}: none of the checkpoints there can be read")
+            raise UserError(f"{self._folder}: none of the checkpoints there can be read")
         return None
 
     def put_aside_after(self, step: int) -> None:
@@ -171,7 +173,7 @@ class Checkpoints:
         wanted = {name: (leaf.shape, leaf.dtype) for name, leaf in filled.items()}
         for name in sorted(found.keys() | wanted.keys()):
             if found.get(name) != wanted.get(name):
-                raise ValueError(
+                raise UserError(
                     f"{folder}: {name} is {found.get(name)}, must be {wanted.get(name)}"
                 )
         arguments = self._orbax.args.Composite(
@@ -186,7 +188,7 @@ class Checkpoints:
             for name, e in expected.items()
         }
         if read.progress["digest"] != _digest(leaves):
-            raise ValueError(f"{folder}: what it holds is not what was saved")
+            raise UserError(f"{folder}: what it holds is not what was saved")
         state = jax.tree.unflatten(treedef, [leaves[keystr(path)] for path, _ in paths])
         return Restored(step, state, read.progress["progress"])
 

@@ -9,6 +9,8 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from envs.errors import UserError
+
 AXIS = "devices"
 """The mesh axis over which the population is spread."""
 
@@ -38,11 +40,11 @@ def make_mesh(count: int | None = None, *, local: bool = False) -> Mesh:
       local: of this process alone.
 
     Raises:
-      ValueError: there are fewer devices.
+      UserError: there are fewer devices.
     """
     here = jax.local_device_count()
     if count is not None and not 1 <= count <= here:
-        raise ValueError(f"devices={count}: must be from 1 to {here}, the devices here")
+        raise UserError(f"devices={count}: must be from 1 to {here}, the devices here")
     processes = [jax.process_index()] if local else range(jax.process_count())
     devices = [d for process in processes for d in jax.local_devices(process)[:count]]
     return Mesh(np.array(devices), (AXIS,))

@@ -22,6 +22,8 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from envs.errors import UserError
+
 T = TypeVar("T")
 HEARTBEAT_SECONDS = 20
 START_SECONDS = 300
@@ -52,8 +54,9 @@ def start(
       start_seconds: how long to wait for the others.
 
     Raises:
-      ValueError: nothing was given, and no cluster says it.
-      RuntimeError: the others cannot be reached, or JAX has started already.
+      UserError: nothing was given, and no cluster says it.
+      UserError: the others cannot be reached.
+      RuntimeError: JAX has started already.
     """
     global _heartbeat_seconds
     _heartbeat_seconds = heartbeat_seconds
@@ -68,13 +71,13 @@ def start(
             heartbeat_timeout_seconds=heartbeat_seconds,
         )
     except ValueError as error:
-        raise ValueError(
+        raise UserError(
             "distributed=True: no cluster was found here that JAX knows (SLURM, Kubernetes, Open "
             "MPI, TPU): must be --coordinator, --num-processes and --process-id"
         ) from error
     except jax.errors.JaxRuntimeError as error:
         where = coordinator or "the coordinator"
-        raise RuntimeError(
+        raise UserError(
             f"cannot join the other processes at {where} within {start_seconds} s: {error}"
         ) from error
     # Before JAX's own, as what is registered last runs first.
@@ -178,7 +181,7 @@ def on_main(task: Callable[[], T]) -> T | None:
     """What process 0 makes of a task; None in the others, which wait for it.
 
     Raises:
-      RuntimeError: process 0 has failed; there it is the task's own exception.
+      UserError: process 0 has failed; there it is the task's own exception.
     """
     result, failure = None, None
     if is_main():
@@ -187,7 +190,7 @@ def on_main(task: Callable[[], T]) -> T | None:
         except Exception as error:
             failure = error
     if broadcast_json(failure is not None):
-        raise failure or RuntimeError("process 0 has failed: its own message says why")
+        raise failure or UserError("process 0 has failed: its own message says why")
     return result
 
 

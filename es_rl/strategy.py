@@ -10,6 +10,7 @@ import optax
 from flax import struct
 from jax.sharding import Mesh, PartitionSpec
 
+from envs.errors import UserError
 from es_rl import noise as _noise
 from es_rl import shaping as _shaping
 from es_rl.noise import Frozen, Full, LeafNoise, LowRank, Noise, PyTree
@@ -72,16 +73,16 @@ class EvolutionStrategy:
         """Start from `params`, any pytree of float arrays.
 
         Raises:
-          ValueError: a leaf is not a float array, or there is none.
+          UserError: a leaf is not a float array, or there is none.
         """
         params = jax.tree.map(jnp.asarray, params)
         leaves = jax.tree_util.tree_leaves_with_path(params)
         if not leaves:
-            raise ValueError("params has no leaves: expected a pytree of float arrays")
+            raise UserError("params has no leaves: expected a pytree of float arrays")
         for path, leaf in leaves:
             if not jnp.issubdtype(leaf.dtype, jnp.floating):
                 name = jax.tree_util.keystr(path)
-                raise ValueError(f"params{name} is {leaf.dtype}: every leaf must be a float array")
+                raise UserError(f"params{name} is {leaf.dtype}: every leaf must be a float array")
         return ESState(params, self.optimizer.init(params), key, jnp.int32(0))
 
     def ask(self, state: ESState) -> Noise:
@@ -157,10 +158,10 @@ class EvolutionStrategy:
           update_norm (0 when skipped), update_skipped (int32, 0 or 1).
 
         Raises:
-          ValueError: the fitness has another shape.
+          UserError: the fitness has another shape.
         """
         if jnp.shape(fitness) != (self.population_size,):
-            raise ValueError(
+            raise UserError(
                 f"fitness has shape {jnp.shape(fitness)}: must be ({self.population_size},), "
                 "one number per member"
             )
@@ -237,10 +238,10 @@ def eggroll(
     given.
 
     Raises:
-      ValueError: an argument is out of range; the message names it and what is accepted.
+      UserError: an argument is out of range; the message names it and what is accepted.
     """
     if rank is None:
-        raise ValueError("rank=None: must be an integer of at least 1 (open_es has full noise)")
+        raise UserError("rank=None: must be an integer of at least 1 (open_es has full noise)")
     return EvolutionStrategy(
         population_size=population_size,
         rank=rank,
@@ -285,7 +286,7 @@ def _validate(es: EvolutionStrategy) -> None:
     def integer(name: str, minimum: int) -> int:
         value: Any = getattr(es, name)
         if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
-            raise ValueError(f"{name}={value!r}: must be an integer of at least {minimum}")
+            raise UserError(f"{name}={value!r}: must be an integer of at least {minimum}")
         return value
 
     population, reuse = integer("population_size", 2), integer("noise_reuse", 0)
@@ -293,12 +294,12 @@ def _validate(es: EvolutionStrategy) -> None:
     if es.rank is not None:
         integer("rank", 1)
     if not callable(es.sigma) and not 0 < es.sigma < math.inf:
-        raise ValueError(f"sigma={es.sigma!r}: must be greater than 0")
+        raise UserError(f"sigma={es.sigma!r}: must be greater than 0")
     if reuse > 1 and reuse % 2:
-        raise ValueError(f"noise_reuse={reuse}: must be 0, 1 or an even number")
+        raise UserError(f"noise_reuse={reuse}: must be 0, 1 or an even number")
     if reuse > 1 and population % reuse:
         near = max(population // reuse, 1) * reuse
-        raise ValueError(
+        raise UserError(
             f"population_size={population}: must be a multiple of noise_reuse, {reuse}, "
             f"such as {near} or {near + reuse}"
         )
@@ -308,11 +309,11 @@ def _validate(es: EvolutionStrategy) -> None:
         sizes = (*range(2, min(population, 1 << 16)), population)
         fitting = [g for g in sizes if population % g == 0 and g % step == 0]
         near_first = sorted(fitting, key=lambda g: abs(g - group))[:4]
-        raise ValueError(
+        raise UserError(
             f"group_size={group}: must divide population_size, {population}, and be a multiple of "
             f"noise_reuse, {reuse}: 0 or one of {', '.join(map(str, sorted(near_first)))}"
         )
     for name, choices in (("group_std", GroupStd), ("shaping", Shaping)):
         if getattr(es, name) not in get_args(choices):
             accepted = ", ".join(get_args(choices))
-            raise ValueError(f"{name}={getattr(es, name)!r}: must be one of {accepted}")
+            raise UserError(f"{name}={getattr(es, name)!r}: must be one of {accepted}")

@@ -14,6 +14,7 @@ import jax
 import tyro
 
 from agents.provenance import versions
+from envs.errors import UserError
 from experiments.benchmarks.timing import Table
 from experiments.cli import parse
 from experiments.startup import machine, start_jax
@@ -51,9 +52,9 @@ def main(arguments: list[str]) -> int:
     for name in ("rounds", "devices"):
         value = getattr(flags, name)
         if value is not None and value < 1:
-            raise ValueError(f"{name}={value}: must be at least 1")
+            raise UserError(f"{name}={value}: must be at least 1")
     if flags.json is not None and (flags.json.is_dir() or not flags.json.parent.is_dir()):
-        raise ValueError(f"json={flags.json}: must be a file in a folder that exists")
+        raise UserError(f"json={flags.json}: must be a file in a folder that exists")
     start_jax(flags.devices)
     # What is compiled here is timed.
     jax.config.update("jax_enable_compilation_cache", False)

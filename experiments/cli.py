@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from envs.errors import UserError
+
 T = TypeVar("T")
 
 COMMANDS = {
@@ -39,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(importlib.import_module(module_of(name)).main(rest))
     except BrokenPipeError:
         sys.exit(1)
-    except (ValueError, RuntimeError, OSError) as error:
+    except UserError as error:
         sys.exit(_fail(name, str(error), rest))
 
 
@@ -47,12 +49,12 @@ def module_of(command: str) -> str:
     """The module whose `main` is the command.
 
     Raises:
-      ValueError: there is no such command.
+      UserError: there is no such command.
     """
     if command not in COMMANDS:
         close = difflib.get_close_matches(command, COMMANDS, n=1)
         hint = f"did you mean {close[0]}?" if close else f"must be one of {', '.join(COMMANDS)}"
-        raise ValueError(f"no command {command!r}: {hint}")
+        raise UserError(f"no command {command!r}: {hint}")
     return f"experiments.{'list_envs' if command == 'envs' else command}"
 
 
@@ -82,7 +84,7 @@ def _fail(command: str, message: str, arguments: list[str]) -> int:
 
 
 def parse(command: str, flags: Any, arguments: list[str], default: T | None = None) -> T:
-    """Parse flags with tyro; its errors become a ValueError of one line.
+    """Parse flags with tyro; its errors become a UserError of one line.
 
     Args:
       command: for the usage line.
@@ -101,7 +103,7 @@ def parse(command: str, flags: Any, arguments: list[str], default: T | None = No
         with contextlib.redirect_stderr(shown), contextlib.redirect_stdout(shown):
             parsed: T = tyro.cli(flags, args=arguments, prog=f"es-rl {command}", default=default)
     except SystemExit:
-        raise ValueError(_in_our_words(command, _unboxed(shown.getvalue()), arguments)) from None
+        raise UserError(_in_our_words(command, _unboxed(shown.getvalue()), arguments)) from None
     settings.check(parsed)
     return parsed
 
@@ -110,10 +112,10 @@ def check_output(name: str, path: Path) -> None:
     """Refuse a file that could not be written in the end.
 
     Raises:
-      ValueError: it is a folder, or lies where no folder can be made.
+      UserError: it is a folder, or lies where no folder can be made.
     """
     if os.path.isdir(path) or not can_be_made(path.parent):
-        raise ValueError(f"{name}={path}: must be a file, in a folder that can be written")
+        raise UserError(f"{name}={path}: must be a file, in a folder that can be written")
 
 
 def can_be_made(folder: Path) -> bool:

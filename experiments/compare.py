@@ -18,6 +18,7 @@ from agents.filming import film
 from agents.provenance import versions
 from agents.registry import config_type, missing_package, plays
 from envs.base import Env, HostEnv
+from envs.errors import NoPicture, UserError
 from experiments.cli import can_be_made, parse
 from experiments.comparison import report, results, tables
 from experiments.comparison.results import Results, Run, Task
@@ -56,7 +57,7 @@ def main(arguments: list[str]) -> int:
     """Run the command and return its exit code."""
     flags: CompareFlags = parse("compare", CompareFlags, arguments)
     if flags.seeds < 1:
-        raise ValueError(f"seeds={flags.seeds}: must be at least 1")
+        raise UserError(f"seeds={flags.seeds}: must be at least 1")
     suite = load(flags.suite)
     out = flags.out or Path("runs", "compare", suite.name)
     _check_folder(out, suite)
@@ -107,14 +108,14 @@ def _check_agents(names: tuple[str, ...]) -> None:
         if name not in list_agents():
             close = difflib.get_close_matches(name, list_agents(), n=1)
             hint = f"; did you mean {close[0]}?" if close else ""
-            raise ValueError(f"agents={name}: must be of {', '.join(list_agents())}{hint}")
+            raise UserError(f"agents={name}: must be of {', '.join(list_agents())}{hint}")
         missing = missing_package(name)
         if missing is not None:
             others = " ".join(other for other in names if missing_package(other) is None)
-            raise ValueError(f"agents={name}: {missing}; without it: --agents {others}")
+            raise UserError(f"agents={name}: {missing}; without it: --agents {others}")
         config_type(name)
     if len(set(names)) < len(names):
-        raise ValueError(f"agents={','.join(names)}: names an agent twice, must name each once")
+        raise UserError(f"agents={','.join(names)}: names an agent twice, must name each once")
 
 
 def _make_envs(name: str, suite: Suite) -> list[Env | HostEnv]:
@@ -124,7 +125,7 @@ def _make_envs(name: str, suite: Suite) -> list[Env | HostEnv]:
         try:
             made.append(envs.make(task.env, **task.env_kwargs))
         except ValueError as error:
-            raise ValueError(f"suite={name}: task {task.env}, env_kwargs: {error}") from error
+            raise UserError(f"suite={name}: task {task.env}, env_kwargs: {error}") from error
     return made
 
 
@@ -132,18 +133,18 @@ def _check_folder(out: Path, suite: Suite) -> None:
     """See that the folder is new or empty, or holds a comparison on the same tasks.
 
     Raises:
-      ValueError: it holds something else.
+      UserError: it holds something else.
     """
     path = out / "tasks.json"
     if path.is_file():
         try:
             found = json.loads(path.read_text())
         except ValueError as error:
-            raise ValueError(f"out={out}: tasks.json is damaged ({error}): must be JSON") from error
+            raise UserError(f"out={out}: tasks.json is damaged ({error}): must be JSON") from error
         if found != json.loads(_described(suite)):
-            raise ValueError(f"out={out}: holds other tasks or budgets: must be another folder")
+            raise UserError(f"out={out}: holds other tasks or budgets: must be another folder")
     elif not can_be_made(out) or (out.is_dir() and any(out.iterdir())):
-        raise ValueError(f"out={out}: must be an empty or a new folder, or one of a comparison")
+        raise UserError(f"out={out}: must be an empty or a new folder, or one of a comparison")
 
 
 def _claim(out: Path, suite: Suite) -> None:
@@ -193,7 +194,7 @@ def _films(found: Results, out: Path) -> Iterator[tuple[str, str, Path]]:
             if not path.exists():
                 try:
                     write_video(path, film(load_policy(policy, trusted=True), env, seed=1))
-                except RuntimeError as error:
+                except NoPicture as error:
                     print(f"no film of {agent} on {task.env}: {error}")
                     continue
             yield task.env, agent, path

@@ -18,6 +18,7 @@ from agents.filming import Film
 from agents.network import NetworkConfig
 from agents.provenance import git_state, versions
 from envs.base import HostEnv
+from envs.errors import UserError
 from envs.worker import RESET, STEP
 from experiments.cli import parse
 from experiments.startup import machine, start_jax
@@ -165,7 +166,7 @@ def _draws() -> str:
         env = envs.make("gymnasium/InvertedPendulum-v5", max_episode_steps=1)
         assert isinstance(env, HostEnv)
         _, frames = env.film(lambda obs: np.zeros(1, np.float32), 0)
-    except RuntimeError as error:  # training needs no pictures
+    except UserError as error:  # training needs no pictures
         raise Missing(str(error)) from error
     if frames[0].std() == 0:
         raise RuntimeError("MuJoCo draws empty pictures")

@@ -11,6 +11,7 @@ from typing import IO, Annotated, Any
 
 import tyro
 
+from envs.errors import UserError
 from experiments.cli import parse
 
 
@@ -31,9 +32,9 @@ def main(arguments: list[str]) -> int:
     flags: LaunchFlags = parse("launch", LaunchFlags, arguments[:split])
     count, command = flags.num_processes, arguments[split + 1 :]
     if count < 1:
-        raise ValueError(f"num_processes={count}: must be at least 1")
+        raise UserError(f"num_processes={count}: must be at least 1")
     if not command or command[0] != "train":
-        raise ValueError(
+        raise UserError(
             f"command={' '.join(command)}: must be a train command after --, as in "
             "es-rl launch -n 4 -- train brax/ant"
         )

@@ -14,6 +14,7 @@ from agents.evaluation import Evaluation
 from agents.filming import film, record
 from agents.policy import Policy
 from envs.base import Env, HostEnv
+from envs.errors import UserError
 from experiments.cli import check_output, parse
 from experiments.startup import env_kwargs, import_modules, start_jax
 from experiments.videos import check_name, write_video
@@ -52,18 +53,18 @@ def main(arguments: list[str]) -> int:
     """Run the command and return its exit code."""
     flags: ReplayFlags = parse("replay", ReplayFlags, arguments)
     if flags.episodes < 1:
-        raise ValueError(f"episodes={flags.episodes}: must be at least 1")
+        raise UserError(f"episodes={flags.episodes}: must be at least 1")
     if flags.seed < 0:
-        raise ValueError(f"seed={flags.seed}: must be at least 0")
+        raise UserError(f"seed={flags.seed}: must be at least 0")
     if flags.video is not None:
         check_name(flags.video)
     if flags.html is not None and flags.html.suffix.lower() != ".html":
-        raise ValueError(f"html={flags.html}: must end in .html")
+        raise UserError(f"html={flags.html}: must end in .html")
     for name in ("video", "html"):
         if getattr(flags, name) is not None:
             check_output(name, getattr(flags, name))
     if flags.env_kwargs and flags.agent is None:
-        raise ValueError(f"env_kwargs={flags.env_kwargs[0]}: only with --agent; a run has its own")
+        raise UserError(f"env_kwargs={flags.env_kwargs[0]}: only with --agent; a run has its own")
     start_jax()
     if flags.agent is not None or flags.modules:
         # Not for a policy alone: in the folder of a stranger's, modules would be the stranger's.
@@ -93,13 +94,13 @@ def _saved(flags: ReplayFlags) -> tuple[Policy, Env | HostEnv]:
     """A run's policy, on the environment that it was trained on."""
     run = flags.run
     if run in envs.list_ids() and not Path(run).exists():
-        raise ValueError(f"{run} is an environment, not a run: add --agent random or --agent zero")
+        raise UserError(f"{run} is an environment, not a run: add --agent random or --agent zero")
     policy = agents.load_policy(run, trusted=flags.trust)
     env = envs.make(policy.spec.id, **policy.spec.kwargs)
     for name in ("observation_space", "action_space"):
         given, wanted = getattr(policy.spec, name), getattr(env.spec, name)
         if given != wanted:
-            raise ValueError(
+            raise UserError(
                 f"policy {run!r}: its {name} is {given}, must be {wanted}, as in {env.spec.id}"
             )
     return policy, env

@@ -15,6 +15,7 @@ import jax
 from platformdirs import user_cache_path
 
 import envs
+from envs.errors import UserError
 from es_rl import processes
 from es_rl.devices import use_cpu_devices
 
@@ -67,26 +68,26 @@ class ProcessFlags:
         """Refuse what cannot be, before any work is done.
 
         Raises:
-          ValueError: a flag is out of range, or lacks another one.
+          UserError: a flag is out of range, or lacks another one.
         """
         for name in ("heartbeat_seconds", "start_seconds", "num_processes"):
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise ValueError(f"{name}={value}: must be at least 1")
+                raise UserError(f"{name}={value}: must be at least 1")
         if self.coordinator is not None and not re.fullmatch(r".+:\d{1,5}", self.coordinator):
-            raise ValueError(f"coordinator={self.coordinator}: must be HOST:PORT")
+            raise UserError(f"coordinator={self.coordinator}: must be HOST:PORT")
         if self.process_id is not None:
             count = self.num_processes
             if self.process_id < 0 or (count is not None and self.process_id >= count):
                 accepted = "at least 0" if count is None else f"from 0 to {count - 1}"
-                raise ValueError(f"process_id={self.process_id}: must be {accepted}")
+                raise UserError(f"process_id={self.process_id}: must be {accepted}")
         triple = ("coordinator", "num_processes", "process_id")
         given = [name for name in triple if getattr(self, name) is not None]
         if self.distributed and given:
-            raise ValueError(f"distributed=True: finds out itself, so no --{_dashed(given[0])}")
+            raise UserError(f"distributed=True: finds out itself, so no --{_dashed(given[0])}")
         if 0 < len(given) < len(triple):
             missing = " and ".join(f"--{_dashed(name)}" for name in triple if name not in given)
-            raise ValueError(f"{given[0]}={getattr(self, given[0])}: must come with {missing}")
+            raise UserError(f"{given[0]}={getattr(self, given[0])}: must come with {missing}")
 
     def join(self) -> None:
         """Wait for the other processes, if there are any; before JAX starts."""
@@ -114,7 +115,7 @@ def import_modules(modules: Iterable[str]) -> None:
     """Import modules that register environments, from the working directory too.
 
     Raises:
-      ValueError: one of them cannot be imported.
+      UserError: one of them cannot be imported.
     """
     here = os.getcwd()
     if here not in sys.path:  # a console script does not have it, for "module:id" neither
@@ -131,15 +132,15 @@ def env_kwargs(pairs: Iterable[str], taken: Iterable[str] = ()) -> dict[str, Any
       taken: names that other flags have given already.
 
     Raises:
-      ValueError: a pair has no name, or a name comes twice.
+      UserError: a pair has no name, or a name comes twice.
     """
     kwargs: dict[str, Any] = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals or not name.isidentifier():
-            raise ValueError(f"env_kwargs={pair}: must be name=value")
+            raise UserError(f"env_kwargs={pair}: must be name=value")
         if name in kwargs or name in taken:
-            raise ValueError(f"env_kwargs={pair}: {name} is given twice")
+            raise UserError(f"env_kwargs={pair}: {name} is given twice")
         try:
             kwargs[name] = json.loads(value)
         except ValueError:

@@ -20,6 +20,7 @@ from agents.policy import Policy
 from agents.presets import preset
 from agents.registry import config_type, configure
 from agents.run_folder import PLACES, read_config
+from envs.errors import UserError
 from es_rl import processes
 from experiments.cli import parse
 from experiments.startup import ProcessFlags, env_kwargs, import_modules, start_jax
@@ -130,9 +131,9 @@ def main(arguments: list[str]) -> int:
     )
     flags = parse("train", TrainFlags[config], arguments, defaults)  # type: ignore[valid-type]
     if flags.env != env_id:
-        raise ValueError(f"env={flags.env}: must come first, as the flags' defaults depend on it")
+        raise UserError(f"env={flags.env}: must come first, as the flags' defaults depend on it")
     if flags.agent != agent_name:
-        raise ValueError(f"agent={flags.agent}: must be given once, not {agent_name} before")
+        raise UserError(f"agent={flags.agent}: must be given once, not {agent_name} before")
     _check(flags)
     start_jax(getattr(flags.settings, "devices", None))
     flags.join()
@@ -160,7 +161,7 @@ def main(arguments: list[str]) -> int:
 
 def _resume(arguments: list[str]) -> int:
     if not arguments[0].startswith("-"):
-        raise ValueError(f"env={arguments[0]}: must not be given: --resume knows the environment")
+        raise UserError(f"env={arguments[0]}: must not be given: --resume knows the environment")
     flags: ResumeFlags = parse("train", ResumeFlags, arguments)
     _check_run(flags)
     config = read_config(flags.resume)
@@ -171,7 +172,7 @@ def _resume(arguments: list[str]) -> int:
     env_id, settings = config["env"], config["settings"]
     if ":" in env_id and env_id.split("/")[-1].split(":")[0] not in flags.modules:
         # Making the environment would import the module, because a file says so.
-        raise ValueError(f"resume={flags.resume}: the environment {env_id} needs --import MODULE")
+        raise UserError(f"resume={flags.resume}: the environment {env_id} needs --import MODULE")
     settings = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
     places = {name: getattr(flags, name) for name in PLACES}
     settings |= {name: value for name, value in places.items() if value is not None}
@@ -220,17 +221,17 @@ def _check_run(flags: RunFlags) -> None:
     for name in (*counts, "env_steps", "eval_every", "eval_episodes"):
         value = getattr(flags, name, None)
         if value is not None and value < 1:
-            raise ValueError(f"{name}={value}: must be at least 1")
+            raise UserError(f"{name}={value}: must be at least 1")
     for name in ("checkpoint_seconds", "step_timeout"):
         value = getattr(flags, name)
         if value is not None and not value > 0:
-            raise ValueError(f"{name}={value}: must be a number of seconds above 0")
+            raise UserError(f"{name}={value}: must be a number of seconds above 0")
 
 
 def _check(flags: TrainFlags[Any]) -> None:
     """Refuse flags that are out of range, before JAX starts."""
     if flags.seed < 0:
-        raise ValueError(f"seed={flags.seed}: must be at least 0")
+        raise UserError(f"seed={flags.seed}: must be at least 0")
     _check_run(flags)
     for name, suite in (
         ("backend", "brax"),
@@ -239,7 +240,7 @@ def _check(flags: TrainFlags[Any]) -> None:
     ):
         value = getattr(flags, name)
         if value is not None and not flags.env.startswith(f"{suite}/"):
-            raise ValueError(f"{name}={value}: only {suite}/... environments have one")
+            raise UserError(f"{name}={value}: only {suite}/... environments have one")
 
 
 def _print(agent: Agent, seed: int, result: agents.TrainResult) -> None:

@@ -8,6 +8,7 @@ import imageio.v3 as imageio
 import numpy as np
 
 from agents.filming import Film
+from envs.errors import UserError
 
 FORMATS = (".mp4", ".gif")
 
@@ -16,10 +17,10 @@ def check_name(path: Path) -> None:
     """Refuse a file that `write_video` would not know how to write.
 
     Raises:
-      ValueError: it ends in nothing of `FORMATS`.
+      UserError: it ends in nothing of `FORMATS`.
     """
     if path.suffix.lower() not in FORMATS:
-        raise ValueError(f"video={path}: must end in {' or '.join(FORMATS)}")
+        raise UserError(f"video={path}: must end in {' or '.join(FORMATS)}")
 
 
 def write_video(path: Path, recorded: Film) -> None:

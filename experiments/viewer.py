@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from agents.filming import Recording
+from envs.errors import UserError
 from envs.scene import Geom, Scene
 
 MAX_PANELS = 4
@@ -36,7 +37,7 @@ def page(title: str, panels: Sequence[Panel]) -> str:
     """An HTML page of 1 to 4 episodes side by side, which plays at once.
 
     Raises:
-      ValueError: there are no panels, or too many.
+      UserError: there are no panels, or too many.
     """
     return Template(_asset("viewer.html")).substitute(
         title=html.escape(title), head=head(), figure=figure(panels, autoplay=True)
@@ -57,10 +58,10 @@ def figure(panels: Sequence[Panel], *, autoplay: bool = False) -> str:
         the keys before a person has chosen the figure.
 
     Raises:
-      ValueError: there are no panels, or too many.
+      UserError: there are no panels, or too many.
     """
     if not 1 <= len(panels) <= MAX_PANELS:
-        raise ValueError(f"panels={len(panels)}: must be from 1 to {MAX_PANELS}")
+        raise UserError(f"panels={len(panels)}: must be from 1 to {MAX_PANELS}")
     models: list[list[dict[str, Any]]] = []
     described = [_panel(panel, models) for panel in panels]
     data = json.dumps({"models": models, "panels": described}, allow_nan=False)

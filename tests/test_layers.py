@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 MAY_IMPORT = {
     "envs": {"envs"},
-    "es_rl": {"es_rl", "envs.base"},
+    "es_rl": {"es_rl", "envs.base", "envs.errors"},
     "agents": {"agents", "es_rl", "envs"},
     "experiments": {"experiments", "agents", "es_rl", "envs"},
 }

@@ -13,6 +13,7 @@ from html import escape
 from pathlib import Path
 from string import Template
 
+from envs.errors import UserError
 from experiments.comparison import figures, findings
 from experiments.comparison.findings import TextTable
 from experiments.comparison.results import Results, Run, Task
@@ -39,11 +40,11 @@ def write_report(results: Results, folder: Path, media: Mapping[tuple[str, str],
       The page.
 
     Raises:
-      ValueError: a replay is neither a data URI of a video nor one of an image.
+      UserError: a replay is neither a data URI of a video nor one of an image.
     """
     for (env, agent), uri in media.items():
         if not uri.startswith(("data:video/", "data:image/")):
-            raise ValueError(f"media of {env}, {agent}: must be a data URI of a video or an image")
+            raise UserError(f"media of {env}, {agent}: must be a data URI of a video or an image")
     pictures = figures.draw(results, folder / "figures")
     page = folder / "report.html"
     page.write_text(_page(results, pictures, media), encoding="utf-8")

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from envs.errors import UserError
+
 
 class Point(NamedTuple):
     """One evaluation of the mean policy during training."""
@@ -114,7 +116,7 @@ def load(path: Path) -> Results:
     """Read what `save` wrote.
 
     Raises:
-      ValueError: the file is missing or damaged.
+      UserError: the file is missing or damaged.
     """
     try:
         raw = json.loads(path.read_text())
@@ -129,7 +131,7 @@ def load(path: Path) -> Results:
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise ValueError(f"{path} holds no results of a comparison ({reason})") from error
+        raise UserError(f"{path} holds no results of a comparison ({reason})") from error
 
 
 def run_from_json(raw: dict[str, Any]) -> Run:

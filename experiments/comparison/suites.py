@@ -14,6 +14,7 @@ from agents import list_agents
 from agents.presets import preset
 from agents.registry import config_type
 from agents.settings import LARGEST, expected
+from envs.errors import UserError
 from experiments.comparison.results import Task
 
 _BUNDLED = Path(__file__).parent / "suites"
@@ -42,37 +43,37 @@ def load(name: str) -> Suite:
     """A bundled suite by its name, or one of your own by its path.
 
     Raises:
-      ValueError: there is none, or something in it is wrong; the message says what is accepted.
+      UserError: there is none, or something in it is wrong; the message says what is accepted.
     """
     path = Path(name) if name.endswith(".toml") else _BUNDLED / f"{name}.toml"
     if not path.is_file():
         close = difflib.get_close_matches(name, bundled(), n=1)
         hint = f"; did you mean {close[0]}?" if close else ""
         accepted = f"must be one of {', '.join(bundled())}, or the path of a .toml file"
-        raise ValueError(f"suite={name}: {accepted}{hint}")
+        raise UserError(f"suite={name}: {accepted}{hint}")
     try:
         raw = tomllib.loads(path.read_text())
     except (OSError, ValueError, RecursionError) as error:
-        raise ValueError(f"suite={name}: is no TOML, which it must be ({error})") from error
+        raise UserError(f"suite={name}: is no TOML, which it must be ({error})") from error
     try:
         return _suite(path.stem, raw)
     except ValueError as error:
-        raise ValueError(f"suite={name}: {error}") from error
+        raise UserError(f"suite={name}: {error}") from error
 
 
 def _suite(name: str, raw: dict[str, Any]) -> Suite:
     _only(raw, "the suite", ("agents", "tasks"))
     agents, tasks = raw.get("agents"), raw.get("tasks")
     if not isinstance(agents, list) or not agents or not all(isinstance(a, str) for a in agents):
-        raise ValueError(f"agents must be a list of {', '.join(list_agents())}")
+        raise UserError(f"agents must be a list of {', '.join(list_agents())}")
     for agent in agents:
         config_type(agent)
     if not isinstance(tasks, list) or not tasks or not all(isinstance(t, dict) for t in tasks):
-        raise ValueError("tasks must be a list of tables, each with an env")
+        raise UserError("tasks must be a list of tables, each with an env")
     read = [_task(dict(task)) for task in tasks]
     ids = [task.env for task, _ in read]
     if len(set(ids)) < len(ids):
-        raise ValueError("an env stands twice: each task must have another")
+        raise UserError("an env stands twice: each task must have another")
     settings = {(t.env, agent): given for t, own in read for agent, given in own.items()}
     return Suite(name, tuple(agents), tuple(task for task, _ in read), settings)
 
@@ -86,37 +87,37 @@ def _task(raw: dict[str, Any]) -> tuple[Task, dict[str, dict[str, Any]]]:
         largest = math.inf if key == "env_steps" else LARGEST
         wanted = expected(raw.get(key, _DEFAULTS.get(key)), kind, largest=largest)
         if wanted is not None:
-            raise ValueError(f"{where}: {key} must be {wanted}, not {raw.get(key)!r}")
+            raise UserError(f"{where}: {key} must be {wanted}, not {raw.get(key)!r}")
     for key in ("env_steps", "seconds", "evaluations", "evaluation_episodes"):
         if raw.get(key, 1) <= 0:
-            raise ValueError(f"{where}: {key} must be greater than 0, not {raw[key]}")
+            raise UserError(f"{where}: {key} must be greater than 0, not {raw[key]}")
     _check_env_kwargs(raw.get("env_kwargs", {}), where)
     if raw["env"] not in envs.list_ids():
         close = difflib.get_close_matches(raw["env"], envs.list_ids(), n=3)
         hint = f"; did you mean {', '.join(close)}?" if close else "; `es-rl envs` lists them"
-        raise ValueError(f"{where}: unknown environment{hint}")
+        raise UserError(f"{where}: unknown environment{hint}")
     if not isinstance(settings, dict):
-        raise ValueError(f"{where}: settings must be a table of agents")
+        raise UserError(f"{where}: settings must be a table of agents")
     for agent, given in settings.items():
         known = [f.name for f in fields(config_type(agent))]
         if not isinstance(given, dict):
-            raise ValueError(f"{where}: the settings of {agent} must be a table")
+            raise UserError(f"{where}: the settings of {agent} must be a table")
         _only(given, f"{where}, settings of {agent}", known)
         given.update({k: tuple(v) for k, v in given.items() if isinstance(v, list)})
         try:
             config_type(agent)(**{**preset(agent, raw["env"]).settings, **given})
         except ValueError as error:
-            raise ValueError(f"{where}, settings of {agent}: {error}") from error
+            raise UserError(f"{where}, settings of {agent}: {error}") from error
     return Task(**raw), settings
 
 
 def _check_env_kwargs(given: Any, where: str) -> None:
     if not isinstance(given, dict):
-        raise ValueError(f"{where}: env_kwargs must be a table, not {given!r}")
+        raise UserError(f"{where}: env_kwargs must be a table, not {given!r}")
     try:
         json.dumps(given, allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{where}: env_kwargs must hold JSON values ({error})") from error
+        raise UserError(f"{where}: env_kwargs must hold JSON values ({error})") from error
 
 
 def _only(table: dict[str, Any], where: str, known: Any) -> None:
@@ -124,4 +125,4 @@ def _only(table: dict[str, Any], where: str, known: Any) -> None:
         if key not in known:
             close = difflib.get_close_matches(key, known, n=1)
             hint = f"; did you mean {close[0]}?" if close else f": must be of {', '.join(known)}"
-            raise ValueError(f"{where}: no {key!r} is known{hint}")
+            raise UserError(f"{where}: no {key!r} is known{hint}")

@@ -17,6 +17,7 @@ from agents.policy import Policy
 from agents.presets import preset
 from agents.registry import configure
 from envs.base import Env, HostEnv
+from envs.errors import UserError
 from experiments.comparison.results import Point, Run, Task, run_from_json
 
 _FINAL_SEED, _FINAL_EPISODES = 1, 128
@@ -65,7 +66,7 @@ class Trials:
             return None
         run = run_from_json(json.loads(path.read_text()))
         if run.settings != json.loads(json.dumps(self.settings)):
-            raise ValueError(
+            raise UserError(
                 f"out={self.root}: {path.parent} was trained with other settings: must be another "
                 "folder"
             )
@@ -142,7 +143,7 @@ def settings_of(agent: str, env_id: str, given: dict[str, Any]) -> dict[str, Any
     """An agent's whole configuration on an environment: its preset but for what is given.
 
     Raises:
-      ValueError: a value is out of range.
+      UserError: a value is out of range.
     """
     return asdict(configure(agent, env_id, **given))
 

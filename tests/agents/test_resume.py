@@ -17,6 +17,7 @@ import agents
 import envs
 from agents.evaluation import Evaluator
 from agents.run_folder import RunFolder
+from envs.errors import UserError
 
 ES = {"population_size": 16, "hidden": (4,), "learning_rate": 0.1}
 PPO = {"num_envs": 4, "num_steps": 16, "minibatch_size": 32, "num_epochs": 2, "hidden": (4,)}
@@ -324,7 +325,7 @@ def test_a_full_disk_ends_the_run_and_spares_the_last_checkpoint(agent, budget, 
 
         longer = {**budget, "env_steps": 50 * 128, "checkpoint_every": 2}
         says = "cannot be written any more .*; the last checkpoint is .*/checkpoints/6"
-        with pytest.raises(RuntimeError, match=says):
+        with pytest.raises(UserError, match=says):
             agents.train(agent, out=run, on_generation=fill, **longer)
         (disk / "filler").unlink()
         budget = {**budget, "env_steps": 10 * 128}

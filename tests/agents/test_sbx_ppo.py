@@ -14,6 +14,7 @@ import envs
 from agents.ppo import PPOConfig
 from agents.ppo_presets import ppo_preset, ppo_tuned_ids
 from agents.sbx_ppo import SbxPPOConfig
+from envs.errors import UserError
 
 SMALL = {"num_envs": 2, "num_steps": 64, "num_epochs": 1, "minibatch_size": 128, "hidden": (16, 8)}
 MINIBATCHES = {**SMALL, "num_epochs": 2, "minibatch_size": 32}
@@ -187,7 +188,7 @@ def test_nothing_of_theirs_is_imported_before_an_agent_is_made():
 
 def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "sbx", None)
-    with pytest.raises(RuntimeError, match=r'agent sbx_ppo: .* \(pip install "es-rl\[sbx\]"\)$'):
+    with pytest.raises(UserError, match=r'agent sbx_ppo: .* \(pip install "es-rl\[sbx\]"\)$'):
         agents.make("sbx_ppo", envs.make("gymnasium/CartPole-v1"))
 
 

@@ -11,6 +11,7 @@ from gymnasium import spaces
 from gymnasium.experimental.functional import FuncEnv
 
 import envs
+from envs.errors import UserError
 
 IDS = [
     "gymnasium/phys2d/CartPole-v1",
@@ -149,7 +150,7 @@ def test_what_cannot_run_says_so(monkeypatch):
         envs.make("brax/swimmer", backend="spring")
     monkeypatch.setattr("brax.envs.inverted_pendulum.InvertedPendulum.step", broken_step)
     says = r"brax/inverted_pendulum, backend='spring' cannot run with jax [\d.]+: TypeError: a_min$"
-    with pytest.raises(RuntimeError, match=says):
+    with pytest.raises(UserError, match=says):
         envs.make("brax/inverted_pendulum", backend="spring")
 
 
@@ -182,7 +183,7 @@ def test_a_functional_environment_of_ones_own():
     assert float(state.reward) == 3
     state = env.step(state, jnp.array([0, 2]), jax.random.key(0))
     assert state.terminated
-    with pytest.raises(RuntimeError, match="Walk has no picture"):
+    with pytest.raises(UserError, match="Walk has no picture"):
         env.render([state])
 
 
@@ -196,7 +197,7 @@ def test_pictures_need_no_display(name):
     second = env.step(first, action_of(env), jax.random.key(0))
     try:
         frames = env.render([first, second])
-    except RuntimeError as error:
+    except UserError as error:
         if "on Debian or Ubuntu install libegl1" not in str(error):
             raise
         pytest.skip("no EGL on this machine")

@@ -12,6 +12,7 @@ from gymnasium import spaces
 
 import envs
 from envs.base import IDLE, RESET, STEP
+from envs.errors import UserError
 
 
 class Counter(gymnasium.Env):
@@ -196,7 +197,7 @@ def test_a_missing_package_comes_with_how_to_install_it(monkeypatch):
         raise gymnasium.error.DependencyNotInstalled("Box2D is not installed")
 
     monkeypatch.setattr(gymnasium, "make", make)
-    with pytest.raises(RuntimeError, match=r'Box2D is not .* \(pip install "es-rl\[box2d\]"\)'):
+    with pytest.raises(UserError, match=r'Box2D is not .* \(pip install "es-rl\[box2d\]"\)'):
         envs.make("gymnasium/LunarLander-v3")
 
 

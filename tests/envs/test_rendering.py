@@ -6,6 +6,7 @@ import pytest
 
 import envs
 from envs import rendering
+from envs.errors import UserError
 
 
 @pytest.mark.parametrize(("there", "chosen"), [(True, "egl"), (False, "disable")])
@@ -22,6 +23,6 @@ def test_a_missing_library_is_looked_for_and_named(monkeypatch):
     assert not rendering._has_library("libNoSuchThing.so.1")
     env = envs.make("gymnasium/Hopper-v5", max_episode_steps=2)
     monkeypatch.setenv("MUJOCO_GL", "disable")
-    with pytest.raises(RuntimeError, match="on Debian or Ubuntu install libegl1") as error:
+    with pytest.raises(UserError, match="on Debian or Ubuntu install libegl1") as error:
         env.film(lambda obs: [0, 0, 0], seed=0)
     assert "\n" not in str(error.value)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import envs
+from envs.errors import UserError
 from envs.scene import scene_of
 
 ALL_SHAPES = """
@@ -131,10 +132,10 @@ def test_some_of_the_frames(model):
 def test_what_cannot_be_drawn_is_one_line(model):
     qpos = tumbling(model)
     qpos[2, 0] = np.nan
-    with pytest.raises(RuntimeError, match="joint positions are not finite in step 2") as error:
+    with pytest.raises(UserError, match="joint positions are not finite in step 2") as error:
         scene_of(model, qpos)
     assert "\n" not in str(error.value)
-    with pytest.raises(RuntimeError, match="nothing of the model can be seen"):
+    with pytest.raises(UserError, match="nothing of the model can be seen"):
         scene_of(mujoco.MjModel.from_xml_string(NOTHING), [np.zeros(0)])
 
 
@@ -178,7 +179,7 @@ def test_an_environment_without_a_model_says_what_has_one(name):
     env = envs.make(name)
     on_host = isinstance(env, envs.HostEnv)
     arguments = (lambda obs: 0, 0) if on_host else ([env.reset(jax.random.key(0))],)
-    with pytest.raises(RuntimeError, match=f"^{name} has no 3D page: .*as brax/ant") as error:
+    with pytest.raises(UserError, match=f"^{name} has no 3D page: .*as brax/ant") as error:
         env.scene(*arguments)
     assert "--video" in str(error.value)
     assert "\n" not in str(error.value)
