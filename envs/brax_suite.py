@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from gymnasium import spaces
 
+from envs import batched_solves
 from envs.base import EnvSpec, State, time_limited
 from envs.errors import UserError
 from envs.scene import Scene, no_scene, scene_of
@@ -55,6 +56,7 @@ def make(
     """
     if backend is not None and backend not in _BACKENDS:
         raise UserError(f"backend={backend!r}: must be one of {', '.join(_BACKENDS)}")
+    batched_solves.install()
     with warnings.catch_warnings():
         # Brax points to its successor at every import; the README says it once.
         warnings.filterwarnings("ignore", message="Brax System")
