@@ -2,9 +2,10 @@
 
 from agents.base import Agent
 from agents.evaluation import Evaluation, Evaluator, evaluate
+from agents.loop import Diverged, TrainResult
 from agents.policy import Policy, load_policy
 from agents.registry import list_agents, make
-from agents.training import Diverged, TrainResult, train
+from agents.training import train
 
 __all__ = [
     "Agent",

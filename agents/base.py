@@ -7,6 +7,7 @@ from jax.sharding import Mesh
 
 from agents.policy import Policy
 from envs.base import Env, HostEnv, Lanes
+from es_rl.pacing import Notify
 
 
 class Agent(Protocol):
@@ -34,8 +35,14 @@ class Agent(Protocol):
         """Compile `step` for states like this one; without it the first step does so."""
         ...
 
-    def step(self, state: Any) -> tuple[Any, dict[str, Any]]:
+    def step(self, state: Any, notify: Notify | None = None) -> tuple[Any, dict[str, Any]]:
         """One iteration (for evolution a generation).
+
+        Args:
+          state: where to start from.
+          notify: told from time to time how many episodes of the iteration have ended, and how many
+            there are, by agents whose iterations may take long. Where it raises, the iteration is
+            given up, and `state` is as it was.
 
         Returns:
           The next state, and scalars that hold at least "env_steps", the steps of live episodes

@@ -16,9 +16,11 @@ from agents.network import Weights
 from agents.policy import Actor, Policy
 from agents.spaces import empty
 from envs.base import Env, HostEnv, Lanes
-from es_rl.devices import Program, make_mesh, replicated
+from es_rl.devices import Program, all_at_once, make_mesh, replicated, spread
 from es_rl.host_rollout import HostRollout, episode_seeds, with_idle_lanes
-from es_rl.rollout import Behaviour, Jobs, Played, Rollout, episode_keys
+from es_rl.jobs import Jobs, Played, episode_keys
+from es_rl.pacing import Notify, PacedRollout
+from es_rl.rollout import Behaviour, Playing, Rollout
 
 EVALUATION_LANES = 32
 """Lanes on each device, or on the host, whatever the number of episodes: a matrix product of
@@ -113,35 +115,67 @@ class Evaluator:
             self._program = None
         else:
             mesh = mesh or make_mesh()
-            everywhere = replicated(mesh)
+            self._program = cache(lambda episodes: _Programs(env, behaviour, mesh, episodes))
 
-            def program(episodes: int) -> Program:
-                rollout = Rollout(env, behaviour, _jobs(episodes), mesh, EVALUATION_LANES)
+    def __call__(
+        self,
+        weights: Weights,
+        *,
+        episodes: int = 128,
+        seed: int = 0,
+        notify: Notify | None = None,
+    ) -> Evaluation:
+        """Play episodes 0 ... episodes-1 of an evaluation seed.
 
-                def play(weights: Weights, key_data: jax.Array) -> Played:
-                    key = jax.random.wrap_key_data(key_data)
-                    return rollout.play(weights, episode_keys(key, episodes))
-
-                return Program(play, in_shardings=everywhere, out_shardings=everywhere)
-
-            self._program = cache(program)
-
-    def __call__(self, weights: Weights, *, episodes: int = 128, seed: int = 0) -> Evaluation:
-        """Play episodes 0 ... episodes-1 of an evaluation seed."""
+        Args:
+          weights: of the actor.
+          episodes: how many to play.
+          seed: which episodes they are.
+          notify: told from time to time how many episodes have ended.
+        """
         if self._program is not None:
-            played = self._program(episodes)(weights, _key_data(seed))
+            played = self._program(episodes).play(weights, seed, notify)
         else:
             keys = evaluation_keys(seed, episodes)
             seeds = episode_seeds(keys, evaluation=True)
-            played = self._on_host(episodes).play(weights, keys, seeds)
+            played = self._on_host(episodes).play(weights, keys, seeds, notify)
         return Evaluation(seed, np.asarray(played.returns), np.asarray(played.lengths))
 
     def compile(self, weights: Weights, *, episodes: int) -> None:
         """Compile for that many episodes, before the first call."""
         if self._program is not None:
-            self._program(episodes).compile(weights, _key_data(0))
+            self._program(episodes).compile(weights)
         else:
             self._on_host(episodes).compile(weights, evaluation_keys(0, episodes), self._obs)
+
+
+class _Programs:
+    """The compiled programs that play so many episodes on an accelerator."""
+
+    def __init__(self, env: Env, behaviour: Behaviour, mesh: Mesh, episodes: int):
+        rollout = Rollout(env, behaviour, _jobs(episodes), mesh, EVALUATION_LANES)
+        everywhere, apart = replicated(mesh), spread(mesh)
+
+        def start(weights: Weights, key_data: jax.Array) -> Playing:
+            key = jax.random.wrap_key_data(key_data)
+            return rollout.start(weights, episode_keys(key, episodes))
+
+        self._start = Program(start, in_shardings=everywhere, out_shardings=apart)
+        self._advance = PacedRollout(rollout)
+        self._finish = Program(rollout.finish, in_shardings=apart, out_shardings=everywhere)
+        self._started = start
+
+    def compile(self, weights: Weights) -> None:
+        playing = jax.eval_shape(self._started, weights, _key_data(0))
+        all_at_once(
+            lambda: self._start.compile(weights, _key_data(0)),
+            lambda: self._advance.compile(weights, playing),
+            lambda: self._finish.compile(playing),
+        )
+
+    def play(self, weights: Weights, seed: int, notify: Notify | None) -> Played:
+        playing = self._start(weights, _key_data(seed))
+        return self._finish(self._advance(weights, playing, notify))
 
 
 def _jobs(episodes: int) -> Jobs:

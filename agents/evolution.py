@@ -20,8 +20,10 @@ from envs.errors import UserError
 from es_rl import devices, observations, processes
 from es_rl.devices import Program
 from es_rl.host_rollout import HostRollout, episode_seeds, lanes_for, with_idle_lanes
+from es_rl.jobs import Played, episode_keys, make_jobs
 from es_rl.observations import Moments
-from es_rl.rollout import Behaviour, Played, Rollout, episode_keys, make_jobs
+from es_rl.pacing import Notify, PacedRollout
+from es_rl.rollout import Behaviour, Playing, Rollout
 from es_rl.shaping import GroupStd, Shaping
 
 OptimizerName: TypeAlias = Literal["adam", "sgd"]
@@ -197,16 +199,37 @@ class EvolutionAgent:
             lanes = devices.lanes_per_device(count, self.mesh, config.lanes)
             tail = devices.tail_lanes(lanes, self.mesh)
             spec: Any = PartitionSpec()
+            placed: Any = everywhere
             if config.shard_update:
                 self.strategy = replace(self.strategy, mesh=self.mesh)
                 leaves: Any = PartitionSpec(devices.AXIS)
                 spec = (spec, es_rl.Noise(leaves, spec, config.noise_reuse))
-            self.rollout = Rollout(
+                apart: Any = devices.spread(self.mesh)
+                placed = es_rl.Noise(apart, placed, config.noise_reuse)
+            rollout = Rollout(
                 env, behaviour, self._jobs, self.mesh, lanes, tail, config.episode_steps, spec
             )
-            self._generation = Program(
-                self._play_generation, out_shardings=everywhere, donate_argnums=0
-            )
+            self._use(rollout, placed)
+
+    def _use(self, rollout: Rollout, noise: Any) -> None:
+        """Make the programs of a generation: its start, its steps and its end.
+
+        Args:
+          rollout: plays the jobs.
+          noise: how the noise lies on the devices.
+        """
+        self.rollout, self._noise_placed = rollout, noise
+        everywhere, apart = devices.replicated(self.mesh), devices.spread(self.mesh)
+        self._start = Program(
+            self._start_generation, in_shardings=everywhere, out_shardings=(noise, apart)
+        )
+        self._advance = PacedRollout(rollout)
+        self._finish = Program(
+            self._finish_generation,
+            in_shardings=(everywhere, noise, apart),
+            out_shardings=everywhere,
+            donate_argnums=0,
+        )
 
     def _check_shards(self) -> None:
         if isinstance(self.env, HostEnv):
@@ -233,7 +256,12 @@ class EvolutionAgent:
 
     def compile(self, state: EvolutionState) -> None:
         if self.lanes is None:
-            self._generation.compile(state)
+            noise, playing = jax.eval_shape(self._start_generation, state)
+            devices.all_at_once(
+                lambda: self._start.compile(state),
+                lambda: self._advance.compile((state, noise), playing),
+                lambda: self._finish.compile(state, noise, playing),
+            )
             return
         noise, keys = self.ask(state)
         self.host_rollout.compile((state, noise), keys, empty(self.env.spec.observation_space))
@@ -243,12 +271,16 @@ class EvolutionAgent:
         played = Played(nothing[:, 0], lengths, nothing, nothing, lengths[:1])
         self._tell(jax.tree.map(jnp.copy, state), noise, played)
 
-    def step(self, state: EvolutionState) -> tuple[EvolutionState, dict[str, Any]]:
+    def step(
+        self, state: EvolutionState, notify: Notify | None = None
+    ) -> tuple[EvolutionState, dict[str, Any]]:
         if self.lanes is None:
-            return self._generation(state)
+            noise, playing = self._start(state)
+            playing = self._advance((state, noise), playing, notify)
+            return self._finish(state, noise, playing)
         noise, keys = self.ask(state)
         seeds = episode_seeds(keys, evaluation=False)
-        played = self.host_rollout.play((state, noise), keys, seeds)
+        played = self.host_rollout.play((state, noise), keys, seeds, notify)
         # No episode that was played is of length 0.
         failed = int(np.sum(played.lengths == 0))
         state, metrics = self._tell(state, noise, played)
@@ -300,9 +332,14 @@ class EvolutionAgent:
         sample = self.config.sample_actions
         return *self.network.action(forward, memory, vector, key, sample=sample), vector
 
-    def _play_generation(self, state: EvolutionState) -> tuple[EvolutionState, dict[str, Any]]:
+    def _start_generation(self, state: EvolutionState) -> tuple[es_rl.Noise, Playing]:
         noise, keys = self._ask_and_keys(state)
-        return self._learn(state, noise, self.rollout.play((state, noise), keys))
+        return noise, self.rollout.start((state, noise), keys)
+
+    def _finish_generation(
+        self, state: EvolutionState, noise: es_rl.Noise, playing: Playing
+    ) -> tuple[EvolutionState, dict[str, Any]]:
+        return self._learn(state, noise, self.rollout.finish(playing))
 
     def _learn(
         self, state: EvolutionState, noise: es_rl.Noise, played: Played

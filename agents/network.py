@@ -14,7 +14,7 @@ from agents import settings
 from agents import spaces as _spaces
 from envs.errors import UserError
 from es_rl import observations
-from es_rl.rollout import Array
+from es_rl.jobs import Array
 
 Activation: TypeAlias = Literal["tanh", "relu", "swish", "layer_norm_relu"]
 Squash: TypeAlias = Literal["tanh", "clip"]

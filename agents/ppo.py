@@ -23,6 +23,7 @@ from es_rl import devices, observations
 from es_rl.devices import AXIS, Program
 from es_rl.host_rollout import with_idle_lanes
 from es_rl.observations import Moments
+from es_rl.pacing import Notify
 from es_rl.strategy import update_if_finite
 
 
@@ -238,7 +239,9 @@ class PPOAgent:
         made = self._collector.compile(state.params, state.moments, state.key)
         self._update.compile(replace(state, lanes=()), made.batch, made.totals)
 
-    def step(self, state: PPOState) -> tuple[PPOState, dict[str, Any]]:
+    def step(
+        self, state: PPOState, notify: Notify | None = None
+    ) -> tuple[PPOState, dict[str, Any]]:
         if self.lanes is None:
             state, metrics = self._update(state)
             return state, {"env_steps": self.config.batch_size, **metrics}

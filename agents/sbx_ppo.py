@@ -24,6 +24,7 @@ from envs.errors import UserError
 from envs.gymnasium_suite import GymnasiumEnv
 from es_rl.devices import make_mesh
 from es_rl.host_rollout import with_idle_lanes
+from es_rl.pacing import Notify
 
 SbxActivation: TypeAlias = Literal["tanh", "relu"]
 
@@ -226,7 +227,9 @@ class SbxPPOAgent:
         for obs in (model._last_obs, model._last_obs[:1]):  # at a rollout's and an episode's end
             model.vf.apply(policy.vf_state.params, obs)
 
-    def step(self, state: SbxState) -> tuple[SbxState, dict[str, Any]]:
+    def step(
+        self, state: SbxState, notify: Notify | None = None
+    ) -> tuple[SbxState, dict[str, Any]]:
         model = state.model
         # For all the episodes of an iteration, where SB3 keeps the last 100.
         model.ep_info_buffer = deque()

@@ -114,6 +114,10 @@ class Schedule:
         return due or (seconds is not None and seconds_since >= seconds)
 
 
+class Abandoned(Exception):
+    """A signal came while an iteration was under way: the run goes on from the state before."""
+
+
 class Now(NamedTuple):
     """What all processes take to be true."""
 

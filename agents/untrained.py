@@ -15,6 +15,7 @@ from envs.base import Env, HostEnv, Lanes
 from envs.errors import UserError
 from es_rl.devices import make_mesh
 from es_rl.host_rollout import with_idle_lanes
+from es_rl.pacing import Notify
 
 
 @dataclass(frozen=True)
@@ -56,9 +57,13 @@ class UntrainedAgent:
     def compile(self, state: np.int32) -> None:
         self._evaluator.compile(self._weights, episodes=self.config.episodes)
 
-    def step(self, state: np.int32) -> tuple[np.int32, dict[str, Any]]:
+    def step(
+        self, state: np.int32, notify: Notify | None = None
+    ) -> tuple[np.int32, dict[str, Any]]:
         # Seeds from 1: evaluation seed 0 is for the reported episodes.
-        played = self._evaluator(self._weights, episodes=self.config.episodes, seed=int(state) + 1)
+        played = self._evaluator(
+            self._weights, episodes=self.config.episodes, seed=int(state) + 1, notify=notify
+        )
         return np.int32(state + 1), {
             "env_steps": int(played.lengths.sum()),
             "return_mean": played.mean,

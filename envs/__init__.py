@@ -1,6 +1,7 @@
 """Environments: one contract, and the adapters to each suite."""
 
 from envs.base import Env, EnvSpec, HostEnv, Lanes, Received, State
+from envs.errors import NoPicture, UserError
 from envs.gymnasium_suite import from_func_env, import_module
 from envs.registry import list_ids, make, register
 from envs.scene import Geom, Scene
@@ -11,9 +12,11 @@ __all__ = [
     "Geom",
     "HostEnv",
     "Lanes",
+    "NoPicture",
     "Received",
     "Scene",
     "State",
+    "UserError",
     "from_func_env",
     "import_module",
     "list_ids",

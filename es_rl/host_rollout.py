@@ -6,6 +6,7 @@ takes the next job, and all that an episode depends on comes from its key and th
 """
 
 import logging
+import time
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any, NamedTuple
@@ -16,7 +17,9 @@ import numpy as np
 
 from envs.base import IDLE, RESET, STEP, Lanes, Received
 from es_rl import processes
-from es_rl.rollout import Behaviour, Jobs, Played, PyTree, step_keys, where
+from es_rl.jobs import Jobs, Played, step_keys
+from es_rl.pacing import PACE_SECONDS, Notify
+from es_rl.rollout import Behaviour, PyTree, where
 
 _EVALUATION_BIT = 1 << 31
 _LANES_PER_WORKER = 128
@@ -184,7 +187,9 @@ class HostRollout:
     max_steps: int | None = None
     """Episodes are cut after so many steps, or where the environment ends them."""
 
-    def play(self, shared: PyTree, keys: jax.Array, seeds: np.ndarray) -> Played:
+    def play(
+        self, shared: PyTree, keys: jax.Array, seeds: np.ndarray, notify: Notify | None = None
+    ) -> Played:
         """Play every job to its end, this process's share of them, and gather the others'.
 
         A job whose environment fails is played once more, on a new worker; if it fails again its
@@ -194,6 +199,7 @@ class HostRollout:
           shared: see `Behaviour`.
           keys: (episodes,) typed keys, one per distinct episode of the jobs.
           seeds: (episodes,) ints, given to the environments' reset.
+          notify: told how many of this process's jobs have ended, every half second.
 
         Raises:
           RuntimeError: jobs fail and none ends, or the environment cannot be started.
@@ -208,10 +214,15 @@ class HostRollout:
         busy = [half for half in halves if half.busy]
         for half in busy:
             half.send()
+        notified = time.perf_counter()
         while busy:
             for half in busy:
                 half.exchange()
             busy = [half for half in busy if half.busy]
+            now = time.perf_counter()
+            if notify is not None and now - notified > PACE_SECONDS:
+                notified = now
+                notify(play.queued - sum(half.num_busy for half in busy), play.num_jobs)
         gathered = processes.gather_shares(play.played(), len(self.jobs.member))
         return gathered._replace(lane_steps=gathered.lane_steps.sum(keepdims=True))
 
@@ -310,6 +321,11 @@ class _Half:
     def busy(self) -> bool:
         """Whether any lane has something to do."""
         return bool((self._job >= 0).any())
+
+    @property
+    def num_busy(self) -> int:
+        """How many lanes have something to do."""
+        return int(np.sum(self._job >= 0))
 
     def assign(self, lanes: np.ndarray) -> None:
         """Give lanes new jobs, as far as there are any."""

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from es_rl.rollout import Array
+from es_rl.jobs import Array
 
 _CLIP = 10.0
 """Normalised observations are clipped to +-10, as in Stable-Baselines3's VecNormalize."""

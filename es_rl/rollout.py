@@ -20,11 +20,13 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from envs.base import Env, State
+from es_rl.jobs import Array, Jobs, Played, pack, reset_key, step_keys, unpack
 
 _BLOCK = 8
 """Actions are computed for multiples of so many lanes: for fewer XLA may multiply matrices in
 another order, and then a return would depend on the number of lanes."""
-Array: TypeAlias = jax.Array | np.ndarray
+NO_LIMIT = 2**31 - 1
+"""More steps than any rollout takes."""
 PyTree: TypeAlias = Any
 
 
@@ -45,54 +47,6 @@ class Behaviour(NamedTuple):
     to take statistics of)."""
 
 
-class Jobs(NamedTuple):
-    """The episodes to play, J of them."""
-
-    member: np.ndarray
-    """(J,) int32, who plays."""
-    episode: np.ndarray
-    """(J,) int32, which episode: jobs with the same number share start state and randomness."""
-
-
-class Played(NamedTuple):
-    """What came of J jobs, in job order."""
-
-    returns: Array
-    """(J,) float32, undiscounted."""
-    lengths: Array
-    """(J,) int32, env steps."""
-    obs_sum: Array
-    """(J, d) sums of the observation vectors that `act` returned."""
-    obs_squares: Array
-    """(J, d) sums of their squares."""
-    lane_steps: Array
-    """(devices,) int32, how many steps were executed, those of idle lanes included."""
-
-
-def make_jobs(population_size: int, episodes_per_member: int, sharing: int) -> Jobs:
-    """One job per member and episode; `sharing` neighbouring members play the same episodes."""
-    member = np.repeat(np.arange(population_size, dtype=np.int32), episodes_per_member)
-    repeat = np.tile(np.arange(episodes_per_member, dtype=np.int32), population_size)
-    return Jobs(member, (member // sharing) * episodes_per_member + repeat)
-
-
-def episode_keys(key: jax.Array, count: int) -> jax.Array:
-    """`count` keys, one per episode; the first ones do not depend on `count`."""
-    return jax.vmap(lambda episode: jax.random.fold_in(key, episode))(jnp.arange(count))
-
-
-def reset_key(episode_key: jax.Array) -> jax.Array:
-    """The key of an episode's start state."""
-    return jax.random.fold_in(episode_key, 0)
-
-
-def step_keys(episode_key: jax.Array, steps: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The keys of one step: for the policy and for the environment."""
-    # Number 0 belongs to the reset.
-    policy_key, env_key = jax.random.split(jax.random.fold_in(episode_key, steps + 1))
-    return policy_key, env_key
-
-
 class _Lanes(NamedTuple):
     """What changes in every step, per lane."""
 
@@ -104,7 +58,7 @@ class _Lanes(NamedTuple):
 
 
 class _Progress(NamedTuple):
-    """A device's rollout between two refills."""
+    """A device's rollout between two steps."""
 
     lanes: _Lanes
     job: jax.Array
@@ -128,9 +82,23 @@ class _Queue(NamedTuple):
     """(1,) int32: jobs from here on are padding."""
 
 
+class Playing(NamedTuple):
+    """A rollout under way. The first axis of every array is spread over the devices."""
+
+    queue: _Queue
+    pool: State
+    """The start states of a device's episodes."""
+    progress: _Progress
+
+
 @dataclass(frozen=True, eq=False)
 class Rollout:
-    """Plays the same jobs, on new episodes, as often as it is asked to."""
+    """Plays the same jobs, on new episodes, as often as it is asked to.
+
+    `play` does it in one go. `start`, `advance` and `finish` do the same in parts, so that the host
+    can look up in between; how many parts there are changes no result. All are to be called under
+    jit.
+    """
 
     env: Env
     behaviour: Behaviour
@@ -148,27 +116,57 @@ class Rollout:
     """How `shared` lies on the mesh, a prefix of its tree; each device sees its part."""
 
     def play(self, shared: PyTree, keys: jax.Array) -> Played:
-        """Play every job to its end; to be called under jit.
+        """Play every job to its end.
 
         Args:
           shared: see `Behaviour`.
           keys: (episodes,) typed keys, one per distinct episode of the jobs.
         """
-        everywhere, apart = PartitionSpec(), PartitionSpec(self.mesh.axis_names[0])
+        playing = self.start(shared, keys)
+        return self.finish(self.advance(shared, playing, jnp.int32(NO_LIMIT)))
+
+    def start(self, shared: PyTree, keys: jax.Array) -> Playing:
+        """Make the start states. No lane has a job yet. The arguments are those of `play`."""
         member, episode, pool, lengths = map(jnp.asarray, self._shares)
-        packed = jax.shard_map(
-            lambda shared, queue: _pack(self._play_share(shared, queue)),
-            mesh=self.mesh,
-            in_specs=(self.shared_spec, apart),
-            out_specs=apart,
-            check_vma=False,
-        )(shared, _Queue(member, episode, keys[pool], lengths))
+        queue = _Queue(member, episode, keys[pool], lengths)
+        return self._on_devices(self._start_share, self.shared_spec, self._apart)(shared, queue)
+
+    def advance(self, shared: PyTree, playing: Playing, steps: jax.Array) -> Playing:
+        """Go on until every job has ended, or for so many steps of all lanes side by side.
+
+        Args:
+          shared: see `Behaviour`.
+          playing: how far the rollout is.
+          steps: int32 scalar; a step of a single lane at the end counts like one of all lanes.
+        """
+        specs = self.shared_spec, self._apart, PartitionSpec()
+        return self._on_devices(self._advance_share, *specs)(shared, playing, steps)
+
+    def ended(self, playing: Playing) -> jax.Array:
+        """(devices,) int32, how many jobs have ended on each device."""
+        active = playing.progress.active.reshape(self.mesh.size, -1)
+        return playing.progress.queued - jnp.sum(active, axis=1, dtype=jnp.int32)
+
+    def finish(self, playing: Playing) -> Played:
+        """What came of the jobs, once all of them have ended."""
+        packed = self._on_devices(pack, self._apart)(playing.progress.played)
         # The one exchange between devices.
-        gathered = jax.lax.with_sharding_constraint(packed, NamedSharding(self.mesh, everywhere))
+        everywhere = NamedSharding(self.mesh, PartitionSpec())
+        gathered = jax.lax.with_sharding_constraint(packed, everywhere)
         parts = gathered.reshape(self.mesh.size, -1, gathered.shape[-1])
         # Else XLA may fuse what follows with it, and round sums another way for each number of
         # devices.
-        return jax.lax.optimization_barrier(_unpack(parts, len(self.jobs.member)))
+        return jax.lax.optimization_barrier(unpack(parts, len(self.jobs.member)))
+
+    @property
+    def _apart(self) -> PartitionSpec:
+        return PartitionSpec(self.mesh.axis_names[0])
+
+    def _on_devices(self, function: Callable[..., Any], *specs: Any) -> Callable[..., Any]:
+        """Every device runs the function on its part of the arguments."""
+        return jax.shard_map(
+            function, mesh=self.mesh, in_specs=specs, out_specs=self._apart, check_vma=False
+        )
 
     @cached_property
     def _shares(self) -> tuple[np.ndarray, ...]:
@@ -186,7 +184,7 @@ class Rollout:
         as_int = [np.asarray(x, np.int32) for x in (local, pool, lengths)]
         return self.jobs.member[padded].reshape(-1), *(x.reshape(-1) for x in as_int)
 
-    def _play_share(self, shared: PyTree, queue: _Queue) -> Played:
+    def _start_share(self, shared: PyTree, queue: _Queue) -> Playing:
         pool = jax.vmap(lambda key: self.env.reset(reset_key(key)))(queue.keys)
         num_jobs, size = queue.member.shape[0], self._observation_size(shared, pool)
         zeros, per_job = jnp.zeros((self.lanes, size)), jnp.zeros((num_jobs, size))
@@ -205,36 +203,49 @@ class Rollout:
             per_job,
             jnp.zeros(1, jnp.int32),
         )
-        start = _Progress(
+        progress = _Progress(
             nobody,
             job=jnp.zeros(self.lanes, jnp.int32),
             active=jnp.zeros(self.lanes, bool),
             queued=jnp.zeros(1, jnp.int32),
             played=nothing,
         )
+        return Playing(queue, pool, progress)
 
-        def many_left(progress: _Progress) -> jax.Array:
-            return (progress.queued < queue.length)[0] | (jnp.sum(progress.active) > self.tail)
+    def _advance_share(self, shared: PyTree, playing: Playing, steps: jax.Array) -> Playing:
+        queue, pool, progress = playing
 
-        def refill_and_go_on(progress: _Progress) -> _Progress:
-            return self._until_one_ends(shared, queue, self._refill(queue, pool, progress))
+        def many_left(carry: tuple[_Progress, jax.Array]) -> jax.Array:
+            progress, steps = carry
+            waiting = (progress.queued < queue.length)[0]
+            return (waiting | (jnp.sum(progress.active) > self.tail)) & (steps > 0)
 
-        def finish_one(progress: _Progress) -> _Progress:
+        def refill_and_go_on(carry: tuple[_Progress, jax.Array]) -> tuple[_Progress, jax.Array]:
+            progress, steps = carry
+            progress = self._refill(queue, pool, progress)
+            return self._until_one_ends(shared, queue, progress, steps)
+
+        def some_left(carry: tuple[_Progress, jax.Array]) -> jax.Array:
+            progress, steps = carry
+            return progress.active.any() & (steps > 0)
+
+        def go_on_with_one(carry: tuple[_Progress, jax.Array]) -> tuple[_Progress, jax.Array]:
+            progress, steps = carry
             lane = jnp.argmax(progress.active)[None]
             alone = progress._replace(
                 lanes=jax.tree.map(lambda x: _rows(x, lane), progress.lanes),
                 job=_rows(progress.job, lane),
                 active=jnp.ones(1, bool),
             )
-            return progress._replace(
-                active=progress.active.at[lane].set(False),
-                played=self._until_one_ends(shared, queue, alone).played,
-            )
+            alone, steps = self._until_one_ends(shared, queue, alone, steps)
+            lanes = jax.tree.map(lambda x, of: x.at[lane].set(of), progress.lanes, alone.lanes)
+            active = progress.active.at[lane].set(alone.active)
+            return progress._replace(lanes=lanes, active=active, played=alone.played), steps
 
-        progress = jax.lax.while_loop(many_left, refill_and_go_on, start)
+        carry = jax.lax.while_loop(many_left, refill_and_go_on, (progress, steps))
         if self.tail:
-            progress = jax.lax.while_loop(lambda left: left.active.any(), finish_one, progress)
-        return progress.played
+            carry = jax.lax.while_loop(some_left, go_on_with_one, carry)
+        return Playing(queue, pool, carry[0])
 
     def _refill(self, queue: _Queue, pool: State, progress: _Progress) -> _Progress:
         """Give the lanes that are idle the next jobs of the queue, in lane order."""
@@ -256,8 +267,13 @@ class Rollout:
             progress.played,
         )
 
-    def _until_one_ends(self, shared: PyTree, queue: _Queue, progress: _Progress) -> _Progress:
-        """Step all lanes until an episode has ended, and note what it earned."""
+    def _until_one_ends(
+        self, shared: PyTree, queue: _Queue, progress: _Progress, most: jax.Array
+    ) -> tuple[_Progress, jax.Array]:
+        """Step all lanes until an episode has ended, and note what it earned.
+
+        `most` bounds the number of steps; returned is what is left of it.
+        """
         job, active = progress.job, progress.active
         # Looked up here rather than in every step: this is most of what a perturbed network costs
         # beyond an unperturbed one.
@@ -289,7 +305,9 @@ class Rollout:
             return active & over
 
         lanes, steps = jax.lax.while_loop(
-            lambda carry: ~ended(carry[0]).any(), step, (progress.lanes, jnp.int32(0))
+            lambda carry: ~ended(carry[0]).any() & (carry[1] < most),
+            step,
+            (progress.lanes, jnp.int32(0)),
         )
         # A job number one past the end is dropped.
         finished = jnp.where(ended(lanes), job, queue.member.shape[0])
@@ -305,7 +323,8 @@ class Rollout:
             put(played.obs_squares, lanes.obs_squares),
             played.lane_steps + steps * len(job),
         )
-        return progress._replace(lanes=lanes, active=active & ~ended(lanes), played=played)
+        progress = progress._replace(lanes=lanes, active=active & ~ended(lanes), played=played)
+        return progress, most - steps
 
     def _fresh_memory(self, lanes: int) -> PyTree:
         def stack(x: jax.Array) -> jax.Array:
@@ -320,25 +339,6 @@ class Rollout:
 
         (size,) = jax.eval_shape(observe, shared, pool.obs[0], jax.random.key(0)).shape
         return size
-
-
-def _pack(played: Played) -> jax.Array:
-    """What one device has played as one array, (jobs + 1, 2 + 2 d) int32: exchanges are few."""
-    per_job = (played.returns[:, None], played.obs_sum, played.obs_squares)
-    # Numbers of integers, as bits: those of floating-point numbers need not survive.
-    bits = jax.lax.bitcast_convert_type(jnp.concatenate(per_job, axis=1), jnp.int32)
-    rows = jnp.concatenate([jnp.asarray(played.lengths)[:, None], bits], axis=1)
-    return jnp.concatenate([rows, jnp.broadcast_to(played.lane_steps, (1, rows.shape[1]))])
-
-
-def _unpack(packed: jax.Array, jobs: int) -> Played:
-    """What `_pack` has packed on all devices (devices, ..., ...), without the padding."""
-    rows = packed[:, :-1].reshape(-1, packed.shape[-1])[:jobs]
-    values = jax.lax.bitcast_convert_type(rows[:, 1:], jnp.float32)
-    size = (values.shape[1] - 1) // 2
-    return Played(
-        values[:, 0], rows[:, 0], values[:, 1 : 1 + size], values[:, 1 + size :], packed[:, -1, 0]
-    )
 
 
 def _whole_blocks(lanes: PyTree) -> PyTree:

@@ -41,6 +41,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(importlib.import_module(module_of(name)).main(rest))
     except BrokenPipeError:
         sys.exit(1)
+    except KeyboardInterrupt:
+        print(f"es-rl {name}: interrupted", file=sys.stderr)
+        sys.exit(130)
     except UserError as error:
         sys.exit(_fail(name, str(error), rest))
 

@@ -31,6 +31,7 @@ from experiments.comparison.trials import (
     make_evaluator,
     settings_of,
 )
+from experiments.signals import acknowledged
 from experiments.startup import machine, start_jax
 from experiments.videos import write_video
 
@@ -74,15 +75,16 @@ def main(arguments: list[str]) -> int:
     tasks: list[Task] = []
     runs: list[Run] = []
     try:
-        for task, env in zip(suite.tasks, made, strict=True):
-            folder = out / "runs" / task.env
-            tasks.append(replace(task, random_return=_random_return(env, folder)))
-            for name in filter(lambda name: plays(name, env), names):
-                chosen = settings[task.env, name]
-                trials = Trials(task, env, name, chosen, out, folder / name)
-                for run in trials.runs(flags.seeds):
-                    runs.append(run)
-                    print(_line(task, run), flush=True)
+        with acknowledged("the run at hand is given up, those that ended are kept"):
+            for task, env in zip(suite.tasks, made, strict=True):
+                folder = out / "runs" / task.env
+                tasks.append(replace(task, random_return=_random_return(env, folder)))
+                for name in filter(lambda name: plays(name, env), names):
+                    chosen = settings[task.env, name]
+                    trials = Trials(task, env, name, chosen, out, folder / name)
+                    for run in trials.runs(flags.seeds):
+                        runs.append(run)
+                        print(_line(task, run), flush=True)
     except Stopped as stopped:
         print(f"stopped by signal {stopped.signal}; the same command goes on from here")
         return 128 + stopped.signal

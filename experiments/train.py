@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeAlias, TypeVar
 
 import tyro
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -16,6 +16,7 @@ import agents
 import envs
 from agents.base import Agent
 from agents.filming import film
+from agents.loop import OnProgress
 from agents.policy import Policy
 from agents.presets import preset
 from agents.registry import config_type, configure
@@ -23,6 +24,7 @@ from agents.run_folder import PLACES, read_config
 from envs.errors import UserError
 from es_rl import processes
 from experiments.cli import parse
+from experiments.signals import acknowledged
 from experiments.startup import ProcessFlags, env_kwargs, import_modules, start_jax
 from experiments.videos import write_video
 
@@ -189,7 +191,8 @@ def _resume(arguments: list[str]) -> int:
 
 def _train(agent: Agent, flags: RunFlags, out: Path, **options: Any) -> int:
     """Train, show how it goes and how it went."""
-    with _progress(options["env_steps"]) as show:
+    follows = "training ends, the policy is evaluated and a checkpoint saved"
+    with acknowledged(follows), _progress(options["env_steps"]) as (show, show_within):
 
         def on_generation(metrics: dict[str, Any], snapshot: Callable[[], Policy]) -> None:
             show(metrics)
@@ -201,11 +204,18 @@ def _train(agent: Agent, flags: RunFlags, out: Path, **options: Any) -> int:
             agent,
             out=out,
             on_generation=on_generation,
+            on_progress=show_within,
             **options,
         )
     if processes.is_main():
         _print(agent, options["seed"], result)
         print(f"run: {out}")
+    if result.new_generations == 0 and result.stopped_by is None:
+        print(
+            f"this run had ended: its budget is {options['env_steps']:,} env steps, its target "
+            f"return {options['target_return']}; to go on: es-rl train --resume {out} with more "
+            "--env-steps, or a higher --target-return"
+        )
     if result.stopped_by is not None:
         if processes.is_main():
             print(f"stopped by signal {result.stopped_by}; the policy is in {out / 'policy'}")
@@ -263,11 +273,19 @@ def _value_of(flag: str, arguments: list[str]) -> str | None:
     return None
 
 
+OnMetrics: TypeAlias = Callable[[dict[str, Any]], None]
+_LINE_SECONDS = 30.0
+"""Between two lines about a long generation, where no bar can be shown."""
+
+
 @contextmanager
-def _progress(env_steps: int) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """A progress bar on a terminal; nothing otherwise."""
+def _progress(env_steps: int) -> Iterator[tuple[OnMetrics, OnProgress]]:
+    """What shows a generation that has ended, and what shows one that is under way.
+
+    On a terminal that is a bar; elsewhere nothing, but for a line now and then in long generations.
+    """
     if not sys.stderr.isatty():
-        yield lambda metrics: None
+        yield lambda metrics: None, _Lines()
         return
     from rich.console import Console
 
@@ -280,20 +298,34 @@ def _progress(env_steps: int) -> Iterator[Callable[[dict[str, Any]], None]]:
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("compiling", total=env_steps)
-        latest = "-"
+        latest, shown = "-", ""
 
         def show(metrics: dict[str, Any]) -> None:
-            nonlocal latest
+            nonlocal latest, shown
             if "eval_return_mean" in metrics:
                 latest = f"{metrics['eval_return_mean']:.1f}"
-            bar.update(
-                task,
-                completed=metrics["env_steps"],
-                description=(
-                    f"generation {metrics['generation']}  "
-                    f"{metrics['steps_per_second']:,.0f} steps/s  "
-                    f"return {metrics['return_mean']:.1f}  evaluation {latest}"
-                ),
+            shown = (
+                f"generation {metrics['generation']}  "
+                f"{metrics['steps_per_second']:,.0f} steps/s  "
+                f"return {metrics['return_mean']:.1f}  evaluation {latest}"
             )
+            bar.update(task, completed=metrics["env_steps"], description=shown)
 
-        yield show
+        def show_within(what: str, ended: int, total: int) -> None:
+            within = f"{what}: {ended:,} of {total:,} episodes"
+            bar.update(task, description=f"{shown}  {within}" if shown else within)
+
+        yield show, show_within
+
+
+class _Lines:
+    """Prints how far a generation or an evaluation is, at most every half minute."""
+
+    def __init__(self) -> None:
+        self._last = time.monotonic()
+
+    def __call__(self, what: str, ended: int, total: int) -> None:
+        now = time.monotonic()
+        if now - self._last >= _LINE_SECONDS:
+            self._last = now
+            print(f"{what}: {ended:,} of {total:,} episodes ended", file=sys.stderr, flush=True)

@@ -13,10 +13,12 @@ from flax import linen as nn
 from jax.sharding import Mesh, PartitionSpec
 
 import envs
-from agents.evolution import EggrollConfig, EvolutionAgent
+from agents.evolution import EggrollConfig, EvolutionAgent, EvolutionState
 from envs.base import Env
-from es_rl.devices import AXIS, Program, make_mesh
-from es_rl.rollout import Behaviour, Jobs, Played, PyTree, reset_key, step_keys
+from es_rl.devices import AXIS, Program, make_mesh, replicated
+from es_rl.jobs import Jobs, Played, reset_key, step_keys
+from es_rl.pacing import Notify
+from es_rl.rollout import Behaviour, PyTree
 from experiments.benchmarks.timing import Contender, Row, Table, side_by_side
 
 _NETWORK = {"hidden": (256, 256, 256)}
@@ -75,6 +77,29 @@ class Lockstep:
         return *lanes[3:], jnp.full(1, len(member) * horizon)
 
 
+class LockstepAgent(EvolutionAgent):
+    """Evolution whose generations are played in lockstep, in one program."""
+
+    def __init__(self, name: str, env: Env, config: EggrollConfig):
+        super().__init__(name, env, config)
+        own = self.rollout
+        self._lockstep = Lockstep(own.env, own.behaviour, own.jobs, own.mesh)
+        everywhere = replicated(self.mesh)
+        self._whole = Program(self._generation, out_shardings=everywhere, donate_argnums=0)
+
+    def compile(self, state: EvolutionState) -> None:
+        self._whole.compile(state)
+
+    def step(
+        self, state: EvolutionState, notify: Notify | None = None
+    ) -> tuple[EvolutionState, dict[str, Any]]:
+        return self._whole(state)
+
+    def _generation(self, state: EvolutionState) -> tuple[EvolutionState, dict[str, Any]]:
+        noise, keys = self._ask_and_keys(state)
+        return self._learn(state, noise, self._lockstep.play((state, noise), keys))
+
+
 @dataclass(frozen=True)
 class _Task:
     env: str
@@ -115,12 +140,9 @@ def make_agent(
     """An agent with the lanes of `Rollout`, or in lockstep."""
     env = envs.make(task.env, **task.kwargs)
     settings = {"population_size": task.population, **_NETWORK, **task.settings, **settings}
-    agent = EvolutionAgent("eggroll", env, EggrollConfig(devices=devices, **settings))
-    if lockstep:
-        own = agent.rollout
-        rollout: Any = Lockstep(own.env, own.behaviour, own.jobs, own.mesh)
-        agent.rollout = rollout
-    return agent
+    assert isinstance(env, Env)
+    kind = LockstepAgent if lockstep else EvolutionAgent
+    return kind("eggroll", env, EggrollConfig(devices=devices, **settings))
 
 
 def _generation(task: _Task, what: str, rounds: int, devices: int | None) -> Table:

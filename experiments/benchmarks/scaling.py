@@ -25,7 +25,7 @@ import numpy as np
 import envs
 from agents.evolution import EggrollConfig, EvolutionAgent
 from es_rl import processes
-from es_rl.rollout import Played
+from es_rl.jobs import Played
 from experiments.cli import parse
 from experiments.launch import free_address
 from experiments.startup import machine, start_jax

@@ -72,12 +72,17 @@ def test_two_processes_train_what_one_trains(task, one, two, tmp_path):
     assert len(first[0]) >= 5
     assert together.stdout.count("evaluation return") == 1
     if task == ACCELERATOR:
-        (program,) = {
-            path.read_text()
-            for path in (tmp_path / "hlo").glob("*_play_generation*after_optimizations.txt")
-        }
-        # 10 episodes and the lanes' steps of each device: return, length and two sums of 4 numbers.
-        assert exchanged(program) == [("all-gather", ["s32[22,10]"])]
+        for part, exchanges in (
+            ("start_generation", []),
+            ("advance", []),
+            # 10 episodes and the lanes' steps of each device: return, length and two sums of 4
+            # numbers.
+            ("finish_generation", [("all-gather", ["s32[22,10]"])]),
+        ):
+            programs = (tmp_path / "hlo").glob(f"*_{part}*after_optimizations.txt")
+            found = [exchanged(text) for text in {path.read_text() for path in programs}]
+            assert found
+            assert all(each == exchanges for each in found)
 
 
 class Pair:

@@ -14,7 +14,8 @@ import pytest
 
 import envs
 from es_rl.host_rollout import HostRollout, lanes_for, with_idle_lanes
-from es_rl.rollout import Behaviour, Jobs, episode_keys
+from es_rl.jobs import Jobs, episode_keys
+from es_rl.rollout import Behaviour
 
 envs.import_module("tests.envs.faulty")
 

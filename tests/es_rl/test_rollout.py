@@ -8,15 +8,8 @@ import pytest
 import envs
 from es_rl import observations
 from es_rl.devices import lanes_per_device, make_mesh, tail_lanes
-from es_rl.rollout import (
-    Behaviour,
-    Jobs,
-    Rollout,
-    episode_keys,
-    make_jobs,
-    reset_key,
-    step_keys,
-)
+from es_rl.jobs import Jobs, episode_keys, make_jobs, reset_key, step_keys
+from es_rl.rollout import Behaviour, Rollout
 
 POPULATION, EPISODES = 13, 2
 ENV = envs.make("probe/random_length")

@@ -1,0 +1,76 @@
+"""What a rollout is asked to play, and what comes of it."""
+
+from typing import NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Array: TypeAlias = jax.Array | np.ndarray
+
+
+class Jobs(NamedTuple):
+    """The episodes to play, J of them."""
+
+    member: np.ndarray
+    """(J,) int32, who plays."""
+    episode: np.ndarray
+    """(J,) int32, which episode: jobs with the same number share start state and randomness."""
+
+
+class Played(NamedTuple):
+    """What came of J jobs, in job order."""
+
+    returns: Array
+    """(J,) float32, undiscounted."""
+    lengths: Array
+    """(J,) int32, env steps."""
+    obs_sum: Array
+    """(J, d) sums of the observation vectors that `act` returned."""
+    obs_squares: Array
+    """(J, d) sums of their squares."""
+    lane_steps: Array
+    """(devices,) int32, how many steps were executed, those of idle lanes included."""
+
+
+def make_jobs(population_size: int, episodes_per_member: int, sharing: int) -> Jobs:
+    """One job per member and episode; `sharing` neighbouring members play the same episodes."""
+    member = np.repeat(np.arange(population_size, dtype=np.int32), episodes_per_member)
+    repeat = np.tile(np.arange(episodes_per_member, dtype=np.int32), population_size)
+    return Jobs(member, (member // sharing) * episodes_per_member + repeat)
+
+
+def episode_keys(key: jax.Array, count: int) -> jax.Array:
+    """`count` keys, one per episode; the first ones do not depend on `count`."""
+    return jax.vmap(lambda episode: jax.random.fold_in(key, episode))(jnp.arange(count))
+
+
+def reset_key(episode_key: jax.Array) -> jax.Array:
+    """The key of an episode's start state."""
+    return jax.random.fold_in(episode_key, 0)
+
+
+def step_keys(episode_key: jax.Array, steps: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The keys of one step: for the policy and for the environment."""
+    # Number 0 belongs to the reset.
+    policy_key, env_key = jax.random.split(jax.random.fold_in(episode_key, steps + 1))
+    return policy_key, env_key
+
+
+def pack(played: Played) -> jax.Array:
+    """What one device has played as one array, (jobs + 1, 2 + 2 d) int32: exchanges are few."""
+    per_job = (played.returns[:, None], played.obs_sum, played.obs_squares)
+    # Numbers of integers, as bits: those of floating-point numbers need not survive.
+    bits = jax.lax.bitcast_convert_type(jnp.concatenate(per_job, axis=1), jnp.int32)
+    rows = jnp.concatenate([jnp.asarray(played.lengths)[:, None], bits], axis=1)
+    return jnp.concatenate([rows, jnp.broadcast_to(played.lane_steps, (1, rows.shape[1]))])
+
+
+def unpack(packed: jax.Array, jobs: int) -> Played:
+    """What `pack` has packed on all devices (devices, ..., ...), without the padding."""
+    rows = packed[:, :-1].reshape(-1, packed.shape[-1])[:jobs]
+    values = jax.lax.bitcast_convert_type(rows[:, 1:], jnp.float32)
+    size = (values.shape[1] - 1) // 2
+    return Played(
+        values[:, 0], rows[:, 0], values[:, 1 : 1 + size], values[:, 1 + size :], packed[:, -1, 0]
+    )
