@@ -128,6 +128,7 @@ class Evaluator:
 
     def __call__(self, weights: Weights, *, episodes: int = 128, seed: int = 0) -> Evaluation:
         """Play episodes 0 ... episodes-1 of an evaluation seed."""
+        seed = int(seed)  # a NumPy integer cannot be saved with the policy
         if self._program is not None:
             played = self._program(episodes)(weights, _key_data(seed))
         else:

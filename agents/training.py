@@ -1,6 +1,7 @@
 """The one host loop: step, evaluate, log, checkpoint, save."""
 
 import math
+import operator
 import signal
 import threading
 import time
@@ -16,7 +17,7 @@ import numpy as np
 
 from agents.base import Agent
 from agents.evaluation import Evaluation, Evaluator
-from agents.policy import Policy
+from agents.policy import Policy, check_savable
 from agents.provenance import git_state, versions
 from agents.run_folder import RunFolder
 from agents.schedule import Clock, Now, Progress, Schedule
@@ -116,6 +117,7 @@ def train(
       UserError: the folder cannot be written any more.
       RuntimeError: the environment does not work.
     """
+    seed = operator.index(seed)  # a NumPy integer cannot be saved
     default_episodes = 32 if isinstance(agent.env, HostEnv) else 128
     schedule = Schedule(
         env_steps=env_steps,
@@ -142,6 +144,8 @@ def train(
         started = time.perf_counter()
         state = agent.init(jax.random.key(seed))
         policy = agent.snapshot(state)
+        origin = {"seed": seed, "env_steps": 0, "generations": 0}
+        check_savable(replace(policy, training=origin), episodes=schedule.eval_episodes)
         evaluate = evaluator or Evaluator(agent.env, policy.actor, agent.mesh, agent.lanes)
         progress = Progress(best_weights=policy.weights)
         keeps = keep if schedule.has_checkpoints and agent.resumable else None
