@@ -3,6 +3,7 @@
 from envs.base import Env, EnvSpec, HostEnv, Lanes, Received, State
 from envs.gymnasium_suite import from_func_env, import_module
 from envs.registry import list_ids, make, register
+from envs.rendering import go_headless
 from envs.scene import Geom, Scene
 
 __all__ = [
@@ -20,3 +21,5 @@ __all__ = [
     "make",
     "register",
 ]
+
+go_headless()

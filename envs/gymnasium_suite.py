@@ -286,9 +286,12 @@ class GymnasiumEnv:
         return self._single(**kwargs)
 
     def film(self, act: Callable[[np.ndarray], Any], seed: int) -> tuple[float, list[np.ndarray]]:
-        from envs.rendering import host_frame
+        from envs.rendering import host_frame, no_picture
 
-        env = self.single(render_mode="rgb_array")
+        try:
+            env = self.single(render_mode="rgb_array")
+        except Exception as error:
+            raise no_picture(self.spec.id, error) from error
         try:
             total, frames = 0.0, []
             for reward in _episode(env, act, seed):

@@ -12,7 +12,6 @@ import gymnasium
 from envs import brax_suite, gymnasium_suite, probes
 from envs.base import Env, EnvSpec, HostEnv
 from envs.errors import UserError
-from envs.rendering import go_headless
 from envs.values import is_json, plain
 
 Maker: TypeAlias = Callable[..., Env | HostEnv]
@@ -86,7 +85,6 @@ def make(id: str, /, **kwargs: Any) -> Env | HostEnv:
     limit = kwargs.get("max_episode_steps")
     if limit is not None and (type(limit) is not int or not 1 <= limit <= _MOST_STEPS):
         raise UserError(f"max_episode_steps={limit!r}: must be an integer from 1 to {_MOST_STEPS}")
-    go_headless()
     if id in _REGISTERED:
         return _as_registered(id, _REGISTERED[id](**kwargs), kwargs)
     suite, _, name = id.partition("/")

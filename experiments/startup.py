@@ -1,5 +1,6 @@
 """What the commands set before JAX starts."""
 
+import ast
 import contextlib
 import json
 import os
@@ -16,6 +17,7 @@ from platformdirs import user_cache_path
 
 import envs
 from envs.errors import UserError
+from envs.values import is_json, plain
 from es_rl import processes
 from es_rl.devices import use_cpu_devices
 
@@ -125,7 +127,7 @@ def import_modules(modules: Iterable[str]) -> None:
 
 
 def env_kwargs(pairs: Iterable[str], taken: Iterable[str] = ()) -> dict[str, Any]:
-    """What `--env-kwargs` says: name=value pairs, the values JSON or else text.
+    """What `--env-kwargs` says: name=value pairs, the values Python's or JSON, or else text.
 
     Args:
       pairs: as they were typed.
@@ -141,11 +143,18 @@ def env_kwargs(pairs: Iterable[str], taken: Iterable[str] = ()) -> dict[str, Any
             raise UserError(f"env_kwargs={pair}: must be name=value")
         if name in kwargs or name in taken:
             raise UserError(f"env_kwargs={pair}: {name} is given twice")
-        try:
-            kwargs[name] = json.loads(value)
-        except ValueError:
-            kwargs[name] = value
+        kwargs[name] = _value(value)
     return kwargs
+
+
+def _value(text: str) -> Any:
+    """What Python takes the text for, or else JSON (true, null), or else the text itself."""
+    for read in (ast.literal_eval, json.loads):
+        with contextlib.suppress(ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+            value = plain(read(text))
+            if is_json(value):
+                return value
+    return text
 
 
 def machine() -> dict[str, str]:
