@@ -1,6 +1,7 @@
 """Environments: one contract, and the adapters to each suite."""
 
 from envs.base import Env, EnvSpec, HostEnv, Lanes, Received, State
+from envs.brax_suite import from_brax
 from envs.gymnasium_suite import from_func_env, import_module
 from envs.registry import list_ids, make, register
 from envs.rendering import go_headless
@@ -15,6 +16,7 @@ __all__ = [
     "Received",
     "Scene",
     "State",
+    "from_brax",
     "from_func_env",
     "import_module",
     "list_ids",
