@@ -123,7 +123,19 @@ def import_modules(modules: Iterable[str]) -> None:
     if here not in sys.path:  # a console script does not have it, for "module:id" neither
         sys.path.append(here)
     for module in modules:
-        envs.import_module(module)
+        try:
+            envs.import_module(module)
+        except UserError as error:
+            raise UserError(f"{error}{_hidden(here, error.__cause__)}") from error.__cause__
+
+
+def _hidden(here: str, error: BaseException | None) -> str:
+    """What to do where a module of the user's needs a package that has the name of one of ours."""
+    name = (isinstance(error, ImportError) and error.name or "").split(".")[0]
+    folder = Path(here, name)
+    if name not in ("agents", "envs", "es_rl", "experiments") or not folder.is_dir():
+        return ""
+    return f"; {folder} has the name of a package of es-rl, which comes first: rename it"
 
 
 def env_kwargs(pairs: Iterable[str], taken: Iterable[str] = ()) -> dict[str, Any]:
