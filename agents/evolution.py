@@ -21,7 +21,15 @@ from es_rl import devices, observations, processes
 from es_rl.devices import Program
 from es_rl.host_rollout import HostRollout, episode_seeds, lanes_for, with_idle_lanes
 from es_rl.observations import Moments
-from es_rl.rollout import Behaviour, Played, Rollout, episode_keys, make_jobs
+from es_rl.rollout import (
+    Behaviour,
+    Played,
+    Rollout,
+    as_int,
+    episode_keys,
+    make_jobs,
+    wide_sum,
+)
 from es_rl.shaping import GroupStd, Shaping
 
 OptimizerName: TypeAlias = Literal["adam", "sgd"]
@@ -245,14 +253,16 @@ class EvolutionAgent:
 
     def step(self, state: EvolutionState) -> tuple[EvolutionState, dict[str, Any]]:
         if self.lanes is None:
-            return self._generation(state)
+            state, counts, metrics = self._generation(state)
+            return state, {**_counted(*map(as_int, jax.device_get(counts))), **metrics}
         noise, keys = self.ask(state)
         seeds = episode_seeds(keys, evaluation=False)
         played = self.host_rollout.play((state, noise), keys, seeds)
         # No episode that was played is of length 0.
         failed = int(np.sum(played.lengths == 0))
+        counts = (int(np.sum(x, dtype=np.int64)) for x in (played.lengths, played.lane_steps))
         state, metrics = self._tell(state, noise, played)
-        return state, {**metrics, "failed_episodes": failed}
+        return state, {**_counted(*counts), **metrics, "failed_episodes": failed}
 
     def snapshot(self, state: EvolutionState) -> Policy:
         # A copy, as the next step may reuse the memory of the state.
@@ -300,9 +310,12 @@ class EvolutionAgent:
         sample = self.config.sample_actions
         return *self.network.action(forward, memory, vector, key, sample=sample), vector
 
-    def _play_generation(self, state: EvolutionState) -> tuple[EvolutionState, dict[str, Any]]:
+    def _play_generation(self, state: EvolutionState) -> tuple[EvolutionState, Any, dict[str, Any]]:
         noise, keys = self._ask_and_keys(state)
-        return self._learn(state, noise, self.rollout.play((state, noise), keys))
+        played = self.rollout.play((state, noise), keys)
+        counts = wide_sum(played.lengths), wide_sum(played.lane_steps)
+        state, metrics = self._learn(state, noise, played)
+        return state, counts, metrics
 
     def _learn(
         self, state: EvolutionState, noise: es_rl.Noise, played: Played
@@ -318,10 +331,7 @@ class EvolutionAgent:
             moments = observations.merge(
                 moments, played.lengths, played.obs_sum, played.obs_squares
             )
-        env_steps = jnp.sum(played.lengths)
         metrics = {
-            "env_steps": env_steps,
-            "lane_utilization": env_steps / jnp.sum(played.lane_steps),
             **{f"return_{k}": told[f"fitness_{k}"] for k in ("mean", "std", "max", "min")},
             "nonfinite_members": told["nonfinite_members"],
             "sigma": told["sigma"],
@@ -329,3 +339,7 @@ class EvolutionAgent:
             **{k: told[k] for k in ("grad_norm", "param_norm", "update_norm", "update_skipped")},
         }
         return EvolutionState(es_state, moments, state.key), metrics
+
+
+def _counted(env_steps: int, lane_steps: int) -> dict[str, Any]:
+    return {"env_steps": env_steps, "lane_utilization": env_steps / lane_steps}

@@ -38,9 +38,8 @@ def test_commands_and_names_exist():
 
 def test_files_that_are_named_are_there():
     for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
-        named = re.findall(
-            r"`((?:tests|agents|envs|es_rl|experiments|docs)/[\w./-]*)`", page.read_text()
-        )
+        paths = r"`((?:tests|agents|envs|es_rl|experiments|docs)/[\w./-]*)`"
+        named = re.findall(paths, page.read_text())
         assert [path for path in named if not (ROOT / path).exists()] == []
 
 
