@@ -16,6 +16,7 @@ from agents.network import Weights
 from agents.policy import Actor, Policy
 from agents.spaces import empty
 from envs.base import Env, HostEnv, Lanes
+from envs.precision import in_32_bits
 from es_rl.devices import Program, make_mesh, replicated
 from es_rl.host_rollout import HostRollout, episode_seeds, with_idle_lanes
 from es_rl.rollout import Behaviour, Jobs, Played, Rollout, episode_keys
@@ -84,6 +85,7 @@ def evaluation_behaviour(actor: Actor) -> Behaviour:
 class Evaluator:
     """Plays an actor's episodes; keeps what it compiled, so make one and call it often."""
 
+    @in_32_bits
     def __init__(
         self,
         env: Env | HostEnv,
@@ -126,6 +128,7 @@ class Evaluator:
 
             self._program = cache(program)
 
+    @in_32_bits
     def __call__(self, weights: Weights, *, episodes: int = 128, seed: int = 0) -> Evaluation:
         """Play episodes 0 ... episodes-1 of an evaluation seed."""
         seed = int(seed)  # a NumPy integer cannot be saved with the policy
@@ -137,6 +140,7 @@ class Evaluator:
             played = self._on_host(episodes).play(weights, keys, seeds)
         return Evaluation(seed, np.asarray(played.returns), np.asarray(played.lengths))
 
+    @in_32_bits
     def compile(self, weights: Weights, *, episodes: int) -> None:
         """Compile for that many episodes, before the first call."""
         if self._program is not None:

@@ -17,6 +17,7 @@ from agents.policy import Policy
 from agents.spaces import empty
 from envs.base import Env, HostEnv, Lanes
 from envs.errors import UserError
+from envs.precision import in_32_bits
 from es_rl import devices, observations, processes
 from es_rl.devices import Program
 from es_rl.host_rollout import HostRollout, episode_seeds, lanes_for, with_idle_lanes
@@ -228,6 +229,7 @@ class EvolutionAgent:
                 f"devices, with shard_update: such as {near} or {near + step}"
             )
 
+    @in_32_bits
     def init(self, key: jax.Array) -> EvolutionState:
         # NumPy's data of the key is at once on all devices of all processes.
         return self._init(np.asarray(jax.random.key_data(key)))
@@ -239,6 +241,7 @@ class EvolutionAgent:
         moments = observations.empty(self.network.observation_size)
         return EvolutionState(es_state, moments, episodes_key)
 
+    @in_32_bits
     def compile(self, state: EvolutionState) -> None:
         if self.lanes is None:
             self._generation.compile(state)
@@ -251,6 +254,7 @@ class EvolutionAgent:
         played = Played(nothing[:, 0], lengths, nothing, nothing, lengths[:1])
         self._tell(jax.tree.map(jnp.copy, state), noise, played)
 
+    @in_32_bits
     def step(self, state: EvolutionState) -> tuple[EvolutionState, dict[str, Any]]:
         if self.lanes is None:
             state, counts, metrics = self._generation(state)
@@ -264,6 +268,7 @@ class EvolutionAgent:
         state, metrics = self._tell(state, noise, played)
         return state, {**_counted(*counts), **metrics, "failed_episodes": failed}
 
+    @in_32_bits
     def snapshot(self, state: EvolutionState) -> Policy:
         # A copy, as the next step may reuse the memory of the state.
         moments = state.moments

@@ -36,6 +36,7 @@ from agents.policy_files import (
 )
 from envs.base import EnvSpec
 from envs.errors import UserError
+from envs.precision import in_32_bits
 
 FORMAT = 3
 """The version of the files that this code writes and reads."""
@@ -88,6 +89,7 @@ class Policy:
     def _act(self) -> Any:
         return jax.jit(jax.vmap(self.actor.act, in_axes=(None, 0, 0, 0)))
 
+    @in_32_bits
     def __call__(self, obs: np.ndarray | int, key: jax.Array | None = None) -> np.ndarray:
         """The action for one observation, or the actions for a batch of them.
 
@@ -102,6 +104,7 @@ class Policy:
             raise UserError("this policy has a memory: call policy.step(obs, memory)")
         return self.step(obs, key=key)[0]
 
+    @in_32_bits
     def step(
         self, obs: np.ndarray | int, memory: Any = None, key: jax.Array | None = None
     ) -> tuple[np.ndarray, Any]:

@@ -19,6 +19,7 @@ from agents.sbx_ppo import SbxPPOAgent, SbxPPOConfig
 from agents.untrained import UntrainedAgent, UntrainedConfig
 from envs.base import Env, HostEnv
 from envs.errors import UserError
+from envs.precision import in_32_bits
 from es_rl import processes
 
 
@@ -85,6 +86,7 @@ def configure(name: str, env_id: str, **settings: Any) -> Any:
     return config_type(name)(**{**preset(name, env_id).settings, **settings})
 
 
+@in_32_bits
 def make(name: str, env: Env | HostEnv, **settings: Any) -> Agent:
     """Build an agent for an environment.
 

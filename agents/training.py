@@ -23,6 +23,7 @@ from agents.run_folder import RunFolder
 from agents.schedule import Clock, Now, Progress, Schedule
 from envs.base import HostEnv
 from envs.errors import UserError
+from envs.precision import in_32_bits
 from es_rl import checkpoints, devices, processes
 from es_rl.checkpoints import Restored
 
@@ -63,6 +64,7 @@ class TrainResult:
     """The last one in it."""
 
 
+@in_32_bits
 def train(
     agent: Agent,
     *,

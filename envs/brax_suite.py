@@ -14,6 +14,7 @@ from gymnasium import spaces
 
 from envs.base import EnvSpec, State, time_limited
 from envs.errors import NoPicture, UserError
+from envs.precision import in_32_bits
 from envs.scene import Scene, no_scene, scene_of
 
 _BACKENDS = ("generalized", "spring", "positional", "mjx")
@@ -77,6 +78,7 @@ def make(
     return BraxEnv(f"brax/{name}", inner, max_episode_steps, kwargs=given)
 
 
+@in_32_bits
 def from_brax(
     env: Any, *, id: str, max_episode_steps: int = 1000, reward_threshold: float | None = None
 ) -> "BraxEnv":

@@ -16,6 +16,7 @@ from gymnasium.experimental.functional import FuncEnv
 from envs.base import EnvSpec, State, time_limited
 from envs.errors import UserError
 from envs.pool import WorkerPool
+from envs.precision import in_32_bits
 from envs.scene import Scene, has_mujoco_model, no_scene, scene_of
 from envs.values import finite_float, whole_number
 
@@ -150,6 +151,7 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+@in_32_bits
 def from_func_env(
     func_env: FuncEnv, *, id: str, max_episode_steps: int, reward_threshold: float | None = None
 ) -> "FunctionalEnv":

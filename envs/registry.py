@@ -12,6 +12,7 @@ import gymnasium
 from envs import brax_suite, gymnasium_suite, probes
 from envs.base import Env, EnvSpec, HostEnv
 from envs.errors import UserError
+from envs.precision import in_32_bits
 from envs.values import is_json, plain
 
 Maker: TypeAlias = Callable[..., Env | HostEnv]
@@ -62,6 +63,7 @@ def list_ids(suite: str | None = None) -> list[str]:
     return ids + [id for id in _REGISTERED if suite is None]
 
 
+@in_32_bits
 def make(id: str, /, **kwargs: Any) -> Env | HostEnv:
     """Build an environment by name.
 
