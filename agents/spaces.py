@@ -33,12 +33,16 @@ def check_observation_space(space: spaces.Space) -> None:
             "is no convolutional policy (yet)"
         )
     if not isinstance(space, spaces.Box | Categorical):
-        raise UserError(
-            f"observation space {type(space).__name__} is not supported: must be Box, Discrete, "
-            "MultiDiscrete or MultiBinary (gymnasium.wrappers.FlattenObservation makes a Box of "
-            "Dict and Tuple)"
-        )
+        raise _unsupported(space)
     _check_size("observation", space)
+
+
+def _unsupported(space: spaces.Space) -> UserError:
+    return UserError(
+        f"observation space {type(space).__name__} is not supported: must be Box, Discrete, "
+        "MultiDiscrete or MultiBinary (gymnasium.wrappers.FlattenObservation makes a Box of "
+        "Dict and Tuple)"
+    )
 
 
 def check_action_space(space: spaces.Space) -> None:
@@ -176,7 +180,11 @@ def to_action(space: spaces.Space, raw: jax.Array, squash: str) -> jax.Array:
 
 
 def to_json(space: spaces.Space) -> dict[str, Any]:
-    """A description of a supported space that `from_json` reads."""
+    """A description of a supported space that `from_json` reads.
+
+    Raises:
+      UserError: the space is of another kind.
+    """
     if isinstance(space, spaces.Box):
         low, high = space.low, space.high
         dtype = np.dtype(space.dtype).name
@@ -190,7 +198,8 @@ def to_json(space: spaces.Space) -> dict[str, Any]:
     if isinstance(space, spaces.MultiBinary):
         # (3,) and 3 are not the same to Gymnasium.
         return {"type": "MultiBinary", "n": space.n if isinstance(space.n, int) else list(space.n)}
-    assert isinstance(space, spaces.Discrete | spaces.MultiDiscrete)
+    if not isinstance(space, spaces.Discrete | spaces.MultiDiscrete):
+        raise _unsupported(space)
     dtype = np.dtype(space.dtype).name
     if isinstance(space, spaces.Discrete):
         return {"type": "Discrete", "n": int(space.n), "start": int(space.start), "dtype": dtype}
