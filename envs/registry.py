@@ -50,17 +50,21 @@ def register(id: str, maker: Maker) -> None:
 
 
 def list_ids(suite: str | None = None) -> list[str]:
-    """All ids, or those of one suite ("brax", "gymnasium", "probe").
+    """All ids, or those of one suite: "brax", "gymnasium", "probe", or what stands before the
+    first slash of an id that was registered.
 
     Raises:
       UserError: the suite is unknown.
     """
-    if suite is not None and suite not in _SUITES:
-        raise UserError(f"suite={suite!r}: must be one of {', '.join(_SUITES)}")
-    ids = [
-        f"{s}/{name}" for s, (names, _) in _SUITES.items() if suite in (None, s) for name in names()
-    ]
-    return ids + [id for id in _REGISTERED if suite is None]
+    known = dict.fromkeys((*_SUITES, *map(_suite_of, _REGISTERED)))
+    if suite is not None and suite not in known:
+        raise UserError(f"suite={suite!r}: must be one of {', '.join(known)}")
+    ids = [f"{s}/{name}" for s, (names, _) in _SUITES.items() for name in names()]
+    return [id for id in (*ids, *_REGISTERED) if suite in (None, _suite_of(id))]
+
+
+def _suite_of(id: str) -> str:
+    return id.partition("/")[0]
 
 
 @in_32_bits

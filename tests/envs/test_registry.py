@@ -42,6 +42,8 @@ def test_an_unknown_name_gets_close_matches(name, hint):
 def test_own_environments_can_be_registered_once():
     envs.register("own/probe", lambda **kwargs: envs.make("probe/constant_reward", **kwargs))
     assert "own/probe" in envs.list_ids()
+    assert "own/probe" in envs.list_ids("own")
+    assert all(name.startswith("own/") for name in envs.list_ids("own"))
     assert envs.make("own/probe", max_episode_steps=3).spec.max_episode_steps == 3
     with pytest.raises(ValueError, match="registered already"):
         envs.register("own/probe", lambda: None)
