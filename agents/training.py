@@ -150,7 +150,7 @@ def train(
         check_savable(replace(policy, training=origin), episodes=schedule.eval_episodes)
         evaluate = evaluator or Evaluator(agent.env, policy.actor, agent.mesh, agent.lanes)
         progress = Progress(best_weights=policy.weights)
-        keeps = keep if schedule.has_checkpoints and agent.resumable else None
+        keeps = schedule.keep if schedule.has_checkpoints and agent.resumable else None
         like = (state, policy.weights)
         _, _, restored = devices.all_at_once(
             lambda: agent.compile(state),

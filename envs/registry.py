@@ -1,6 +1,5 @@
 """Names of environments: `make`, `register` and `list_ids`."""
 
-import copy
 import difflib
 import inspect
 from collections.abc import Callable, Iterable
@@ -124,10 +123,13 @@ def _as_registered(id: str, env: Any, kwargs: dict[str, Any]) -> Env | HostEnv:
             f"envs.make and envs.from_func_env build them (envs.Env, envs.HostEnv){hint}"
         )
     saved = {name: value for name, value in kwargs.items() if name not in _NOT_SAVED}
-    renamed = copy.copy(env)  # the maker may return the same one every time
+    # A copy, as the maker may return the same one every time; not `copy.copy`, which never ends for
+    # a wrapper whose `__getattr__` asks what it wraps.
+    renamed = object.__new__(type(env))
     try:
+        vars(renamed).update(vars(env))
         object.__setattr__(renamed, "spec", replace(spec, id=id, kwargs=saved))
-    except AttributeError as error:
+    except (AttributeError, TypeError) as error:
         raise UserError(
             f"env={id!r}: the spec of its {type(env).__name__} must be an attribute"
         ) from error

@@ -142,5 +142,5 @@ def no_picture(name: str, error: Exception) -> NoPicture:
 def _cannot_draw(reason: str) -> NoPicture:
     return NoPicture(
         f"MuJoCo cannot draw with MUJOCO_GL={os.environ.get('MUJOCO_GL', '')} ({reason}); "
-        "on Debian or Ubuntu install libegl1"
+        "without a display it must be egl: on Debian or Ubuntu install libegl1"
     )

@@ -1,6 +1,7 @@
 """Names of environments, and what is said of wrong ones."""
 
 import gymnasium
+import jax
 import numpy as np
 import pytest
 
@@ -101,3 +102,31 @@ def test_what_is_no_environment_is_refused(made, says):
     envs.register(name, lambda: made)
     with pytest.raises(UserError, match=says):
         envs.make(name)
+
+
+class Wrapper:
+    """A user's wrapper, which has all that it does not change from what it wraps."""
+
+    def __init__(self, env):
+        self._env = env
+        self.spec = env.spec
+
+    def __getattr__(self, name):
+        return getattr(self._env, name)
+
+
+class Fixed:
+    """One whose spec cannot be replaced."""
+
+    spec = property(lambda self: envs.make("probe/constant_reward").spec)
+    reset = step = print
+
+
+def test_wrappers_keep_the_name_too_and_others_say_what_they_lack():
+    envs.register("mine/wrapper", lambda: Wrapper(envs.make("probe/constant_reward")))
+    env = envs.make("mine/wrapper")
+    assert (type(env), env.spec.id) == (Wrapper, "mine/wrapper")
+    assert env.reset(jax.random.key(0)).steps == 0
+    envs.register("mine/fixed", Fixed)
+    with pytest.raises(UserError, match="the spec of its Fixed must be an attribute"):
+        envs.make("mine/fixed")
