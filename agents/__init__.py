@@ -1,5 +1,10 @@
 """Agents: policies, what trains them, saving and loading."""
 
+# ruff: noqa: E402 - what is imported must be ours, which is checked first.
+from es_rl.neighbours import check
+
+check(__file__, "envs", "es_rl")
+
 from agents.base import Agent
 from agents.evaluation import Evaluation, Evaluator, evaluate
 from agents.loop import Diverged, TrainResult

@@ -2,7 +2,7 @@
 
 A Box gets a Gaussian around the output, of a standard deviation that does not depend on the
 observation; its draws are bounded after their probability is taken, as in Stable-Baselines3.
-Every category of a Discrete or MultiDiscrete space gets the softmax of its logits.
+Every dimension of a discrete space gets the softmax of its logits.
 """
 
 import jax
@@ -24,21 +24,17 @@ def sample(space: spaces.Space, head: jax.Array, log_std: jax.Array, key: jax.Ar
     """
     if isinstance(space, spaces.Box):
         return head + jnp.exp(log_std) * jax.random.normal(key, head.shape)
-    logits = _spaces.split_logits(space, head)
-    keys = jax.random.split(key, len(logits))
-    drawn = [jax.random.categorical(k, x) for k, x in zip(keys, logits, strict=True)]
-    return jnp.stack(drawn, axis=-1)
+    logits, _ = _spaces.category_logits(space, head)
+    return _spaces.sample_categories(logits, key)
 
 
 def log_prob(space: spaces.Space, head: jax.Array, log_std: jax.Array, raw: jax.Array) -> jax.Array:
     """(...,) log probability (density) of raw numbers from `sample`."""
     if isinstance(space, spaces.Box):
         return jax.scipy.stats.norm.logpdf(raw, head, jnp.exp(log_std)).sum(axis=-1)
-    logs = map(jax.nn.log_softmax, _spaces.split_logits(space, head))
-    chosen = [
-        jnp.take_along_axis(log, raw[..., i, None], axis=-1)[..., 0] for i, log in enumerate(logs)
-    ]
-    return jnp.stack(chosen, axis=-1).sum(axis=-1)
+    logits, _ = _spaces.category_logits(space, head)
+    logs = jax.nn.log_softmax(logits)
+    return jnp.take_along_axis(logs, raw[..., None], axis=-1)[..., 0].sum(axis=-1)
 
 
 def entropy(space: spaces.Space, head: jax.Array, log_std: jax.Array) -> jax.Array:
@@ -46,6 +42,7 @@ def entropy(space: spaces.Space, head: jax.Array, log_std: jax.Array) -> jax.Arr
     if isinstance(space, spaces.Box):
         total = jnp.sum(log_std + 0.5 * np.log(2 * np.pi * np.e))
         return jnp.broadcast_to(total, head.shape[:-1])
-    logs = map(jax.nn.log_softmax, _spaces.split_logits(space, head))
-    each = [-jnp.sum(jnp.exp(log) * log, axis=-1) for log in logs]
-    return jnp.stack(each, axis=-1).sum(axis=-1)
+    logits, there = _spaces.category_logits(space, head)
+    # Where there is no such category, 0 x -inf would be no number.
+    logs = jnp.where(there, jax.nn.log_softmax(logits), 0.0)
+    return -jnp.sum(jnp.exp(logs) * logs, axis=-1).sum(axis=-1)

@@ -16,6 +16,7 @@ from agents.network import Weights
 from agents.policy import Actor, Policy
 from agents.spaces import empty
 from envs.base import Env, HostEnv, Lanes
+from envs.precision import in_32_bits
 from es_rl.devices import Program, all_at_once, make_mesh, replicated, spread
 from es_rl.host_rollout import HostRollout, episode_seeds, with_idle_lanes
 from es_rl.jobs import Jobs, Played, episode_keys
@@ -86,6 +87,7 @@ def evaluation_behaviour(actor: Actor) -> Behaviour:
 class Evaluator:
     """Plays an actor's episodes; keeps what it compiled, so make one and call it often."""
 
+    @in_32_bits
     def __init__(
         self,
         env: Env | HostEnv,
@@ -117,6 +119,7 @@ class Evaluator:
             mesh = mesh or make_mesh()
             self._program = cache(lambda episodes: _Programs(env, behaviour, mesh, episodes))
 
+    @in_32_bits
     def __call__(
         self,
         weights: Weights,
@@ -133,6 +136,7 @@ class Evaluator:
           seed: which episodes they are.
           notify: told from time to time how many episodes have ended.
         """
+        seed = int(seed)  # a NumPy integer cannot be saved with the policy
         if self._program is not None:
             played = self._program(episodes).play(weights, seed, notify)
         else:
@@ -141,6 +145,7 @@ class Evaluator:
             played = self._on_host(episodes).play(weights, keys, seeds, notify)
         return Evaluation(seed, np.asarray(played.returns), np.asarray(played.lengths))
 
+    @in_32_bits
     def compile(self, weights: Weights, *, episodes: int) -> None:
         """Compile for that many episodes, before the first call."""
         if self._program is not None:

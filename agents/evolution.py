@@ -17,10 +17,11 @@ from agents.policy import Policy
 from agents.spaces import empty
 from envs.base import Env, HostEnv, Lanes
 from envs.errors import UserError
+from envs.precision import in_32_bits
 from es_rl import devices, observations, processes
 from es_rl.devices import Program
 from es_rl.host_rollout import HostRollout, episode_seeds, lanes_for, with_idle_lanes
-from es_rl.jobs import Played, episode_keys, make_jobs
+from es_rl.jobs import Played, as_int, episode_keys, make_jobs, wide_sum
 from es_rl.observations import Moments
 from es_rl.pacing import Notify, PacedRollout
 from es_rl.rollout import Behaviour, Playing, Rollout
@@ -243,6 +244,7 @@ class EvolutionAgent:
                 f"devices, with shard_update: such as {near} or {near + step}"
             )
 
+    @in_32_bits
     def init(self, key: jax.Array) -> EvolutionState:
         # NumPy's data of the key is at once on all devices of all processes.
         return self._init(np.asarray(jax.random.key_data(key)))
@@ -254,6 +256,7 @@ class EvolutionAgent:
         moments = observations.empty(self.network.observation_size)
         return EvolutionState(es_state, moments, episodes_key)
 
+    @in_32_bits
     def compile(self, state: EvolutionState) -> None:
         if self.lanes is None:
             noise, playing = jax.eval_shape(self._start_generation, state)
@@ -271,21 +274,24 @@ class EvolutionAgent:
         played = Played(nothing[:, 0], lengths, nothing, nothing, lengths[:1])
         self._tell(jax.tree.map(jnp.copy, state), noise, played)
 
+    @in_32_bits
     def step(
         self, state: EvolutionState, notify: Notify | None = None
     ) -> tuple[EvolutionState, dict[str, Any]]:
         if self.lanes is None:
             noise, playing = self._start(state)
             playing = self._advance((state, noise), playing, notify)
-            return self._finish(state, noise, playing)
+            return with_counts(self._finish(state, noise, playing))
         noise, keys = self.ask(state)
         seeds = episode_seeds(keys, evaluation=False)
         played = self.host_rollout.play((state, noise), keys, seeds, notify)
         # No episode that was played is of length 0.
         failed = int(np.sum(played.lengths == 0))
+        counts = (int(np.sum(x, dtype=np.int64)) for x in (played.lengths, played.lane_steps))
         state, metrics = self._tell(state, noise, played)
-        return state, {**metrics, "failed_episodes": failed}
+        return state, {**_counted(*counts), **metrics, "failed_episodes": failed}
 
+    @in_32_bits
     def snapshot(self, state: EvolutionState) -> Policy:
         # A copy, as the next step may reuse the memory of the state.
         moments = state.moments
@@ -338,8 +344,16 @@ class EvolutionAgent:
 
     def _finish_generation(
         self, state: EvolutionState, noise: es_rl.Noise, playing: Playing
-    ) -> tuple[EvolutionState, dict[str, Any]]:
-        return self._learn(state, noise, self.rollout.finish(playing))
+    ) -> tuple[EvolutionState, Any, dict[str, Any]]:
+        return self.learn(state, noise, self.rollout.finish(playing))
+
+    def learn(
+        self, state: EvolutionState, noise: es_rl.Noise, played: Played
+    ) -> tuple[EvolutionState, Any, dict[str, Any]]:
+        """The next state, env steps and lane steps as `wide_sum` gives them, and other metrics."""
+        counts = wide_sum(played.lengths), wide_sum(played.lane_steps)
+        state, metrics = self._learn(state, noise, played)
+        return state, counts, metrics
 
     def _learn(
         self, state: EvolutionState, noise: es_rl.Noise, played: Played
@@ -355,10 +369,7 @@ class EvolutionAgent:
             moments = observations.merge(
                 moments, played.lengths, played.obs_sum, played.obs_squares
             )
-        env_steps = jnp.sum(played.lengths)
         metrics = {
-            "env_steps": env_steps,
-            "lane_utilization": env_steps / jnp.sum(played.lane_steps),
             **{f"return_{k}": told[f"fitness_{k}"] for k in ("mean", "std", "max", "min")},
             "nonfinite_members": told["nonfinite_members"],
             "sigma": told["sigma"],
@@ -366,3 +377,15 @@ class EvolutionAgent:
             **{k: told[k] for k in ("grad_norm", "param_norm", "update_norm", "update_skipped")},
         }
         return EvolutionState(es_state, moments, state.key), metrics
+
+
+def _counted(env_steps: int, lane_steps: int) -> dict[str, Any]:
+    return {"env_steps": env_steps, "lane_utilization": env_steps / lane_steps}
+
+
+def with_counts(
+    learned: tuple[EvolutionState, Any, dict[str, Any]],
+) -> tuple[EvolutionState, dict[str, Any]]:
+    """What `EvolutionAgent.learn` returned, once it is known, as `step` returns it."""
+    state, counts, metrics = learned
+    return state, {**_counted(*map(as_int, jax.device_get(counts))), **metrics}

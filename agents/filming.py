@@ -16,6 +16,7 @@ from agents.evaluation import EVALUATION_LANES, evaluation_behaviour, evaluation
 from agents.network import Weights
 from agents.policy import Policy
 from envs.base import Env, HostEnv, State
+from envs.precision import in_32_bits
 from envs.scene import Scene
 from es_rl.host_rollout import Constants, HostActing, as_float32, episode_seeds, with_idle_lanes
 from es_rl.jobs import reset_key, step_keys
@@ -46,6 +47,7 @@ class Recording:
     """Env steps of the episode."""
 
 
+@in_32_bits
 def film(policy: Policy, env: Env | HostEnv, *, seed: int = 0) -> Film:
     """Film episode 0 of an evaluation seed, in real time and at no more than 30 frames a second.
 
@@ -65,6 +67,7 @@ def film(policy: Policy, env: Env | HostEnv, *, seed: int = 0) -> Film:
     return Film(frames, env.spec.frames_per_second / stride, total)
 
 
+@in_32_bits
 def record(
     policy: Policy, env: Env | HostEnv, *, episodes: int = 1, seed: int = 0
 ) -> list[Recording]:

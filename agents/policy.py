@@ -24,14 +24,26 @@ from agents import spaces as _spaces
 from agents.actors import RandomActor, ZeroActor
 from agents.files import write_whole
 from agents.network import Network, NetworkConfig, Weights
-from agents.policy_files import DESCRIPTION, WEIGHTS, one_line, read_description, read_weights
+from agents.policy_files import (
+    DESCRIPTION,
+    MAX_DESCRIPTION_BYTES,
+    WEIGHTS,
+    one_line,
+    parse,
+    read_description,
+    read_weights,
+    weight_bytes,
+)
 from envs.base import EnvSpec
 from envs.errors import UserError
+from envs.precision import in_32_bits
 
-FORMAT = 2
+FORMAT = 3
 """The version of the files that this code writes and reads."""
 
 _KEYS = {"format", "agent", "env", "actor", "weights_sha256", "training", "evaluation"}
+_EPISODE_BYTES = 60
+"""The most that the return and the length of an episode take in `policy.json`."""
 _WRONG = (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError)
 """What comes of a description that is none."""
 
@@ -77,6 +89,7 @@ class Policy:
     def _act(self) -> Any:
         return jax.jit(jax.vmap(self.actor.act, in_axes=(None, 0, 0, 0)))
 
+    @in_32_bits
     def __call__(self, obs: np.ndarray | int, key: jax.Array | None = None) -> np.ndarray:
         """The action for one observation, or the actions for a batch of them.
 
@@ -91,6 +104,7 @@ class Policy:
             raise UserError("this policy has a memory: call policy.step(obs, memory)")
         return self.step(obs, key=key)[0]
 
+    @in_32_bits
     def step(
         self, obs: np.ndarray | int, memory: Any = None, key: jax.Array | None = None
     ) -> tuple[np.ndarray, Any]:
@@ -116,24 +130,17 @@ class Policy:
             memory = jax.tree.map(lambda x: np.stack([x] * len(batch)), self.actor.memory)
         keys = jax.random.split(key, len(batch))
         actions, memory = self._act(self.weights, memory, batch, keys)
-        return (np.asarray(actions) if batched else np.asarray(actions)[0]), memory
+        actions = np.asarray(actions, self.spec.action_space.dtype)
+        return (actions if batched else actions[0]), memory
 
     def save(self, folder: str | Path) -> None:
         """Write `policy.json` and `weights.safetensors` into `folder`, making it if need be."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         blob = safetensors.numpy.save(_flatten(self.weights))
-        description = {
-            "format": FORMAT,
-            "agent": self.agent,
-            "env": _spec_to_json(self.spec),
-            "actor": _actor_to_json(self.actor),
-            "weights_sha256": hashlib.sha256(blob).hexdigest(),
-            "training": self.training,
-            "evaluation": _evaluation_to_json(self.evaluation),
-        }
         write_whole(folder / WEIGHTS, blob)
-        write_whole(folder / DESCRIPTION, (json.dumps(description, indent=1) + "\n").encode())
+        digest = hashlib.sha256(blob).hexdigest()
+        write_whole(folder / DESCRIPTION, _as_bytes(_to_json(self, digest)))
 
 
 def load_policy(folder: str | Path, *, trusted: bool = False) -> Policy:
@@ -155,6 +162,58 @@ def load_policy(folder: str | Path, *, trusted: bool = False) -> Policy:
         return replace(policy, weights=_as_weights(flat))
     except ValueError as error:
         raise UserError(f"policy {str(folder)!r}: {one_line(error)}") from error
+
+
+def check_savable(policy: Policy, *, episodes: int = 0) -> None:
+    """Refuse a policy that could not be loaded once it is saved, before anything is spent on it.
+
+    Its description is written in memory and read as `load_policy` reads it, and must equal itself.
+
+    Args:
+      policy: of any weights; only their shapes count.
+      episodes: of the evaluation that it will be saved with.
+
+    Raises:
+      UserError: something of it does not survive; the message says what.
+    """
+    written = _to_json(policy, "")
+    start = f"env={policy.spec.id}: a policy for it could not be loaded once saved"
+    try:
+        data = _as_bytes(written)
+        loaded, _ = _from_json(parse(DESCRIPTION, data), trusted=True)
+        weight_bytes(_shapes(policy.actor))
+    except (UserError, TypeError, ValueError, RecursionError) as error:
+        raise UserError(f"{start} ({one_line(error.__cause__ or error)})") from error
+    for name, value in vars(policy.spec).items():
+        found = getattr(loaded.spec, name)
+        if found != value:
+            raise UserError(f"{start}: its {name} {value!r} would become {found!r}")
+    read = _to_json(loaded, "")
+    changed = [name for name in written if read[name] != written[name]]
+    if changed:
+        raise UserError(f"{start}: its {changed[0]} would become {read[changed[0]]!r}")
+    most = (MAX_DESCRIPTION_BYTES - len(data)) // _EPISODE_BYTES
+    if episodes > most:
+        raise UserError(
+            f"eval_episodes={episodes}: must be at most {most}, as many as a policy is saved with"
+        )
+
+
+def _to_json(policy: Policy, digest: str) -> dict[str, Any]:
+    """What `policy.json` holds; `digest` is of the weights' file."""
+    return {
+        "format": FORMAT,
+        "agent": policy.agent,
+        "env": _spec_to_json(policy.spec),
+        "actor": _actor_to_json(policy.actor),
+        "weights_sha256": digest,
+        "training": policy.training,
+        "evaluation": _evaluation_to_json(policy.evaluation),
+    }
+
+
+def _as_bytes(description: dict[str, Any]) -> bytes:
+    return (json.dumps(description, indent=1) + "\n").encode()
 
 
 def _from_json(description: dict[str, Any], trusted: bool) -> tuple[Policy, str]:
@@ -239,6 +298,8 @@ def _spec_from_json(description: dict[str, Any], trusted: bool) -> EnvSpec:
     for number in (spec.reward_threshold, spec.frames_per_second):
         if not isinstance(number, int | float | None):
             raise UserError(f"{number!r} must be a number")
+    if not spec.frames_per_second > 0:
+        raise UserError(f"frames_per_second {spec.frames_per_second!r} must be above 0")
     for name, value in spec.kwargs.items():
         if not name.isidentifier():
             raise UserError(f"the environment's argument {name!r} must be a name")

@@ -23,7 +23,7 @@ from envs.errors import UserError
 DESCRIPTION = "policy.json"
 WEIGHTS = "weights.safetensors"
 
-_MAX_DESCRIPTION_BYTES = 8 << 20
+MAX_DESCRIPTION_BYTES = 8 << 20
 """Enough for the returns of 200,000 episodes. JSON takes twenty times its size when it is read."""
 _MAX_HEADER_BYTES = 1 << 20
 _MAX_WEIGHT_BYTES = 4 << 30
@@ -44,10 +44,8 @@ def read_description(path: Path) -> dict[str, Any]:
       UserError: the file is missing, not a regular one, too large, or not one JSON object.
     """
     with _opened(path) as file:
-        data = file.read(_MAX_DESCRIPTION_BYTES + 1)
-    if len(data) > _MAX_DESCRIPTION_BYTES:
-        raise UserError(f"{path.name} is larger than {_MAX_DESCRIPTION_BYTES >> 20} MiB, the most")
-    return _parse(path.name, data)
+        data = file.read(MAX_DESCRIPTION_BYTES + 1)
+    return parse(path.name, data)
 
 
 def read_weights(
@@ -64,12 +62,7 @@ def read_weights(
       UserError: the file is missing, not a regular one, damaged, another than the one that
         `digest` is of, has other arrays than those expected, or numbers that are not finite.
     """
-    needed = 4 * sum(math.prod(shape) for shape in expected.values())
-    if needed > _MAX_WEIGHT_BYTES:
-        raise UserError(
-            f"{DESCRIPTION} describes a network of {needed / 2**30:.1f} GiB of weights: must be "
-            f"at most {_MAX_WEIGHT_BYTES >> 30} GiB"
-        )
+    needed = weight_bytes(expected)
     with _opened(path) as file:
         size = os.fstat(file.fileno()).st_size
         prefix = file.read(8)
@@ -81,7 +74,7 @@ def read_weights(
                 f"a safetensors file, with a header of at most {_MAX_HEADER_BYTES >> 20} MiB"
             )
         header = file.read(length)
-        _check_header(path.name, _parse(path.name, header), expected)
+        _check_header(path.name, parse(path.name, header), expected)
         if size != 8 + length + needed:
             raise UserError(
                 f"{path.name} is damaged (it has {size} bytes): must have {8 + length + needed}"
@@ -97,6 +90,21 @@ def read_weights(
         if not np.isfinite(array).all():
             raise UserError(f"{path.name} is of no use: all of {name} must be finite")
     return arrays
+
+
+def weight_bytes(expected: Mapping[str, tuple[int, ...]]) -> int:
+    """How many bytes float32 arrays of these shapes take.
+
+    Raises:
+      UserError: they are more than a policy may have.
+    """
+    needed = 4 * sum(math.prod(shape) for shape in expected.values())
+    if needed > _MAX_WEIGHT_BYTES:
+        raise UserError(
+            f"{DESCRIPTION} describes a network of {needed / 2**30:.1f} GiB of weights: must be "
+            f"at most {_MAX_WEIGHT_BYTES >> 30} GiB"
+        )
+    return needed
 
 
 def _check_header(
@@ -137,7 +145,14 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
         raise UserError(f"{path.name} cannot be read ({error.strerror})") from error
 
 
-def _parse(name: str, data: bytes) -> dict[str, Any]:
+def parse(name: str, data: bytes) -> dict[str, Any]:
+    """The object that the bytes of a JSON file hold.
+
+    Raises:
+      UserError: they are too many, or not one JSON object of finite numbers.
+    """
+    if len(data) > MAX_DESCRIPTION_BYTES:
+        raise UserError(f"{name} is larger than {MAX_DESCRIPTION_BYTES >> 20} MiB, the most")
     try:
         value = json.loads(
             data.decode(),

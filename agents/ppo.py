@@ -19,6 +19,7 @@ from agents.ppo_update import Learner, PyTree, Transitions, without_nonfinite
 from envs.base import Env, HostEnv
 from envs.base import Lanes as HostLanes
 from envs.errors import UserError
+from envs.precision import in_32_bits
 from es_rl import devices, observations
 from es_rl.devices import AXIS, Program
 from es_rl.host_rollout import with_idle_lanes
@@ -211,6 +212,7 @@ class PPOAgent:
             donate_argnums=0,
         )
 
+    @in_32_bits
     def init(self, key: jax.Array) -> PPOState:
         state = self._init(key)
         on_host = self.lanes is not None
@@ -232,6 +234,7 @@ class PPOAgent:
             iteration=jnp.int32(0),
         )
 
+    @in_32_bits
     def compile(self, state: PPOState) -> None:
         if self.lanes is None:
             self._update.compile(state)
@@ -239,6 +242,7 @@ class PPOAgent:
         made = self._collector.compile(state.params, state.moments, state.key)
         self._update.compile(replace(state, lanes=()), made.batch, made.totals)
 
+    @in_32_bits
     def step(
         self, state: PPOState, notify: Notify | None = None
     ) -> tuple[PPOState, dict[str, Any]]:
@@ -253,6 +257,7 @@ class PPOAgent:
         counts = {"env_steps": self.config.batch_size, "failed_episodes": failed}
         return state, {**counts, **metrics}
 
+    @in_32_bits
     def snapshot(self, state: PPOState) -> Policy:
         moments = state.moments
         weights = Weights(state.params["actor"], moments.mean, moments.std)

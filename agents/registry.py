@@ -6,14 +6,20 @@ from dataclasses import dataclass, fields
 from importlib.util import find_spec
 from typing import Any
 
+import numpy as np
+
+from agents.actors import ZeroActor
 from agents.base import Agent
 from agents.evolution import EggrollConfig, EvolutionAgent, EvolutionConfig
+from agents.network import Weights
+from agents.policy import Policy, check_savable
 from agents.ppo import PPOAgent, PPOConfig
 from agents.presets import preset
 from agents.sbx_ppo import SbxPPOAgent, SbxPPOConfig
 from agents.untrained import UntrainedAgent, UntrainedConfig
 from envs.base import Env, HostEnv
 from envs.errors import UserError
+from envs.precision import in_32_bits
 from es_rl import processes
 
 
@@ -80,6 +86,7 @@ def configure(name: str, env_id: str, **settings: Any) -> Any:
     return config_type(name)(**{**preset(name, env_id).settings, **settings})
 
 
+@in_32_bits
 def make(name: str, env: Env | HostEnv, **settings: Any) -> Agent:
     """Build an agent for an environment.
 
@@ -91,9 +98,14 @@ def make(name: str, env: Env | HostEnv, **settings: Any) -> Agent:
 
     Raises:
       UserError: unknown agent or setting, a value out of range, a space that policies cannot
-        read or fill, or several processes that it cannot use.
+        read or fill or that no policy could be saved with, or several processes that it cannot use.
     """
     config = configure(name, env.spec.id, **settings)
+    nothing = np.zeros(0, np.float32)
+    untrained = Policy(
+        env.spec, ZeroActor(env.spec.action_space), Weights({}, nothing, nothing), agent=name
+    )
+    check_savable(untrained)
     entry = _AGENTS[name]
     if processes.count() > 1 and not entry.in_processes:
         able = ", ".join(name for name, entry in _AGENTS.items() if entry.in_processes)

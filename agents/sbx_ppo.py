@@ -22,6 +22,7 @@ from agents.policy import Policy
 from envs.base import Env, EnvSpec, HostEnv, Lanes
 from envs.errors import UserError
 from envs.gymnasium_suite import GymnasiumEnv
+from envs.precision import in_32_bits
 from es_rl.devices import make_mesh
 from es_rl.host_rollout import with_idle_lanes
 from es_rl.pacing import Notify
@@ -162,6 +163,7 @@ class SbxPPOAgent:
         self.mesh = make_mesh(1)
         self.lanes: Lanes | None = env.lanes(with_idle_lanes(EVALUATION_LANES))
 
+    @in_32_bits
     def init(self, key: jax.Array) -> SbxState:
         from stable_baselines3.common.logger import Logger
 
@@ -212,6 +214,7 @@ class SbxPPOAgent:
 
         return Monitor(self._single())
 
+    @in_32_bits
     def compile(self, state: SbxState) -> None:
         """Trains on a batch of zeros, and puts everything back as it was."""
         model, policy = state.model, state.model.policy
@@ -227,6 +230,7 @@ class SbxPPOAgent:
         for obs in (model._last_obs, model._last_obs[:1]):  # at a rollout's and an episode's end
             model.vf.apply(policy.vf_state.params, obs)
 
+    @in_32_bits
     def step(
         self, state: SbxState, notify: Notify | None = None
     ) -> tuple[SbxState, dict[str, Any]]:
@@ -245,6 +249,7 @@ class SbxPPOAgent:
             "learning_rate": self.config.learning_rate_at(model._current_progress_remaining),
         }
 
+    @in_32_bits
     def snapshot(self, state: SbxState) -> Policy:
         theirs = state.model.policy.actor_state.params["params"]
         layers = [theirs[f"Dense_{i}"] for i in range(len(self.config.hidden) + 1)]

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from agents import settings
 from agents.evaluation import Evaluation
 from agents.network import Weights
 from envs.errors import UserError
@@ -78,6 +79,7 @@ class Schedule:
     keep: int
 
     def __post_init__(self) -> None:
+        settings.as_python(self)
         for name in ("env_steps", "eval_every", "eval_episodes", "checkpoint_every", "keep"):
             value = getattr(self, name)
             if value is not None and value < 1:

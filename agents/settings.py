@@ -9,6 +9,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 import numpy as np
 
 from envs.errors import UserError
+from envs.values import plain
 
 LARGEST = 2**31 - 1
 """Of whole numbers, as they are counted in 32 bits on a device."""
@@ -20,17 +21,29 @@ _BUDGETS = ("env_steps",)
 def check(settings: Any) -> None:
     """Refuse a dataclass with values of other types, or numbers that do not fit into 32 bits.
 
-    Fields whose type is neither a number, a bool, a text, a choice of texts nor a tuple of these
-    are left alone.
+    NumPy's numbers are replaced by Python's, and lists by tuples. Fields whose type is neither a
+    number, a bool, a text, a choice of texts nor a tuple of these are left alone.
 
     Raises:
       UserError: a value is not what its field declares; the message says what is accepted.
     """
+    as_python(settings)
     for name, kind in _kinds(type(settings)).items():
         value = getattr(settings, name)
         wanted = expected(value, kind, largest=math.inf if name in _BUDGETS else LARGEST)
         if wanted is not None:
             raise UserError(f"{name}={value!r}: must be {wanted}")
+
+
+def as_python(settings: Any) -> None:
+    """Replace NumPy's numbers in a dataclass by Python's, and lists by tuples."""
+    for field in fields(settings):
+        value = getattr(settings, field.name)
+        replaced = plain(value) if isinstance(value, np.generic) else value
+        if isinstance(value, list | tuple | np.ndarray):
+            replaced = tuple(plain(value))
+        if replaced is not value:
+            object.__setattr__(settings, field.name, replaced)
 
 
 def expected(value: Any, kind: Any, *, largest: float = LARGEST) -> str | None:

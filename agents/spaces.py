@@ -1,7 +1,7 @@
 """Between Gymnasium spaces and the flat vectors that networks read and write."""
 
 import math
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -11,53 +11,79 @@ from gymnasium import spaces
 from envs.errors import UserError
 
 _MAX_SIZE = 1 << 20
-"""Numbers in a space that is read from JSON; categories taken together, too."""
-_MAX_CATEGORICAL = 4096
-"""Dimensions of such a MultiDiscrete, as each becomes a part of the program."""
-_DTYPES = (
-    *("bool", "float16", "float32", "float64", "int8", "int16", "int32", "int64"),
-    *("uint8", "uint16", "uint32", "uint64"),
-)
+"""The most numbers of a Box, and of a discrete space dimensions x categories of the largest: in
+training as in a file, so that whatever was trained can be loaded."""
+_MAX_START = 1 << 30
+"""In size, of the first category: actions and observations are int32 on a device."""
+Categorical: TypeAlias = spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary
+_INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
+_DTYPES = ("bool", "float16", "float32", "float64", *_INTEGERS)
 
 
 def check_observation_space(space: spaces.Space) -> None:
     """Refuse a space that `encode` cannot flatten.
 
     Raises:
-      UserError: the space is not Box, Discrete or MultiDiscrete, or it is one of images.
+      UserError: the space is not Box, Discrete, MultiDiscrete or MultiBinary, it is one of images,
+        or it is too large.
     """
     if isinstance(space, spaces.Box) and space.dtype == np.uint8 and len(space.shape) > 1:
         raise UserError(
             f"observation space {space.shape} of uint8 is one of images: must be numbers, as there "
             "is no convolutional policy (yet)"
         )
-    if not isinstance(space, spaces.Box | spaces.Discrete | spaces.MultiDiscrete):
-        raise UserError(
-            f"observation space {type(space).__name__} is not supported: must be Box, Discrete or "
-            "MultiDiscrete (gymnasium.wrappers.FlattenObservation makes a Box of Dict and Tuple)"
-        )
+    if not isinstance(space, spaces.Box | Categorical):
+        raise _unsupported(space)
+    _check_size("observation", space)
+
+
+def _unsupported(space: spaces.Space) -> UserError:
+    return UserError(
+        f"observation space {type(space).__name__} is not supported: must be Box, Discrete, "
+        "MultiDiscrete or MultiBinary (gymnasium.wrappers.FlattenObservation makes a Box of "
+        "Dict and Tuple)"
+    )
 
 
 def check_action_space(space: spaces.Space) -> None:
     """Refuse a space that `decode` cannot fill.
 
     Raises:
-      UserError: the space is not Box (of floats), Discrete or MultiDiscrete.
+      UserError: the space is not Box (of floats), Discrete, MultiDiscrete or MultiBinary, or it is
+        too large.
     """
     floats = isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating)
-    if not floats and not isinstance(space, spaces.Discrete | spaces.MultiDiscrete):
+    if not floats and not isinstance(space, Categorical):
         raise UserError(
-            f"action space {space} is not supported: must be Box of floats, Discrete or "
-            "MultiDiscrete"
+            f"action space {space} is not supported: must be Box of floats, Discrete, "
+            "MultiDiscrete or MultiBinary"
         )
+    _check_size("action", space)
+
+
+def _check_size(kind: str, space: spaces.Space) -> None:
+    try:
+        if isinstance(space, spaces.Box):
+            _check_shape(space.shape)
+        else:
+            _check_categories(*_categories(space))
+    except UserError as error:
+        raise UserError(f"{kind} space {type(space).__name__}: {error}") from None
 
 
 def _categories(space: spaces.Space) -> tuple[np.ndarray, np.ndarray]:
-    """Sizes and first values of the categories of a Discrete or MultiDiscrete space."""
-    if isinstance(space, spaces.Discrete):
-        return np.array([space.n]), np.array([space.start])
-    assert isinstance(space, spaces.MultiDiscrete)
-    return space.nvec.reshape(-1), space.start.reshape(-1)
+    """Sizes and first values of the dimensions of a discrete space, (d,) int64 each."""
+    sizes: Any
+    starts: Any
+    match space:
+        case spaces.Discrete():
+            sizes, starts = [space.n], [space.start]
+        case spaces.MultiBinary():
+            sizes, starts = np.full(space.shape, 2), np.zeros(space.shape)
+        case _:
+            assert isinstance(space, spaces.MultiDiscrete)
+            sizes, starts = space.nvec, space.start
+    return np.ravel(sizes).astype(np.int64), np.ravel(starts).astype(np.int64)
 
 
 def encoded_size(space: spaces.Space) -> int:
@@ -77,8 +103,11 @@ def encode(space: spaces.Space, obs: jax.Array) -> jax.Array:
     if isinstance(space, spaces.Box):
         return jnp.ravel(obs).astype(jnp.float32)
     sizes, starts = _categories(space)
-    categories = jnp.ravel(obs) - starts
-    return jnp.concatenate([jax.nn.one_hot(c, n) for c, n in zip(categories, sizes, strict=True)])
+    categories = jnp.ravel(obs).astype(jnp.int32) - starts.astype(np.int32)
+    # Each number of the vector stands for one category of one dimension.
+    dimension = np.repeat(np.arange(len(sizes)), sizes)
+    category = np.arange(sizes.sum()) - (np.cumsum(sizes) - sizes)[dimension]
+    return (categories[dimension] == category.astype(np.int32)).astype(jnp.float32)
 
 
 def decode(
@@ -95,19 +124,37 @@ def decode(
     """
     if isinstance(space, spaces.Box):
         return to_action(space, head, squash)
-    logits = split_logits(space, head)
-    if sample:
-        keys = jax.random.split(key, len(logits))
-        chosen = [jax.random.categorical(k, x) for k, x in zip(keys, logits, strict=True)]
-    else:
-        chosen = [jnp.argmax(x) for x in logits]
-    return to_action(space, jnp.stack(chosen), squash)
+    logits, _ = category_logits(space, head)
+    chosen = sample_categories(logits, key) if sample else jnp.argmax(logits, axis=-1)
+    return to_action(space, chosen, squash)
 
 
-def split_logits(space: spaces.Space, head: jax.Array) -> list[jax.Array]:
-    """The logits of each category of a Discrete or MultiDiscrete space, along the last axis."""
+def category_logits(space: spaces.Space, head: jax.Array) -> tuple[jax.Array, np.ndarray]:
+    """The logits of each dimension of a discrete space, one row each.
+
+    Rows are as long as the largest dimension, so that a program does not grow with their number.
+
+    Args:
+      space: the space, of d dimensions with up to n categories.
+      head: (..., encoded_size) the network's output.
+
+    Returns:
+      (..., d, n) logits, -inf where a dimension has no such category; (d, n) bool, where it has.
+    """
     sizes, _ = _categories(space)
-    return jnp.split(head, np.cumsum(sizes)[:-1], axis=-1)
+    category = np.arange(sizes.max())
+    there = category < sizes[:, None]
+    if there.all():
+        return jnp.reshape(head, (*head.shape[:-1], *there.shape)), there
+    first = np.cumsum(sizes) - sizes
+    rows = head[..., np.where(there, first[:, None] + category, 0)]
+    return jnp.where(there, rows, -jnp.inf), there
+
+
+def sample_categories(logits: jax.Array, key: jax.Array) -> jax.Array:
+    """(..., d) categories, drawn from the softmax of each row of logits (..., d, n)."""
+    keys = jax.random.split(key, logits.shape[-2])
+    return jax.vmap(jax.random.categorical, in_axes=(0, -2), out_axes=-1)(keys, logits)
 
 
 def to_action(space: spaces.Space, raw: jax.Array, squash: str) -> jax.Array:
@@ -121,7 +168,8 @@ def to_action(space: spaces.Space, raw: jax.Array, squash: str) -> jax.Array:
     """
     if not isinstance(space, spaces.Box):
         _, starts = _categories(space)
-        return jnp.reshape(raw + starts, space.shape).astype(jnp.int32)
+        raw = jnp.asarray(raw).astype(jnp.int32)
+        return jnp.reshape(raw + starts.astype(np.int32), space.shape or ())
     bounded = np.isfinite(space.low) & np.isfinite(space.high)
     low, high = (np.where(bounded, edge, 0.0) for edge in (space.low, space.high))
     value = jnp.reshape(raw, space.shape)
@@ -132,7 +180,11 @@ def to_action(space: spaces.Space, raw: jax.Array, squash: str) -> jax.Array:
 
 
 def to_json(space: spaces.Space) -> dict[str, Any]:
-    """A description of a supported space that `from_json` reads."""
+    """A description of a supported space that `from_json` reads.
+
+    Raises:
+      UserError: the space is of another kind.
+    """
     if isinstance(space, spaces.Box):
         low, high = space.low, space.high
         dtype = np.dtype(space.dtype).name
@@ -143,10 +195,16 @@ def to_json(space: spaces.Space) -> dict[str, Any]:
             for name, edge in zip(("low", "high"), bounds, strict=True)
         }
         return {"type": "Box", **edges, "shape": list(low.shape), "dtype": dtype}
+    if isinstance(space, spaces.MultiBinary):
+        # (3,) and 3 are not the same to Gymnasium.
+        return {"type": "MultiBinary", "n": space.n if isinstance(space.n, int) else list(space.n)}
+    if not isinstance(space, spaces.Discrete | spaces.MultiDiscrete):
+        raise _unsupported(space)
+    dtype = np.dtype(space.dtype).name
     if isinstance(space, spaces.Discrete):
-        return {"type": "Discrete", "n": int(space.n), "start": int(space.start)}
-    assert isinstance(space, spaces.MultiDiscrete)
-    return {"type": "MultiDiscrete", "nvec": space.nvec.tolist(), "start": space.start.tolist()}
+        return {"type": "Discrete", "n": int(space.n), "start": int(space.start), "dtype": dtype}
+    nvec, start = space.nvec.tolist(), space.start.tolist()
+    return {"type": "MultiDiscrete", "nvec": nvec, "start": start, "dtype": dtype}
 
 
 def from_json(description: dict[str, Any]) -> spaces.Space:
@@ -159,29 +217,43 @@ def from_json(description: dict[str, Any]) -> spaces.Space:
         case "Box":
             return _box(description)
         case "Discrete":
-            sizes, starts = (np.asarray(description[k]) for k in ("n", "start"))
-            _check_categories(sizes, starts)
+            sizes, starts, dtype = _read_categories(description, "n")
             if sizes.ndim:
                 raise UserError("a Discrete space must have one number of categories")
-            return spaces.Discrete(int(sizes), start=int(starts))
+            return spaces.Discrete(int(sizes), start=int(starts), dtype=dtype)
         case "MultiDiscrete":
-            sizes, starts = (np.asarray(description[k]) for k in ("nvec", "start"))
-            _check_categories(sizes, starts)
-            return spaces.MultiDiscrete(sizes, start=starts)
-    raise UserError("the type of a space must be Box, Discrete or MultiDiscrete")
+            sizes, starts, dtype = _read_categories(description, "nvec")
+            return spaces.MultiDiscrete(sizes, start=starts, dtype=dtype)
+        case "MultiBinary":
+            n = description["n"]
+            shape = tuple(n) if isinstance(n, list) else (n,)
+            _check_shape(shape)
+            twos = np.full(math.prod(shape), 2)
+            _check_categories(twos, np.zeros_like(twos))
+            return spaces.MultiBinary(n)
+    raise UserError("the type of a space must be Box, Discrete, MultiDiscrete or MultiBinary")
+
+
+def _read_categories(
+    description: dict[str, Any], key: str
+) -> tuple[np.ndarray, np.ndarray, type[np.integer]]:
+    """Sizes, starts and dtype of a Discrete or a MultiDiscrete."""
+    sizes, starts = (np.asarray(description[k]) for k in (key, "start"))
+    _check_categories(sizes, starts)
+    dtype = description["dtype"]
+    if dtype not in _INTEGERS:
+        raise UserError(f"the dtype {dtype!r} must be one of {', '.join(_INTEGERS)}")
+    least, most = int(np.iinfo(dtype).min), min(int(np.iinfo(dtype).max), np.iinfo(np.int64).max)
+    if not ((starts >= least) & (sizes <= most - np.maximum(starts - 1, 0))).all():
+        raise UserError(f"categories and their number must be from {least} to {most}, as {dtype}")
+    return sizes, starts, np.dtype(dtype).type
 
 
 def _box(description: dict[str, Any]) -> spaces.Box:
     shape, dtype = tuple(description["shape"]), description["dtype"]
     if dtype not in _DTYPES:
         raise UserError(f"the dtype {dtype!r} of a Box must be one of {', '.join(_DTYPES)}")
-    # Python's own integers do not overflow; and none may be large where another is 0.
-    if any(type(n) is not int or not 0 <= n <= _MAX_SIZE for n in shape) or (
-        math.prod(shape) > _MAX_SIZE
-    ):
-        raise UserError(
-            f"the shape {shape} of a Box must be of integers, and of at most {_MAX_SIZE} numbers"
-        )
+    _check_shape(shape)
     with np.errstate(over="raise", invalid="raise"):
         low, high = (np.asarray(_bound(description[k]), dtype) for k in ("low", "high"))
     low, high = np.broadcast_to(low, shape), np.broadcast_to(high, shape)
@@ -190,16 +262,28 @@ def _box(description: dict[str, Any]) -> spaces.Box:
     return spaces.Box(low, high, shape, np.dtype(dtype).type)
 
 
+def _check_shape(shape: tuple[Any, ...]) -> None:
+    # Python's own integers do not overflow; and none may be large where another is 0.
+    if any(type(n) is not int or not 0 <= n <= _MAX_SIZE for n in shape) or (
+        math.prod(shape) > _MAX_SIZE
+    ):
+        raise UserError(
+            f"the shape {shape} must be of integers, and of at most {_MAX_SIZE} numbers"
+        )
+
+
 def _check_categories(sizes: np.ndarray, starts: np.ndarray) -> None:
     for numbers in (sizes, starts):
         if numbers.dtype != np.int64 or numbers.shape != sizes.shape:
             raise UserError("categories must be integers, as many as starts")
-    if not 1 <= sizes.size <= _MAX_CATEGORICAL:
-        raise UserError(f"{sizes.size} dimensions: must be from 1 to {_MAX_CATEGORICAL}")
-    if not ((sizes >= 1) & (sizes <= _MAX_SIZE)).all() or sizes.sum() > _MAX_SIZE:
-        raise UserError(f"categories must be at least 1, and at most {_MAX_SIZE} in all")
-    # Actions and observations are int32.
-    if not (np.abs(starts.astype(np.float64)) < 2**30).all():
+    if sizes.size < 1 or not ((sizes >= 1) & (sizes <= _MAX_SIZE)).all():
+        raise UserError(f"categories must be at least 1, and at most {_MAX_SIZE}")
+    if sizes.size * int(sizes.max()) > _MAX_SIZE:
+        raise UserError(
+            f"{sizes.size} dimensions of up to {sizes.max()} categories: must be at most "
+            f"{_MAX_SIZE} numbers in all"
+        )
+    if not (np.abs(starts.astype(np.float64)) < _MAX_START).all():
         raise UserError("starts of categories must be between -2**30 and 2**30")
 
 

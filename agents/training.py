@@ -1,12 +1,13 @@
 """The one host loop: step, evaluate, log, checkpoint, save."""
 
 import math
+import operator
 import signal
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +16,19 @@ import jax
 from agents.base import Agent
 from agents.evaluation import Evaluator
 from agents.loop import Loop, OnGeneration, OnProgress, TrainResult
+from agents.policy import check_savable
 from agents.provenance import git_state, versions
 from agents.run_folder import RunFolder
 from agents.schedule import Progress, Schedule
 from agents.watchdog import Watchdog
 from envs.base import HostEnv
 from envs.errors import UserError
+from envs.precision import in_32_bits
 from es_rl import checkpoints, devices, processes
 from es_rl.checkpoints import Restored
 
 
+@in_32_bits
 def train(
     agent: Agent,
     *,
@@ -85,6 +89,7 @@ def train(
       UserError: the folder cannot be written any more.
       RuntimeError: the environment does not work.
     """
+    seed = operator.index(seed)  # a NumPy integer cannot be saved
     default_episodes = 32 if isinstance(agent.env, HostEnv) else 128
     schedule = Schedule(
         env_steps=env_steps,
@@ -111,9 +116,11 @@ def train(
         started = time.perf_counter()
         state = agent.init(jax.random.key(seed))
         policy = agent.snapshot(state)
+        origin = {"seed": seed, "env_steps": 0, "generations": 0}
+        check_savable(replace(policy, training=origin), episodes=schedule.eval_episodes)
         evaluate = evaluator or Evaluator(agent.env, policy.actor, agent.mesh, agent.lanes)
         progress = Progress(best_weights=policy.weights)
-        keeps = keep if schedule.has_checkpoints and agent.resumable else None
+        keeps = schedule.keep if schedule.has_checkpoints and agent.resumable else None
         like = (state, policy.weights)
         _, _, restored = devices.all_at_once(
             lambda: agent.compile(state),

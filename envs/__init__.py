@@ -1,9 +1,11 @@
 """Environments: one contract, and the adapters to each suite."""
 
 from envs.base import Env, EnvSpec, HostEnv, Lanes, Received, State
+from envs.brax_suite import from_brax
 from envs.errors import NoPicture, UserError
 from envs.gymnasium_suite import from_func_env, import_module
 from envs.registry import list_ids, make, register
+from envs.rendering import go_headless
 from envs.scene import Geom, Scene
 
 __all__ = [
@@ -17,9 +19,12 @@ __all__ = [
     "Scene",
     "State",
     "UserError",
+    "from_brax",
     "from_func_env",
     "import_module",
     "list_ids",
     "make",
     "register",
 ]
+
+go_headless()

@@ -10,6 +10,7 @@ import numpy as np
 from flax import struct
 
 from envs.scene import Scene
+from envs.values import plain
 from envs.worker import IDLE as IDLE
 from envs.worker import RESET as RESET
 from envs.worker import STEP as STEP
@@ -31,6 +32,11 @@ class EnvSpec:
     """The keyword arguments that `envs.make` was given."""
     frames_per_second: float = 30.0
     """How many environment steps make a second of the simulated world."""
+
+    def __post_init__(self) -> None:
+        # NumPy's numbers, which environments often have here, cannot be saved with a policy.
+        for name in ("max_episode_steps", "reward_threshold", "kwargs", "frames_per_second"):
+            object.__setattr__(self, name, plain(getattr(self, name)))
 
 
 @struct.dataclass

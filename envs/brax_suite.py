@@ -1,5 +1,7 @@
 """Brax environments ("brax/ant") on the contract of `envs.base`."""
 
+import inspect
+import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,11 +14,12 @@ from gymnasium import spaces
 
 from envs import batched_solves
 from envs.base import EnvSpec, State, time_limited
-from envs.errors import UserError
+from envs.errors import NoPicture, UserError
+from envs.precision import in_32_bits
 from envs.scene import Scene, no_scene, scene_of
 
 _BACKENDS = ("generalized", "spring", "positional", "mjx")
-# Listed here so that names can be checked without importing Brax, which takes seconds.
+# Listed here so that these can be checked without importing Brax, which takes seconds.
 _NAMES = (
     "ant",
     "fast",
@@ -34,8 +37,9 @@ _NAMES = (
 
 
 def names() -> tuple[str, ...]:
-    """The environments that Brax registers."""
-    return _NAMES
+    """The environments that Brax registers, and those that were registered with it since."""
+    registry = getattr(sys.modules.get("brax.envs"), "_envs", {})
+    return tuple(dict.fromkeys((*_NAMES, *registry)))
 
 
 def make(
@@ -73,7 +77,45 @@ def make(
     given = dict(options)
     if max_episode_steps != 1000:
         given["max_episode_steps"] = max_episode_steps
-    return BraxEnv(name, inner, max_episode_steps, given)
+    return BraxEnv(f"brax/{name}", inner, max_episode_steps, kwargs=given)
+
+
+@in_32_bits
+def from_brax(
+    env: Any, *, id: str, max_episode_steps: int = 1000, reward_threshold: float | None = None
+) -> "BraxEnv":
+    """Adapt a `brax.envs.Env` of your own, without Brax's training wrappers.
+
+    So that its policies can be replayed, register what makes it:
+    `envs.register("mine/x", lambda: envs.from_brax(MyEnv(), id="mine/x"))`; or register its class
+    with `brax.envs.register_environment`, and it is brax/NAME.
+
+    Raises:
+      UserError: it does not run, or its observations are not one array.
+    """
+    return BraxEnv(id, env, max_episode_steps, reward_threshold)
+
+
+class _NumpyWithOldClip:
+    """`jax.numpy`, whose `clip` takes `a_min` too."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(jnp, name)
+
+    @staticmethod
+    def clip(x: jax.Array, a_min: Any = None, a_max: Any = None) -> jax.Array:
+        return jnp.clip(x, a_min, a_max)
+
+
+def _mend_fluid() -> None:
+    """Let Brax's swimmer run: what drags it calls `jnp.clip(x, a_min=...)`, which JAX 0.10 refuses.
+
+    Brax up to 0.14.2 does so, in this one module. It can go when a later one does not.
+    """
+    import brax.fluid
+
+    if "a_min" not in inspect.signature(jnp.clip).parameters:
+        brax.fluid.jp = _NumpyWithOldClip()
 
 
 @contextmanager
@@ -93,8 +135,17 @@ def _own_devices() -> Iterator[None]:
 class BraxEnv:
     """A Brax environment; typed keys are converted for it, the time limit is truncation."""
 
-    def __init__(self, name: str, inner: Any, max_episode_steps: int, kwargs: dict[str, Any]):
+    def __init__(
+        self,
+        id: str,
+        inner: Any,
+        max_episode_steps: int,
+        reward_threshold: float | None = None,
+        kwargs: dict[str, Any] | None = None,
+    ):
         self._inner = inner
+        kwargs = kwargs or {}
+        _mend_fluid()
         try:
             state = jax.eval_shape(lambda: inner.reset(jax.random.PRNGKey(0)))
             action = jax.ShapeDtypeStruct((inner.action_size,), jnp.float32)
@@ -105,14 +156,17 @@ class BraxEnv:
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
             options = "".join(f", {k}={v!r}" for k, v in kwargs.items())
             raise UserError(
-                f"brax/{name}{options} cannot run with jax {jax.__version__}: {reason}"
+                f"{id}{options} cannot run with jax {jax.__version__}: {reason}"
             ) from error
+        if not hasattr(state.obs, "shape") or state.obs.ndim != 1:
+            raise UserError(f"{id}: its observations are {state.obs}: must be one vector")
         self.spec = EnvSpec(
-            id=f"brax/{name}",
+            id=id,
             observation_space=spaces.Box(-np.inf, np.inf, state.obs.shape, np.float32),
             # Brax scales [-1, 1] to each actuator's control range.
             action_space=spaces.Box(-1.0, 1.0, (inner.action_size,), np.float32),
             max_episode_steps=max_episode_steps,
+            reward_threshold=reward_threshold,
             kwargs=kwargs,
             frames_per_second=1 / dt,
         )
@@ -135,6 +189,8 @@ class BraxEnv:
     def render(self, states: Sequence[State]) -> list[np.ndarray]:
         from envs.rendering import brax_frames
 
+        if not hasattr(self._inner, "sys"):
+            raise NoPicture(f"{self.spec.id} has no picture")
         return brax_frames(self._inner, [state.inner.pipeline_state for state in states])
 
     def scene(self, states: Sequence[State]) -> Scene:

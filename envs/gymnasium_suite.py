@@ -1,7 +1,6 @@
 """Gymnasium environments: functional JAX ones on the accelerator, all others on the host."""
 
 import importlib
-import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -17,11 +16,15 @@ from gymnasium.experimental.functional import FuncEnv
 from envs.base import EnvSpec, State, time_limited
 from envs.errors import UserError
 from envs.pool import WorkerPool
+from envs.precision import in_32_bits
 from envs.scene import Scene, has_mujoco_model, no_scene, scene_of
+from envs.values import finite_float, whole_number
 
 _DEFAULT_LIMIT = 1000
 """Steps after which an episode is truncated where the registration names no limit."""
 
+_DEFAULT_FPS = 30.0
+"""Where the environment's metadata name none, or nothing that is above 0."""
 
 _STEP_TIMEOUT = 60.0
 _IMPORTED: list[str] = []
@@ -76,7 +79,7 @@ def make(
     if max_episode_steps is not None:
         given["max_episode_steps"] = max_episode_steps
     _check(given, workers, step_timeout)
-    limit = max_episode_steps or registered.max_episode_steps or _DEFAULT_LIMIT
+    limit = max_episode_steps or whole_number(registered.max_episode_steps) or _DEFAULT_LIMIT
     # The registration itself, which a worker can make without having imported what registered it.
     single = partial(
         gymnasium.make, registered, max_episode_steps=limit, disable_env_checker=True, **kwargs
@@ -87,9 +90,9 @@ def make(
         observation_space=first.observation_space,
         action_space=first.action_space,
         max_episode_steps=limit,
-        reward_threshold=registered.reward_threshold,
+        reward_threshold=finite_float(registered.reward_threshold),
         kwargs=given,
-        frames_per_second=first.metadata.get("render_fps", 30),
+        frames_per_second=_frames_per_second(first.metadata),
     )
     func_env = getattr(first.unwrapped, "func_env", None)
     if isinstance(func_env, FuncEnv):
@@ -102,13 +105,6 @@ def make(
 
 
 def _check(given: dict[str, Any], workers: int | None, step_timeout: float | None) -> None:
-    for key, value in given.items():
-        try:
-            json.dumps(value, allow_nan=False)
-        except (TypeError, ValueError):
-            raise UserError(
-                f"{key}={value!r}: must be a JSON value, as it is saved with the policy"
-            ) from None
     if "disable_env_checker" in given:
         raise UserError("env_kwargs=disable_env_checker: must be left to es-rl, which sets it")
     # Values may come from a file.
@@ -118,6 +114,11 @@ def _check(given: dict[str, Any], workers: int | None, step_timeout: float | Non
         not isinstance(step_timeout, int | float) or not 0 < step_timeout < float("inf")
     ):
         raise UserError(f"step_timeout={step_timeout!r}: must be a number of seconds above 0")
+
+
+def _frames_per_second(metadata: dict[str, Any]) -> float:
+    fps = finite_float(metadata.get("render_fps"))
+    return fps if fps is not None and fps > 0 else _DEFAULT_FPS
 
 
 def _first(
@@ -150,6 +151,7 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+@in_32_bits
 def from_func_env(
     func_env: FuncEnv, *, id: str, max_episode_steps: int, reward_threshold: float | None = None
 ) -> "FunctionalEnv":
@@ -286,9 +288,12 @@ class GymnasiumEnv:
         return self._single(**kwargs)
 
     def film(self, act: Callable[[np.ndarray], Any], seed: int) -> tuple[float, list[np.ndarray]]:
-        from envs.rendering import host_frame
+        from envs.rendering import host_frame, no_picture
 
-        env = self.single(render_mode="rgb_array")
+        try:
+            env = self.single(render_mode="rgb_array")
+        except Exception as error:
+            raise no_picture(self.spec.id, error) from error
         try:
             total, frames = 0.0, []
             for reward in _episode(env, act, seed):

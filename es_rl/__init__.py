@@ -1,5 +1,11 @@
 """The engine: low-rank evolution strategies and population rollouts, usable on any function."""
 
+# ruff: noqa: E402 - what is imported must be ours, which is checked first.
+from es_rl.neighbours import check
+
+check(__file__, "envs")
+
+from es_rl import devices
 from es_rl.noise import Frozen, Full, LowRank, Noise
 from es_rl.perturbed import apply_selected, materialize, perturbed_apply, select
 from es_rl.shaping import centered_rank, replace_nonfinite, shape_fitness, zscore
@@ -14,6 +20,7 @@ __all__ = [
     "Noise",
     "apply_selected",
     "centered_rank",
+    "devices",
     "eggroll",
     "materialize",
     "open_es",

@@ -105,5 +105,11 @@ class Program:
 
 def all_at_once(*tasks: Callable[[], Any]) -> list[Any]:
     """Run tasks in threads, as compilations, which leave Python alone for most of their time."""
+    x64 = jax.config.jax_enable_x64  # type: ignore[attr-defined]
+
+    def run(task: Callable[[], Any]) -> Any:
+        with jax.enable_x64(x64):  # which each thread has for itself
+            return task()
+
     with ThreadPoolExecutor(len(tasks)) as pool:
-        return list(pool.map(lambda task: task(), tasks))
+        return list(pool.map(run, tasks))

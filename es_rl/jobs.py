@@ -57,6 +57,21 @@ def step_keys(episode_key: jax.Array, steps: jax.Array) -> tuple[jax.Array, jax.
     return policy_key, env_key
 
 
+def wide_sum(counts: Array) -> jax.Array:
+    """The sum, below 2^40, of at most 2^24 counts on a device of 32 bits; see `as_int`.
+
+    Returns:
+      (2,) uint32: how many times 256, and the rest.
+    """
+    counts = jnp.asarray(counts).astype(jnp.uint32)
+    return jnp.stack([jnp.sum(part, dtype=jnp.uint32) for part in (counts >> 8, counts & 255)])
+
+
+def as_int(wide: np.ndarray) -> int:
+    """The number that `wide_sum` returned, on the host."""
+    return int(wide[0]) * 256 + int(wide[1])
+
+
 def pack(played: Played) -> jax.Array:
     """What one device has played as one array, (jobs + 1, 2 + 2 d) int32: exchanges are few."""
     per_job = (played.returns[:, None], played.obs_sum, played.obs_squares)

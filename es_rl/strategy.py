@@ -6,6 +6,7 @@ from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import struct
 from jax.sharding import Mesh, PartitionSpec
@@ -57,6 +58,9 @@ class EvolutionStrategy:
     gradient."""
 
     def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if isinstance(value, np.generic):  # NumPy's numbers are as good as Python's
+                object.__setattr__(self, name, value.item())
         _validate(self)
 
     @property

@@ -18,7 +18,7 @@ from agents.filming import film
 from agents.provenance import versions
 from agents.registry import config_type, missing_package, plays
 from envs.base import Env, HostEnv
-from envs.errors import NoPicture, UserError
+from envs.errors import UserError
 from experiments.cli import can_be_made, parse
 from experiments.comparison import report, results, tables
 from experiments.comparison.results import Results, Run, Task
@@ -33,7 +33,7 @@ from experiments.comparison.trials import (
 )
 from experiments.signals import acknowledged
 from experiments.startup import machine, start_jax
-from experiments.videos import write_video
+from experiments.videos import why_not, write_video
 
 
 @dataclass(frozen=True)
@@ -184,9 +184,11 @@ def _line(task: Task, run: Run) -> str:
 
 
 def _films(found: Results, out: Path) -> Iterator[tuple[str, str, Path]]:
-    """A film of each agent's best policy on each task, where the environment has a picture."""
+    """A film of each agent's best policy on each task, where one can be made.
+
+    Whatever keeps it from being made is a line: the report, after hours, is written all the same.
+    """
     for task in found.tasks:
-        env = envs.make(task.env, **task.env_kwargs)
         for agent in found.agents:
             best = report.best_run(found, task.env, agent)
             if best is None or best.policy is None:
@@ -195,8 +197,9 @@ def _films(found: Results, out: Path) -> Iterator[tuple[str, str, Path]]:
             path = policy.parent / "replay.mp4"
             if not path.exists():
                 try:
+                    env = envs.make(task.env, **task.env_kwargs)
                     write_video(path, film(load_policy(policy, trusted=True), env, seed=1))
-                except NoPicture as error:
-                    print(f"no film of {agent} on {task.env}: {error}")
+                except Exception as error:
+                    print(f"no film of {agent} on {task.env}: {why_not(error)}")
                     continue
             yield task.env, agent, path

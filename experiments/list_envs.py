@@ -4,12 +4,14 @@ from dataclasses import dataclass
 
 import envs
 from agents.presets import tuned_ids
+from envs.available import exists, obstacle
 from experiments.cli import parse
 
 
 @dataclass(frozen=True)
 class EnvsFlags:
-    """List the environments; * marks those with tuned settings."""
+    """List the environments; * marks those with tuned settings, and what does not run here says
+    why."""
 
     suite: str | None = None
     """brax, gymnasium or probe; all of them unless given."""
@@ -19,6 +21,8 @@ def main(arguments: list[str]) -> int:
     """Run the command and return its exit code."""
     flags: EnvsFlags = parse("envs", EnvsFlags, arguments)
     tuned = tuned_ids()
-    for env_id in envs.list_ids(flags.suite):
-        print(f"{env_id} *" if env_id in tuned else env_id)
+    for env_id in filter(exists, envs.list_ids(flags.suite)):
+        reason = obstacle(env_id)
+        star = " *" if env_id in tuned else ""
+        print(f"{env_id}{star}{f'  ({reason})' if reason else ''}")
     return 0

@@ -101,7 +101,8 @@ def _saved(flags: ReplayFlags) -> tuple[Policy, Env | HostEnv]:
         given, wanted = getattr(policy.spec, name), getattr(env.spec, name)
         if given != wanted:
             raise UserError(
-                f"policy {run!r}: its {name} is {given}, must be {wanted}, as in {env.spec.id}"
+                f"policy {run!r}: its {name} is {given} of {given.dtype}, must be {wanted} of "
+                f"{wanted.dtype}, as in {env.spec.id}"
             )
     return policy, env
 

@@ -1,5 +1,6 @@
 """What the commands set before JAX starts."""
 
+import ast
 import contextlib
 import json
 import os
@@ -16,6 +17,7 @@ from platformdirs import user_cache_path
 
 import envs
 from envs.errors import UserError
+from envs.values import is_json, plain
 from es_rl import processes
 from es_rl.devices import use_cpu_devices
 
@@ -121,11 +123,23 @@ def import_modules(modules: Iterable[str]) -> None:
     if here not in sys.path:  # a console script does not have it, for "module:id" neither
         sys.path.append(here)
     for module in modules:
-        envs.import_module(module)
+        try:
+            envs.import_module(module)
+        except UserError as error:
+            raise UserError(f"{error}{_hidden(here, error.__cause__)}") from error.__cause__
+
+
+def _hidden(here: str, error: BaseException | None) -> str:
+    """What to do where a module of the user's needs a package that has the name of one of ours."""
+    name = (isinstance(error, ImportError) and error.name or "").split(".")[0]
+    folder = Path(here, name)
+    if name not in ("agents", "envs", "es_rl", "experiments") or not folder.is_dir():
+        return ""
+    return f"; {folder} has the name of a package of es-rl, which comes first: rename it"
 
 
 def env_kwargs(pairs: Iterable[str], taken: Iterable[str] = ()) -> dict[str, Any]:
-    """What `--env-kwargs` says: name=value pairs, the values JSON or else text.
+    """What `--env-kwargs` says: name=value pairs, the values Python's or JSON, or else text.
 
     Args:
       pairs: as they were typed.
@@ -141,11 +155,18 @@ def env_kwargs(pairs: Iterable[str], taken: Iterable[str] = ()) -> dict[str, Any
             raise UserError(f"env_kwargs={pair}: must be name=value")
         if name in kwargs or name in taken:
             raise UserError(f"env_kwargs={pair}: {name} is given twice")
-        try:
-            kwargs[name] = json.loads(value)
-        except ValueError:
-            kwargs[name] = value
+        kwargs[name] = _value(value)
     return kwargs
+
+
+def _value(text: str) -> Any:
+    """What Python takes the text for, or else JSON (true, null), or else the text itself."""
+    for read in (ast.literal_eval, json.loads):
+        with contextlib.suppress(ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+            value = plain(read(text))
+            if is_json(value):
+                return value
+    return text
 
 
 def machine() -> dict[str, str]:

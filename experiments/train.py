@@ -1,5 +1,6 @@
 """`es-rl train`: train a policy, show how it goes, and say where it lies."""
 
+import logging
 import math
 import sys
 import time
@@ -21,14 +22,15 @@ from agents.policy import Policy
 from agents.presets import preset
 from agents.registry import config_type, configure
 from agents.run_folder import PLACES, read_config
-from envs.errors import UserError
+from envs.errors import NoPicture, UserError
 from es_rl import processes
 from experiments.cli import parse
 from experiments.signals import acknowledged
 from experiments.startup import ProcessFlags, env_kwargs, import_modules, start_jax
-from experiments.videos import write_video
+from experiments.videos import why_not, write_video
 
 Config = TypeVar("Config")
+_log = logging.getLogger("es_rl")
 
 _DEFAULT_ENV = "gymnasium/phys2d/CartPole-v1"
 _KEPT = ("seed", "eval_every", "eval_seconds", "eval_episodes")
@@ -77,7 +79,7 @@ class TrainFlags(RunFlags, Generic[Config]):
     """Physics of Brax: generalized, spring, positional or mjx."""
     env_kwargs: tuple[str, ...] = ()
     """Arguments of the environment, as max_episode_steps=200 forward_reward_weight=2.0; values are
-    JSON, or else text."""
+    Python's or JSON (is_slippery=False), or else text."""
     checkpoint_every: int | None = None
     """Generations between checkpoints."""
     checkpoint_seconds: float = 60.0
@@ -193,12 +195,11 @@ def _train(agent: Agent, flags: RunFlags, out: Path, **options: Any) -> int:
     """Train, show how it goes and how it went."""
     follows = "training ends, the policy is evaluated and a checkpoint saved"
     with acknowledged(follows), _progress(options["env_steps"]) as (show, show_within):
+        films = _Films(agent, out / "videos", flags.video_every)
 
         def on_generation(metrics: dict[str, Any], snapshot: Callable[[], Policy]) -> None:
             show(metrics)
-            if flags.video_every is not None and metrics["generation"] % flags.video_every == 0:
-                name = f"generation-{metrics['generation']:06d}.mp4"
-                write_video(out / "videos" / name, film(snapshot(), agent.env))
+            films.after(metrics["generation"], snapshot)
 
         result = agents.train(
             agent,
@@ -223,6 +224,30 @@ def _train(agent: Agent, flags: RunFlags, out: Path, **options: Any) -> int:
             print(f"checkpoint: {result.checkpoint}; go on with: es-rl train --resume {out}")
         return 128 + result.stopped_by
     return 0
+
+
+@dataclass
+class _Films:
+    """Films of a run while it is trained; one that fails is logged once, and ends nothing."""
+
+    agent: Agent
+    folder: Path
+    every: int | None
+    """Generations from one to the next; None for no film."""
+    failed: bool = False
+
+    def after(self, generation: int, snapshot: Callable[[], Policy]) -> None:
+        if self.every is None or generation % self.every:
+            return
+        path = self.folder / f"generation-{generation:06d}.mp4"
+        try:
+            write_video(path, film(snapshot(), self.agent.env))
+        except Exception as error:
+            if not self.failed:
+                _log.warning("no film %s: %s; training goes on", path, why_not(error))
+            self.failed = True
+            if isinstance(error, NoPicture):  # nor will there be one later
+                self.every = None
 
 
 def _check_run(flags: RunFlags) -> None:

@@ -1,5 +1,6 @@
 """Films as files."""
 
+import os
 import warnings
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,25 @@ def check_name(path: Path) -> None:
         raise UserError(f"video={path}: must end in {' or '.join(FORMATS)}")
 
 
+def why_not(error: Exception) -> str:
+    """One line on a film that could not be made."""
+    reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+    return " ".join(reason.split())
+
+
 def write_video(path: Path, recorded: Film) -> None:
     """Write a film, in real time; the ending of the name says how."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    # Under another name until it is whole.
+    partial = path.with_stem(f"{path.stem}.partial")
+    try:
+        _write(partial, recorded)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _write(path: Path, recorded: Film) -> None:
     frames = np.stack(recorded.frames)
     if path.suffix.lower() == ".gif":
         milliseconds = 1000 / recorded.frames_per_second

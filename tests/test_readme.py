@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 from agents import list_agents
@@ -32,3 +34,15 @@ def test_commands_and_names_exist():
     assert commands == {"train", "replay", "compare", "benchmark", "envs", "doctor", "launch"}
     for name in (*list_agents(), *suites.bundled()):
         assert f"`{name}`" in README
+
+
+def test_files_that_are_named_are_there():
+    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+        paths = r"`((?:tests|agents|envs|es_rl|experiments|docs)/[\w./-]*)`"
+        named = re.findall(paths, page.read_text())
+        assert [path for path in named if not (ROOT / path).exists()] == []
+
+
+def test_devices_are_there_after_import_es_rl():
+    code = "import es_rl; es_rl.devices.use_cpu_devices(1)"
+    subprocess.run([sys.executable, "-c", code], check=True)

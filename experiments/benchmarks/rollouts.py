@@ -13,7 +13,7 @@ from flax import linen as nn
 from jax.sharding import Mesh, PartitionSpec
 
 import envs
-from agents.evolution import EggrollConfig, EvolutionAgent, EvolutionState
+from agents.evolution import EggrollConfig, EvolutionAgent, EvolutionState, with_counts
 from envs.base import Env
 from es_rl.devices import AXIS, Program, make_mesh, replicated
 from es_rl.jobs import Jobs, Played, reset_key, step_keys
@@ -93,11 +93,11 @@ class LockstepAgent(EvolutionAgent):
     def step(
         self, state: EvolutionState, notify: Notify | None = None
     ) -> tuple[EvolutionState, dict[str, Any]]:
-        return self._whole(state)
+        return with_counts(self._whole(state))
 
-    def _generation(self, state: EvolutionState) -> tuple[EvolutionState, dict[str, Any]]:
+    def _generation(self, state: EvolutionState) -> tuple[EvolutionState, Any, dict[str, Any]]:
         noise, keys = self._ask_and_keys(state)
-        return self._learn(state, noise, self._lockstep.play((state, noise), keys))
+        return self.learn(state, noise, self._lockstep.play((state, noise), keys))
 
 
 @dataclass(frozen=True)

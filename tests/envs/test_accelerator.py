@@ -146,12 +146,50 @@ def broken_step(self, state, action):
 def test_what_cannot_run_says_so(monkeypatch):
     with pytest.raises(ValueError, match="backend='sprng': must be one of generalized, spring"):
         envs.make("brax/ant", backend="sprng")
-    with pytest.raises(ValueError, match="swimmer"):
-        envs.make("brax/swimmer", backend="spring")
     monkeypatch.setattr("brax.envs.inverted_pendulum.InvertedPendulum.step", broken_step)
     says = r"brax/inverted_pendulum, backend='spring' cannot run with jax [\d.]+: TypeError: a_min$"
     with pytest.raises(UserError, match=says):
         envs.make("brax/inverted_pendulum", backend="spring")
+
+
+def test_swimmer_runs():
+    env = envs.make("brax/swimmer")
+    state = jax.jit(env.step)(env.reset(jax.random.key(0)), jnp.ones(2), jax.random.key(0))
+    assert jnp.isfinite(state.obs).all()
+
+
+def own_brax():
+    from brax.envs.inverted_pendulum import InvertedPendulum
+
+    class Mine(InvertedPendulum):
+        """A class of a user's own."""
+
+    return Mine
+
+
+def test_what_is_registered_with_brax_is_one_of_its_environments():
+    import brax.envs
+
+    with pytest.raises(UserError, match="unknown environment.*if a module of yours registers it"):
+        envs.make("brax/mine")
+    brax.envs.register_environment("mine", own_brax())
+    assert "brax/mine" in envs.list_ids("brax")
+    env = envs.make("brax/mine", backend="spring")
+    assert (env.spec.id, env.spec.kwargs) == ("brax/mine", {"backend": "spring"})
+
+
+@pytest.mark.filterwarnings("ignore:Brax System")
+def test_a_brax_environment_of_ones_own():
+    made = own_brax()(backend="spring")
+    env = envs.from_brax(made, id="mine/pendulum", max_episode_steps=7, reward_threshold=5)
+    assert isinstance(env, envs.Env)
+    spec = env.spec
+    assert (spec.id, spec.max_episode_steps, spec.reward_threshold) == ("mine/pendulum", 7, 5)
+    known = envs.make("brax/inverted_pendulum", backend="spring")
+    state, want = (x.reset(jax.random.key(3)) for x in (env, known))
+    np.testing.assert_array_equal(state.obs, want.obs)
+    with pytest.raises(UserError, match="mine/broken cannot run with jax"):
+        envs.from_brax(object(), id="mine/broken")
 
 
 class Walk(FuncEnv):

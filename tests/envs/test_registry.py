@@ -1,8 +1,13 @@
 """Names of environments, and what is said of wrong ones."""
 
+import gymnasium
+import jax
+import numpy as np
 import pytest
 
+import agents
 import envs
+from envs.errors import UserError
 
 
 def test_lists_every_suite():
@@ -38,6 +43,90 @@ def test_an_unknown_name_gets_close_matches(name, hint):
 def test_own_environments_can_be_registered_once():
     envs.register("own/probe", lambda **kwargs: envs.make("probe/constant_reward", **kwargs))
     assert "own/probe" in envs.list_ids()
+    assert "own/probe" in envs.list_ids("own")
+    assert all(name.startswith("own/") for name in envs.list_ids("own"))
     assert envs.make("own/probe", max_episode_steps=3).spec.max_episode_steps == 3
     with pytest.raises(ValueError, match="registered already"):
         envs.register("own/probe", lambda: None)
+
+
+@pytest.mark.parametrize(
+    "wrapped", ["probe/policy_reward", "gymnasium/CartPole-v1", "gymnasium/phys2d/CartPole-v1"]
+)
+def test_a_registered_environment_keeps_its_name_and_arguments(wrapped):
+    made = envs.make(wrapped, max_episode_steps=5)
+    name = f"mine/{wrapped}"
+    envs.register(name, lambda steps=3, **kwargs: made)
+    env = envs.make(name, steps=np.int64(4), workers=2)
+    assert (env.spec.id, env.spec.kwargs) == (name, {"steps": 4})
+    assert env.spec.max_episode_steps == 5
+    assert made.spec.id == wrapped, "what the maker has is left alone"
+    assert envs.make(env.spec.id, **env.spec.kwargs).spec == env.spec
+
+
+def test_a_policy_on_a_registered_environment_is_saved_under_its_name(tmp_path):
+    envs.register("mine/saved", lambda steps: envs.make("probe/random_length"))
+    env = envs.make("mine/saved", steps=2)
+    agent = agents.make("random", env)
+    result = agents.train(agent, env_steps=1, eval_episodes=4, out=tmp_path / "run")
+    policy = agents.load_policy(tmp_path / "run")
+    assert policy.spec == env.spec
+    again = envs.make(policy.spec.id, **policy.spec.kwargs)
+    returns = agents.evaluate(policy, again, episodes=4).returns
+    np.testing.assert_array_equal(returns, result.evaluation.returns)
+
+
+@pytest.mark.parametrize("maker", [envs.make("probe/constant_reward"), "my_module:MyEnv", None])
+def test_what_is_no_maker_is_refused_at_once(maker):
+    with pytest.raises(UserError, match="maker=.*: must be a function that builds an environment"):
+        envs.register("mine/no_maker", maker)
+    assert "mine/no_maker" not in envs.list_ids()
+
+
+@pytest.mark.parametrize("name", ["", "mine:reacher", "mine/\x1b[2J", "x" * 201])
+def test_a_name_that_could_not_be_saved_is_refused_at_once(name):
+    with pytest.raises(UserError, match="must be a name such as 'mine/reacher'"):
+        envs.register(name, lambda: None)
+
+
+@pytest.mark.parametrize(
+    ("made", "says"),
+    [
+        (None, "returned a NoneType: must be an environment"),
+        (object(), "returned a object: must be an environment"),
+        (gymnasium.Env(), "register one of Gymnasium's with gymnasium.register"),
+    ],
+)
+def test_what_is_no_environment_is_refused(made, says):
+    name = f"mine/{type(made).__name__}"
+    envs.register(name, lambda: made)
+    with pytest.raises(UserError, match=says):
+        envs.make(name)
+
+
+class Wrapper:
+    """A user's wrapper, which has all that it does not change from what it wraps."""
+
+    def __init__(self, env):
+        self._env = env
+        self.spec = env.spec
+
+    def __getattr__(self, name):
+        return getattr(self._env, name)
+
+
+class Fixed:
+    """One whose spec cannot be replaced."""
+
+    spec = property(lambda self: envs.make("probe/constant_reward").spec)
+    reset = step = print
+
+
+def test_wrappers_keep_the_name_too_and_others_say_what_they_lack():
+    envs.register("mine/wrapper", lambda: Wrapper(envs.make("probe/constant_reward")))
+    env = envs.make("mine/wrapper")
+    assert (type(env), env.spec.id) == (Wrapper, "mine/wrapper")
+    assert env.reset(jax.random.key(0)).steps == 0
+    envs.register("mine/fixed", Fixed)
+    with pytest.raises(UserError, match="the spec of its Fixed must be an attribute"):
+        envs.make("mine/fixed")

@@ -8,7 +8,7 @@ import pytest
 import envs
 from es_rl import observations
 from es_rl.devices import lanes_per_device, make_mesh, tail_lanes
-from es_rl.jobs import Jobs, episode_keys, make_jobs, reset_key, step_keys
+from es_rl.jobs import Jobs, as_int, episode_keys, make_jobs, reset_key, step_keys, wide_sum
 from es_rl.rollout import Behaviour, Rollout
 
 POPULATION, EPISODES = 13, 2
@@ -161,3 +161,13 @@ def test_before_the_first_observation_nothing_is_scaled():
     x = jnp.array([1.0, -2.0, 30.0])
     np.testing.assert_array_equal(observations.standardize(x, moments.mean, moments.std), x)
     np.testing.assert_array_equal(observations.clip(x), [1, -2, 10])
+
+
+def test_steps_are_counted_beyond_32_bits():
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(0, 2**31, 800).astype(np.int32)
+    lengths[:3] = 0, 255, 2**31 - 1
+    total = int(lengths.sum(dtype=np.int64))
+    assert 2**39 < total < 2**40
+    assert as_int(np.asarray(jax.jit(wide_sum)(lengths))) == total
+    assert as_int(np.asarray(wide_sum(np.zeros(0, np.int32)))) == 0

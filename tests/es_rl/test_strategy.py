@@ -313,3 +313,14 @@ def test_bad_parameters_and_fitness():
     state, noise = start(es)
     with pytest.raises(ValueError, match=r"fitness has shape \(3,\): must be \(4,\)"):
         es.tell(state, noise, jnp.zeros(3))
+
+
+def test_numpys_numbers_are_as_good_as_pythons():
+    numbers = {"population_size": 8, "rank": 1, "sigma": 0.5, "noise_reuse": 2, "group_size": 4}
+    optimizer = optax.sgd(1.0)
+    of_numpy = {name: np.array(value)[()] for name, value in numbers.items()}
+    made = es_rl.eggroll(**of_numpy, optimizer=optimizer)
+    assert made == es_rl.eggroll(**numbers, optimizer=optimizer)
+    assert type(made.population_size) is int
+    with pytest.raises(ValueError, match="population_size=True: must be an integer"):
+        es_rl.eggroll(population_size=np.bool_(True), optimizer=optimizer)

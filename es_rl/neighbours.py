@@ -1,0 +1,26 @@
+"""Whether the packages beside a package of ours are ours too: their names are ordinary ones."""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+
+def check(package_file: str, *names: str) -> None:
+    """See that Python finds packages where ours are.
+
+    Args:
+      package_file: `__file__` of the package that is about to import them.
+      names: of the packages.
+
+    Raises:
+      ImportError: another folder of that name comes first; the message names it, and the cure.
+    """
+    root = Path(package_file).resolve().parents[1]
+    for name in names:
+        found = find_spec(name)
+        places = list(found.submodule_search_locations or [str(found.origin)]) if found else []
+        if all(Path(place).resolve() != root / name for place in places):
+            where = places[0] if places else "nothing"
+            raise ImportError(
+                f"es-rl needs its own package {name!r}, {root / name}, but Python finds {where} "
+                f"first: rename that, or run from another folder"
+            )

@@ -1,0 +1,96 @@
+"""A film that cannot be made ends nothing: no training run, and no report."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+import agents
+import envs
+from experiments import cli, compare, train, videos
+
+sys.path.append(str(Path(__file__).parents[1] / "envs"))
+envs.import_module("odd_envs")
+
+
+def test_a_film_that_fails_does_not_end_training(tmp_path, monkeypatch, caplog):
+    def fails(*arguments, **options):
+        calls.append(arguments)
+        raise OSError("No space left on device")
+
+    calls = []
+    monkeypatch.setattr(train, "write_video", fails)
+    monkeypatch.setattr(train, "film", lambda policy, env: None)
+    command = ["probe/policy_reward", "--population-size", "4", "--hidden", "--env-steps", "200"]
+    command += ["--video-every", "2", "--eval-every", "100", "--eval-episodes", "2"]
+    assert train.main([*command, "--out", str(tmp_path / "run")]) == 0
+    assert len(calls) > 1
+    (record,) = [r for r in caplog.records if r.name == "es_rl"]
+    assert "OSError: No space left on device; training goes on" in record.getMessage()
+
+
+def test_what_has_no_picture_is_not_filmed_again(tmp_path, caplog):
+    agent = agents.make("random", envs.make("probe/policy_reward"))
+    films = train._Films(agent, tmp_path, every=1)
+    taken = []
+
+    def snapshot():
+        taken.append(agent.snapshot(agent.init(None)))
+        return taken[-1]
+
+    for generation in range(3):
+        films.after(generation, snapshot)
+    assert len(taken) == 1
+    (record,) = caplog.records
+    assert "probe/policy_reward has no picture; training goes on" in record.getMessage()
+
+
+@pytest.mark.parametrize("name", ["RenderRaises", "NoRenderArg"])
+def test_compare_writes_its_report_without_pictures(name, tmp_path, capsys):
+    suite = tmp_path / "small.toml"
+    suite.write_text(
+        f"""agents = ["random"]
+[[tasks]]
+env = "gymnasium/{name}-v0"
+threshold = 8
+env_steps = 1
+seconds = 20
+"""
+    )
+    out = tmp_path / "out"
+    assert compare.main([str(suite), "--seeds", "1", "--out", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert f"no film of random on gymnasium/{name}-v0: " in said
+    assert (out / "report.html").exists()
+    assert not list(out.rglob("*.mp4"))
+
+
+def test_any_failure_of_a_film_is_a_line(tmp_path, monkeypatch, capsys):
+    task = compare.Task("probe/policy_reward", 8.0, 1, 1.0)
+    found = type("Found", (), {"tasks": [task], "agents": ["random"]})
+    best = type("Best", (), {"policy": Path("nowhere/policy")})
+    monkeypatch.setattr(compare.report, "best_run", lambda *arguments: best)
+    monkeypatch.setattr(compare, "film", lambda *arguments, **options: 1 / 0)
+    monkeypatch.setattr(compare, "load_policy", lambda *arguments, **options: None)
+    assert list(compare._films(found, tmp_path)) == []
+    assert "no film of random on probe/policy_reward: ZeroDivisionError" in capsys.readouterr().out
+
+
+def test_no_half_of_a_film_is_left(tmp_path):
+    path = tmp_path / "film.mp4"
+    broken = videos.Film([None], 30.0, 0.0)
+    with pytest.raises(Exception):  # noqa: B017, PT011
+        videos.write_video(path, broken)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_replay_says_in_a_line_why_there_is_no_picture(capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(
+            ["replay", "gymnasium/RenderRaises-v0", "--agent", "zero", "--episodes", "1"]
+            + ["--video", "never.mp4"]
+        )
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "RenderRaises has no picture (NotImplementedError" in said
