@@ -22,11 +22,11 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from agents import spaces as _spaces
 from agents.actors import RandomActor, ZeroActor
-from agents.files import write_whole
+from es_rl.files import write_whole
 from agents.network import Network, NetworkConfig, Weights
-from agents.policy_files import DESCRIPTION, WEIGHTS, one_line, read_description, read_weights
+from agents.policy_files import DESCRIPTION, WEIGHTS, read_description, read_weights
 from envs.base import EnvSpec
-from envs.errors import UserError
+from envs.errors import UserError, one_line
 
 FORMAT = 2
 """The version of the files that this code writes and reads."""

@@ -29,14 +29,6 @@ _MAX_HEADER_BYTES = 1 << 20
 _MAX_WEIGHT_BYTES = 4 << 30
 
 
-def one_line(text: object) -> str:
-    """Text that may quote a stranger, as a line that does nothing to a terminal."""
-    line = " ".join(str(text).split())
-    line = "".join(c if c.isprintable() else "?" for c in line)
-    # What must be stands at the end.
-    return line if len(line) <= 400 else f"{line[:250]} ... {line[-140:]}"
-
-
 def read_description(path: Path) -> dict[str, Any]:
     """The object that a JSON file holds.
 

@@ -9,8 +9,8 @@ from types import NoneType
 from typing import IO, Any
 
 from agents.files import write_whole
-from agents.policy_files import one_line, read_description
-from envs.errors import UserError
+from agents.policy_files import read_description
+from envs.errors import UserError, one_line
 from es_rl.checkpoints import Checkpoints, Restored
 
 CONFIG = "config.json"
