@@ -25,8 +25,11 @@ WEIGHTS = "weights.safetensors"
 
 _MAX_DESCRIPTION_BYTES = 8 << 20
 """Enough for the returns of 200,000 episodes. JSON takes twenty times its size when it is read."""
+MOST_EPISODES = 100_000
+"""Of an evaluation, so that it fits."""
 _MAX_HEADER_BYTES = 1 << 20
-_MAX_WEIGHT_BYTES = 4 << 30
+MAX_WEIGHT_BYTES = 4 << 30
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 def read_description(path: Path) -> dict[str, Any]:
@@ -57,10 +60,10 @@ def read_weights(
         `digest` is of, has other arrays than those expected, or numbers that are not finite.
     """
     needed = 4 * sum(math.prod(shape) for shape in expected.values())
-    if needed > _MAX_WEIGHT_BYTES:
+    if needed > MAX_WEIGHT_BYTES:
         raise UserError(
             f"{DESCRIPTION} describes a network of {needed / 2**30:.1f} GiB of weights: must be "
-            f"at most {_MAX_WEIGHT_BYTES >> 30} GiB"
+            f"at most {MAX_WEIGHT_BYTES >> 30} GiB"
         )
     with _opened(path) as file:
         size = os.fstat(file.fileno()).st_size
@@ -89,6 +92,42 @@ def read_weights(
         if not np.isfinite(array).all():
             raise UserError(f"{path.name} is of no use: all of {name} must be finite")
     return arrays
+
+
+def check_evaluation(values: Any) -> None:
+    """Refuse what is no evaluation: {"seed": int, "returns": [float], "lengths": [int]}.
+
+    Raises:
+      UserError: it is none, or one of too many episodes.
+    """
+    keys = ("seed", "returns", "lengths")
+    if not isinstance(values, dict) or sorted(values) != sorted(keys):
+        raise UserError(f"an evaluation must be an object of {', '.join(keys)}")
+    seed, returns, lengths = (values[key] for key in keys)
+    if type(seed) is not int or not 0 <= seed < 2**63:
+        raise UserError("the seed of an evaluation must be an integer from 0 to 2**63 - 1")
+    if not all(isinstance(x, list) and 1 <= len(x) <= MOST_EPISODES for x in (returns, lengths)):
+        raise UserError(f"returns and lengths must be lists of 1 to {MOST_EPISODES} numbers")
+    if len(returns) != len(lengths):
+        raise UserError(f"{len(lengths)} lengths of {len(returns)} returns: must be as many")
+    if not all(type(x) in (int, float) and not _LARGEST < abs(x) < math.inf for x in returns):
+        raise UserError("returns must be numbers of float32")
+    if not all(type(n) is int and 0 <= n < 2**31 for n in lengths):
+        raise UserError("lengths must be integers from 0 to 2**31 - 1")
+
+
+def named_file(arguments: Mapping[str, Any]) -> str | None:
+    """The first argument of an environment that holds a path or a module, as "name=value"."""
+    found = (f"{name}={value!r}" for name, value in arguments.items() if _names_a_file(value))
+    return next(found, None)
+
+
+def _names_a_file(value: Any) -> bool:
+    """Whether a JSON value holds text that an environment could open or import."""
+    if isinstance(value, str):
+        return value.startswith((".", "~")) or any(c in value for c in "/\\:")
+    parts = [*value, *value.values()] if isinstance(value, dict) else value
+    return isinstance(parts, list) and any(map(_names_a_file, parts))
 
 
 def _check_header(

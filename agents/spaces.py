@@ -159,13 +159,13 @@ def from_json(description: dict[str, Any]) -> spaces.Space:
         case "Box":
             return _box(description)
         case "Discrete":
-            sizes, starts = (np.asarray(description[k]) for k in ("n", "start"))
+            sizes, starts = (_integers(description[k]) for k in ("n", "start"))
             _check_categories(sizes, starts)
             if sizes.ndim:
                 raise UserError("a Discrete space must have one number of categories")
             return spaces.Discrete(int(sizes), start=int(starts))
         case "MultiDiscrete":
-            sizes, starts = (np.asarray(description[k]) for k in ("nvec", "start"))
+            sizes, starts = (_integers(description[k]) for k in ("nvec", "start"))
             _check_categories(sizes, starts)
             return spaces.MultiDiscrete(sizes, start=starts)
     raise UserError("the type of a space must be Box, Discrete or MultiDiscrete")
@@ -188,6 +188,18 @@ def _box(description: dict[str, Any]) -> spaces.Box:
     if not (low <= high).all():
         raise UserError("no low of a Box may be above its high")
     return spaces.Box(low, high, shape, np.dtype(dtype).type)
+
+
+def _integers(value: Any) -> np.ndarray:
+    """An array of numbers, or lists of them: of texts NumPy makes rows as long as the longest."""
+    waiting = [value]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, list):
+            waiting += part
+        elif type(part) is not int:
+            raise UserError("categories must be integers, as many as starts")
+    return np.asarray(value)
 
 
 def _check_categories(sizes: np.ndarray, starts: np.ndarray) -> None:
