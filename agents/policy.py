@@ -21,7 +21,6 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from agents import spaces as _spaces
 from agents.actors import RandomActor, ZeroActor
-from es_rl.files import write_whole
 from agents.network import Network, NetworkConfig, Weights
 from agents.policy_files import (
     DESCRIPTION,
@@ -33,6 +32,7 @@ from agents.policy_files import (
 )
 from envs.base import EnvSpec
 from envs.errors import UserError, one_line
+from es_rl.files import write_whole
 
 FORMAT = 2
 """The version of the files that this code writes and reads."""

@@ -38,6 +38,15 @@ def read_description(path: Path) -> dict[str, Any]:
     Raises:
       UserError: the file is missing, not a regular one, too large, or not one JSON object.
     """
+    return _as_object(path.name, read_json(path))
+
+
+def read_json(path: Path) -> Any:
+    """The value that a JSON file holds; its numbers are finite.
+
+    Raises:
+      UserError: the file is missing, not a regular one, too large, or no JSON.
+    """
     with _opened(path) as file:
         data = file.read(_MAX_DESCRIPTION_BYTES + 1)
     if len(data) > _MAX_DESCRIPTION_BYTES:
@@ -76,7 +85,7 @@ def read_weights(
                 f"a safetensors file, with a header of at most {_MAX_HEADER_BYTES >> 20} MiB"
             )
         header = file.read(length)
-        _check_header(path.name, _parse(path.name, header), expected)
+        _check_header(path.name, _as_object(path.name, _parse(path.name, header)), expected)
         if size != 8 + length + needed:
             raise UserError(
                 f"{path.name} is damaged (it has {size} bytes): must have {8 + length + needed}"
@@ -168,9 +177,15 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
         raise UserError(f"{path.name} cannot be read ({error.strerror})") from error
 
 
-def _parse(name: str, data: bytes) -> dict[str, Any]:
+def _as_object(name: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise UserError(f"{name} is damaged (a JSON {type(value).__name__}): must be an object")
+    return value
+
+
+def _parse(name: str, data: bytes) -> Any:
     try:
-        value = json.loads(
+        return json.loads(
             data.decode(),
             object_pairs_hook=_unique,
             parse_float=_finite,
@@ -180,9 +195,6 @@ def _parse(name: str, data: bytes) -> dict[str, Any]:
         raise UserError(f"{name} is damaged (nested too deeply)") from None
     except ValueError as error:
         raise UserError(f"{name} is damaged ({type(error).__name__}: {error})") from error
-    if not isinstance(value, dict):
-        raise UserError(f"{name} is damaged (a JSON {type(value).__name__}): must be an object")
-    return value
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

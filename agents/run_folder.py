@@ -82,7 +82,7 @@ def read_config(folder: str | Path) -> dict[str, Any]:
         if not isinstance(value, kinds) or isinstance(value, bool):
             accepted = " or ".join(_WORDS[kind] for kind in kinds)
             raise UserError(f"{where}: {name} in {CONFIG} must be {accepted}")
-        size = len(value) if isinstance(value, str | dict) else value
+        size: Any = len(value) if isinstance(value, str | dict) else value
         if size is not None and not least <= size <= most:
             of = f"{name} in {CONFIG}" if size is value else f"the length of {name} in {CONFIG}"
             raise UserError(f"{where}: {of} must be from {least} to {most}")

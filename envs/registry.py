@@ -47,6 +47,19 @@ def list_ids(suite: str | None = None) -> list[str]:
     return ids + [id for id in _REGISTERED if suite is None]
 
 
+def split_id(id: str) -> tuple[str | None, str]:
+    """The module that registers an environment, where its id names one, and the id without it.
+
+    "gymnasium/my_module:MyEnv-v0" -> ("my_module", "gymnasium/MyEnv-v0"). What a file says must not
+    be imported because of that: ask this before `make`.
+    """
+    suite, _, name = id.partition("/")
+    if suite != "gymnasium" or ":" not in name or id in _REGISTERED:
+        return None, id
+    module, _, name = name.partition(":")
+    return module, f"gymnasium/{name}"
+
+
 def make(id: str, /, **kwargs: Any) -> Env | HostEnv:
     """Build an environment by name.
 
@@ -67,11 +80,10 @@ def make(id: str, /, **kwargs: Any) -> Env | HostEnv:
     go_headless()
     if id in _REGISTERED:
         return _REGISTERED[id](**kwargs)
-    suite, _, name = id.partition("/")
-    if suite == "gymnasium" and ":" in name:
-        module, _, name = name.partition(":")
+    module, id = split_id(id)
+    if module is not None:
         gymnasium_suite.import_module(module)
-        id = f"gymnasium/{name}"
+    suite, _, name = id.partition("/")
     if suite not in _SUITES or name not in _SUITES[suite][0]():
         hint = "" if suite != "gymnasium" else "; if a module of yours registers it, import that"
         raise UserError(f"env={id!r}: unknown environment{_close(id)}{hint}")

@@ -81,9 +81,7 @@ class Checkpoints:
         alone = self._orbax.options.MultiprocessingOptions(
             primary_host=own, active_processes={own}, barrier_sync_key_prefix="es_rl"
         )
-        options = self._orbax.CheckpointManagerOptions(
-            create=False, multiprocessing_options=alone
-        )
+        options = self._orbax.CheckpointManagerOptions(create=False, multiprocessing_options=alone)
         handlers = {
             "state": self._orbax.StandardCheckpointHandler(),
             "progress": self._orbax.JsonCheckpointHandler(),
@@ -260,7 +258,7 @@ class Checkpoints:
           Exception: there is no such metadata.
         """
         tree = self._manager.item_metadata(step).state.tree
-        found = {str(name): (tuple(leaf.shape), np.dtype(leaf.dtype)) for name, leaf in tree.items()}
+        found = _kinds_of(tree)
         for name in sorted(found.keys() | kinds.keys()):
             if found.get(name) != kinds.get(name):
                 raise UserError(f"{name} is {found.get(name)}, must be {kinds.get(name)}")
@@ -309,7 +307,7 @@ def _placed(value: np.ndarray, like: Any) -> Any:
 
 def _kinds_of(leaves: dict[str, Any]) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
     """Shapes and types of arrays."""
-    return {name: (tuple(leaf.shape), np.dtype(leaf.dtype)) for name, leaf in leaves.items()}
+    return {str(name): (tuple(x.shape), np.dtype(x.dtype)) for name, x in leaves.items()}
 
 
 def _digest(leaves: dict[str, np.ndarray], step: int, progress: dict[str, Any]) -> str:

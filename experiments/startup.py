@@ -6,7 +6,7 @@ import os
 import platform
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from platformdirs import user_cache_path
 
 import envs
 from envs.errors import UserError
+from envs.registry import split_id
 from es_rl import processes
 from es_rl.devices import use_cpu_devices
 
@@ -111,14 +112,23 @@ def _dashed(name: str) -> str:
     return name.replace("_", "-")
 
 
-def import_modules(modules: Iterable[str]) -> None:
+def import_modules(modules: Sequence[str], env_id: str = "") -> None:
     """Import modules that register environments, from the working directory too.
+
+    Where no module is named, that directory stays off the path: it may be a stranger's, and
+    libraries try to import others that are not installed.
+
+    Args:
+      modules: their names, as a person typed them.
+      env_id: of an environment, if a person typed it: it may name a module.
 
     Raises:
       UserError: one of them cannot be imported.
     """
+    if not modules and split_id(env_id)[0] is None:
+        return
     here = os.getcwd()
-    if here not in sys.path:  # a console script does not have it, for "module:id" neither
+    if here not in sys.path:  # a console script does not have it
         sys.path.append(here)
     for module in modules:
         envs.import_module(module)
