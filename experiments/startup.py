@@ -20,6 +20,10 @@ from envs.registry import split_id
 from es_rl import processes
 from es_rl.devices import use_cpu_devices
 
+_MOST_DEVICES = 1024
+"""Of a CPU: JAX would make as many as it is told."""
+_MOST_DEVICES = 1024
+"""Of a CPU: JAX makes as many as it is told."""
 _OWN_CHOICE = "xla_force_host_platform_device_count"
 
 
@@ -31,7 +35,12 @@ def start_jax(devices: int | None = None) -> None:
 
     Args:
       devices: how many devices to make of the CPU; one per core unless given.
+
+    Raises:
+      UserError: these are more than any machine has cores.
     """
+    if devices is not None and devices > _MOST_DEVICES:
+        raise UserError(f"devices={devices}: must be at most {_MOST_DEVICES}")
     config: Any = jax.config  # which declares its options at run time
     if config.jax_compilation_cache_dir is None:
         folder = str(user_cache_path("es-rl", appauthor=False) / "compiled")

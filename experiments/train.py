@@ -34,6 +34,8 @@ _DEFAULT_ENV = "gymnasium/phys2d/CartPole-v1"
 _KEPT = ("seed", "eval_every", "eval_seconds", "eval_episodes")
 _CHANGEABLE = ("env_steps", "target_return", "checkpoint_every", "checkpoint_seconds", "keep")
 """Of a run's config.json, what holds when it goes on, and what does unless a flag is given."""
+_MOST_AT_ONCE = 1 << 26
+"""Episodes of a generation, or transitions of an update, in a run that goes on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,6 +191,7 @@ def _resume(arguments: list[str]) -> int:
     settings |= {name: value for name, value in places.items() if value is not None}
     try:
         configured = configure(config["agent"], env_id, **settings)
+        _check_size(configured)
     except ValueError as error:
         raise UserError(f"resume={flags.resume}: config.json: {one_line(error)}") from error
     start_jax(getattr(configured, "devices", None))
@@ -199,6 +202,25 @@ def _resume(arguments: list[str]) -> int:
     env = envs.make(env_id, **{**config["env_kwargs"], **on_host})
     agent = agents.make(config["agent"], env, **settings)
     return _train(agent, flags, flags.resume, resume=True, **options)
+
+
+def _check_size(settings: Any) -> None:
+    """Refuse settings from a file that no machine has the memory for.
+
+    Raises:
+      UserError: they are such.
+    """
+    for names in (
+        ("population_size", "episodes_per_member"),
+        ("num_envs", "num_steps"),
+        ("lanes",),
+    ):
+        given = {name: getattr(settings, name, None) or 1 for name in names}
+        if math.prod(given.values()) > _MOST_AT_ONCE:
+            raise UserError(
+                f"{' x '.join(f'{name}={value}' for name, value in given.items())} must be at most "
+                f"{_MOST_AT_ONCE}"
+            )
 
 
 def _train(agent: Agent, flags: RunFlags, out: Path, **options: Any) -> int:
