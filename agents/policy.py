@@ -252,6 +252,8 @@ def _spec_from_json(description: dict[str, Any]) -> EnvSpec:
     for number in (spec.reward_threshold, spec.frames_per_second):
         if not isinstance(number, int | float | None):
             raise UserError(f"{number!r} must be a number")
+    if not isinstance(spec.kwargs, dict):
+        raise UserError("the environment's arguments must be an object")
     for name in spec.kwargs:
         if not name.isidentifier():
             raise UserError(f"the environment's argument {name!r} must be a name")

@@ -192,13 +192,17 @@ def _box(description: dict[str, Any]) -> spaces.Box:
 
 def _integers(value: Any) -> np.ndarray:
     """An array of numbers, or lists of them: of texts NumPy makes rows as long as the longest."""
-    waiting = [value]
+    waiting, count = [value], 0
     while waiting:
         part = waiting.pop()
         if isinstance(part, list):
             waiting += part
-        elif type(part) is not int:
+            continue
+        if type(part) is not int:
             raise UserError("categories must be integers, as many as starts")
+        count += 1
+    if count > _MAX_CATEGORICAL:
+        raise UserError(f"{count} dimensions: must be from 1 to {_MAX_CATEGORICAL}")
     return np.asarray(value)
 
 

@@ -109,9 +109,10 @@ class Trials:
                 raise UserError(f"{name} must be {value!r}")
         if len(run.returns) != _FINAL_EPISODES:
             raise UserError(f"{len(run.returns)} returns: must be {_FINAL_EPISODES}")
-        for point in run.curve:
-            steps, seconds, mean = point
-            if type(steps) is not int or {type(seconds), type(mean)} - {int, float}:
+        if any(type(x) is not float for x in run.returns):
+            raise UserError("returns must be numbers with a decimal point")
+        for steps, seconds, mean in run.curve:
+            if type(steps) is not int or type(seconds) is not float or type(mean) is not float:
                 raise UserError("curve must be of [env steps, seconds, mean return]")
         spent = (number for point in run.curve for number in point[:2])
         numbers = (run.env_steps, run.seconds, run.compile_seconds, run.evaluation_seconds)
