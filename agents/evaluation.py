@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 
 from agents.network import Weights
 from agents.policy import Actor, Policy
+from agents.policy_files import check_evaluation
 from agents.spaces import empty
 from envs.base import Env, HostEnv, Lanes
 from envs.precision import in_32_bits
@@ -56,7 +57,12 @@ class Evaluation:
 
     @staticmethod
     def from_json(values: dict[str, Any]) -> "Evaluation":
-        """What `to_json` was made from."""
+        """What `to_json` was made from.
+
+        Raises:
+          UserError: it is none of any evaluation.
+        """
+        check_evaluation(values)
         returns = np.asarray(values["returns"], np.float32)
         return Evaluation(values["seed"], returns, np.asarray(values["lengths"], np.int32))
 

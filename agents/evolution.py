@@ -1,5 +1,6 @@
 """The agents that evolve a policy: EGGROLL and OpenES."""
 
+import math
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, TypeAlias
 
@@ -168,13 +169,14 @@ class EvolutionAgent:
         own = {f.name: getattr(config, f.name) for f in fields(NetworkConfig)}
         network_config = NetworkConfig(**own)
         self.network = Network(env.spec.observation_space, env.spec.action_space, network_config)
+        # A host environment's actions are computed in one call, on one device.
+        on_host = isinstance(env, HostEnv)
+        self.mesh = devices.make_mesh(1 if on_host else config.devices, local=on_host)
+        self._check_noise()
         self._jobs = make_jobs(
             config.population_size, config.episodes_per_member, self.strategy.episode_sharing
         )
         self._num_episodes = int(self._jobs.episode.max()) + 1
-        # A host environment's actions are computed in one call, on one device.
-        on_host = isinstance(env, HostEnv)
-        self.mesh = devices.make_mesh(1 if on_host else config.devices, local=on_host)
         everywhere = devices.replicated(self.mesh)
         self._init = jax.jit(self._initial, in_shardings=everywhere, out_shardings=everywhere)
         if config.shard_update:
@@ -231,6 +233,21 @@ class EvolutionAgent:
             out_shardings=everywhere,
             donate_argnums=0,
         )
+
+    def _check_noise(self) -> None:
+        """Refuse a population whose noise does not fit into memory, before any of it is made."""
+
+        def draw(key: jax.Array) -> es_rl.Noise:
+            return self.strategy.ask(self.strategy.init(key, self.network.init(key)))
+
+        drawn = jax.tree.leaves(jax.eval_shape(draw, jax.eval_shape(jax.random.key, 0)))
+        needed = sum(math.prod(x.shape) * x.dtype.itemsize for x in drawn)
+        most = devices.memory(self.mesh)
+        if needed > most:
+            raise UserError(
+                f"population_size={self.config.population_size}: makes {needed / 2**30:,.0f} GiB "
+                f"of noise for this network: must make at most {most / 2**30:,.0f} GiB, as there is"
+            )
 
     def _check_shards(self) -> None:
         if isinstance(self.env, HostEnv):

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import jax
@@ -12,6 +13,7 @@ from gymnasium import spaces
 
 from agents import settings
 from agents import spaces as _spaces
+from agents.policy_files import MAX_WEIGHT_BYTES
 from envs.errors import UserError
 from es_rl import observations
 from es_rl.jobs import Array
@@ -118,6 +120,16 @@ class Network:
     def __post_init__(self) -> None:
         _spaces.check_observation_space(self.observation_space)
         _spaces.check_action_space(self.action_space)
+        widths = [self.observation_size, *self.config.hidden]
+        count = sum(inputs * outputs for inputs, outputs in pairwise(widths))
+        memory = self.config.memory
+        count += 3 * memory * (widths[-1] + memory)
+        count += (memory or widths[-1]) * _spaces.encoded_size(self.action_space)
+        if 4 * count > MAX_WEIGHT_BYTES:
+            raise UserError(
+                f"hidden={list(self.config.hidden)}: makes a network of {count / 2**28:.1f} GiB of "
+                f"weights: must be at most {MAX_WEIGHT_BYTES >> 30} GiB"
+            )
 
     @property
     def module(self) -> PolicyModule:

@@ -7,7 +7,6 @@ and `weights.safetensors` (parameters and observation statistics).
 import hashlib
 import json
 import math
-import operator
 import os
 import re
 from dataclasses import asdict, dataclass, field, replace
@@ -22,21 +21,22 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from agents import spaces as _spaces
 from agents.actors import RandomActor, ZeroActor
-from agents.files import write_whole
 from agents.network import Network, NetworkConfig, Weights
 from agents.policy_files import (
     DESCRIPTION,
     MAX_DESCRIPTION_BYTES,
     WEIGHTS,
-    one_line,
+    check_evaluation,
+    named_file,
     parse,
     read_description,
     read_weights,
     weight_bytes,
 )
 from envs.base import EnvSpec
-from envs.errors import UserError
+from envs.errors import UserError, one_line
 from envs.precision import in_32_bits
+from es_rl.files import write_whole
 
 FORMAT = 3
 """The version of the files that this code writes and reads."""
@@ -157,7 +157,13 @@ def load_policy(folder: str | Path, *, trusted: bool = False) -> Policy:
     if not os.path.exists(folder / DESCRIPTION) and os.path.exists(folder / "policy" / DESCRIPTION):
         folder = folder / "policy"
     try:
-        policy, digest = _from_json(read_description(folder / DESCRIPTION), trusted)
+        policy, digest = _from_json(read_description(folder / DESCRIPTION))
+        named = None if trusted else named_file(policy.spec.kwargs)
+        if named is not None:
+            raise UserError(
+                f"the environment's argument {named} must not be a path or a module, unless the "
+                "policy is trusted (--trust, or load_policy(..., trusted=True))"
+            )
         flat = read_weights(folder / WEIGHTS, _shapes(policy.actor), digest)
         return replace(policy, weights=_as_weights(flat))
     except ValueError as error:
@@ -180,7 +186,7 @@ def check_savable(policy: Policy, *, episodes: int = 0) -> None:
     start = f"env={policy.spec.id}: a policy for it could not be loaded once saved"
     try:
         data = _as_bytes(written)
-        loaded, _ = _from_json(parse(DESCRIPTION, data), trusted=True)
+        loaded, _ = _from_json(parse(DESCRIPTION, data))
         weight_bytes(_shapes(policy.actor))
     except (UserError, TypeError, ValueError, RecursionError) as error:
         raise UserError(f"{start} ({one_line(error.__cause__ or error)})") from error
@@ -216,7 +222,7 @@ def _as_bytes(description: dict[str, Any]) -> bytes:
     return (json.dumps(description, indent=1) + "\n").encode()
 
 
-def _from_json(description: dict[str, Any], trusted: bool) -> tuple[Policy, str]:
+def _from_json(description: dict[str, Any]) -> tuple[Policy, str]:
     """A policy but for its weights, and the digest of the file that has those.
 
     Raises:
@@ -229,7 +235,7 @@ def _from_json(description: dict[str, Any], trusted: bool) -> tuple[Policy, str]
         unknown = description.keys() - _KEYS
         if unknown:
             raise UserError(f"it has no {min(unknown)!r}")
-        spec = _spec_from_json(description["env"], trusted)
+        spec = _spec_from_json(description["env"])
         policy = Policy(
             spec,
             _actor_from_json(description["actor"], spec),
@@ -240,9 +246,9 @@ def _from_json(description: dict[str, Any], trusted: bool) -> tuple[Policy, str]
         )
         return policy, description["weights_sha256"]
     except _WRONG as error:
+        reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
         raise UserError(
-            f"{DESCRIPTION} is damaged ({type(error).__name__}: {error}): must be as Policy.save "
-            "writes it"
+            f"{DESCRIPTION} is damaged ({reason}): must be as Policy.save writes it"
         ) from error
 
 
@@ -288,35 +294,25 @@ def _spec_to_json(spec: EnvSpec) -> dict[str, Any]:
     }
 
 
-def _spec_from_json(description: dict[str, Any], trusted: bool) -> EnvSpec:
+def _spec_from_json(description: dict[str, Any]) -> EnvSpec:
     spaces = {k: _spaces.from_json(description[k]) for k in ("observation_space", "action_space")}
     spec = EnvSpec(**{**description, **spaces})
     # `envs.make` imports the module that stands before a colon.
     if not spec.id.isprintable() or ":" in spec.id or len(spec.id) > 200:
         raise UserError(f"the environment's id {spec.id!r} must be as `es-rl envs` lists it")
-    operator.index(spec.max_episode_steps)
+    if type(spec.max_episode_steps) is not int or not 1 <= spec.max_episode_steps <= 10**9:
+        raise UserError("max_episode_steps must be an integer from 1 to 1000000000")
     for number in (spec.reward_threshold, spec.frames_per_second):
         if not isinstance(number, int | float | None):
             raise UserError(f"{number!r} must be a number")
     if not spec.frames_per_second > 0:
         raise UserError(f"frames_per_second {spec.frames_per_second!r} must be above 0")
-    for name, value in spec.kwargs.items():
+    if not isinstance(spec.kwargs, dict):
+        raise UserError("the environment's arguments must be an object")
+    for name in spec.kwargs:
         if not name.isidentifier():
             raise UserError(f"the environment's argument {name!r} must be a name")
-        if not trusted and _names_a_file(value):
-            raise UserError(
-                f"the environment's argument {name}={value!r} must not be a path or a module, "
-                "unless the policy is trusted (--trust, or load_policy(..., trusted=True))"
-            )
     return spec
-
-
-def _names_a_file(value: Any) -> bool:
-    """Whether a JSON value holds text that an environment could open or import."""
-    if isinstance(value, str):
-        return value.startswith((".", "~")) or any(c in value for c in "/\\:")
-    parts = [*value, *value.values()] if isinstance(value, dict) else value
-    return isinstance(parts, list) and any(map(_names_a_file, parts))
 
 
 def _evaluation_to_json(evaluation: dict[str, Any] | None) -> dict[str, Any] | None:
@@ -330,11 +326,11 @@ def _evaluation_to_json(evaluation: dict[str, Any] | None) -> dict[str, Any] | N
 def _evaluation_from_json(description: dict[str, Any] | None) -> dict[str, Any] | None:
     if description is None:
         return None
-    return {
-        "seed": operator.index(description["seed"]),
-        "returns": [float(x) for x in description["returns"]],
-        "lengths": [operator.index(n) for n in description["lengths"]],
-    }
+    # What JSON does not know is text.
+    returns = [float(x) if x in ("inf", "-inf", "nan") else x for x in description["returns"]]
+    evaluation = {**description, "returns": returns}
+    check_evaluation(evaluation)
+    return evaluation
 
 
 def _actor_to_json(actor: Actor) -> dict[str, Any]:

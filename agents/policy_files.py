@@ -25,16 +25,11 @@ WEIGHTS = "weights.safetensors"
 
 MAX_DESCRIPTION_BYTES = 8 << 20
 """Enough for the returns of 200,000 episodes. JSON takes twenty times its size when it is read."""
+MOST_EPISODES = 100_000
+"""Of an evaluation, so that it fits."""
 _MAX_HEADER_BYTES = 1 << 20
-_MAX_WEIGHT_BYTES = 4 << 30
-
-
-def one_line(text: object) -> str:
-    """Text that may quote a stranger, as a line that does nothing to a terminal."""
-    line = " ".join(str(text).split())
-    line = "".join(c if c.isprintable() else "?" for c in line)
-    # What must be stands at the end.
-    return line if len(line) <= 400 else f"{line[:250]} ... {line[-140:]}"
+MAX_WEIGHT_BYTES = 4 << 30
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 def read_description(path: Path) -> dict[str, Any]:
@@ -42,6 +37,15 @@ def read_description(path: Path) -> dict[str, Any]:
 
     Raises:
       UserError: the file is missing, not a regular one, too large, or not one JSON object.
+    """
+    return _as_object(path.name, read_json(path))
+
+
+def read_json(path: Path) -> Any:
+    """The value that a JSON file holds; its numbers are finite.
+
+    Raises:
+      UserError: the file is missing, not a regular one, too large, or no JSON.
     """
     with _opened(path) as file:
         data = file.read(MAX_DESCRIPTION_BYTES + 1)
@@ -74,7 +78,7 @@ def read_weights(
                 f"a safetensors file, with a header of at most {_MAX_HEADER_BYTES >> 20} MiB"
             )
         header = file.read(length)
-        _check_header(path.name, parse(path.name, header), expected)
+        _check_header(path.name, _as_object(path.name, parse(path.name, header)), expected)
         if size != 8 + length + needed:
             raise UserError(
                 f"{path.name} is damaged (it has {size} bytes): must have {8 + length + needed}"
@@ -99,12 +103,48 @@ def weight_bytes(expected: Mapping[str, tuple[int, ...]]) -> int:
       UserError: they are more than a policy may have.
     """
     needed = 4 * sum(math.prod(shape) for shape in expected.values())
-    if needed > _MAX_WEIGHT_BYTES:
+    if needed > MAX_WEIGHT_BYTES:
         raise UserError(
             f"{DESCRIPTION} describes a network of {needed / 2**30:.1f} GiB of weights: must be "
-            f"at most {_MAX_WEIGHT_BYTES >> 30} GiB"
+            f"at most {MAX_WEIGHT_BYTES >> 30} GiB"
         )
     return needed
+
+
+def check_evaluation(values: Any) -> None:
+    """Refuse what is no evaluation: {"seed": int, "returns": [float], "lengths": [int]}.
+
+    Raises:
+      UserError: it is none, or one of too many episodes.
+    """
+    keys = ("seed", "returns", "lengths")
+    if not isinstance(values, dict) or sorted(values) != sorted(keys):
+        raise UserError(f"an evaluation must be an object of {', '.join(keys)}")
+    seed, returns, lengths = (values[key] for key in keys)
+    if type(seed) is not int or not 0 <= seed < 2**63:
+        raise UserError("the seed of an evaluation must be an integer from 0 to 2**63 - 1")
+    if not all(isinstance(x, list) and 1 <= len(x) <= MOST_EPISODES for x in (returns, lengths)):
+        raise UserError(f"returns and lengths must be lists of 1 to {MOST_EPISODES} numbers")
+    if len(returns) != len(lengths):
+        raise UserError(f"{len(lengths)} lengths of {len(returns)} returns: must be as many")
+    if not all(type(x) in (int, float) and not _LARGEST < abs(x) < math.inf for x in returns):
+        raise UserError("returns must be numbers of float32")
+    if not all(type(n) is int and 0 <= n < 2**31 for n in lengths):
+        raise UserError("lengths must be integers from 0 to 2**31 - 1")
+
+
+def named_file(arguments: Mapping[str, Any]) -> str | None:
+    """The first argument of an environment that holds a path or a module, as "name=value"."""
+    found = (f"{name}={value!r}" for name, value in arguments.items() if _names_a_file(value))
+    return next(found, None)
+
+
+def _names_a_file(value: Any) -> bool:
+    """Whether a JSON value holds text that an environment could open or import."""
+    if isinstance(value, str):
+        return value.startswith((".", "~")) or any(c in value for c in "/\\:")
+    parts = [*value, *value.values()] if isinstance(value, dict) else value
+    return isinstance(parts, list) and any(map(_names_a_file, parts))
 
 
 def _check_header(
@@ -145,16 +185,22 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
         raise UserError(f"{path.name} cannot be read ({error.strerror})") from error
 
 
-def parse(name: str, data: bytes) -> dict[str, Any]:
-    """The object that the bytes of a JSON file hold.
+def _as_object(name: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise UserError(f"{name} is damaged (a JSON {type(value).__name__}): must be an object")
+    return value
+
+
+def parse(name: str, data: bytes) -> Any:
+    """The value that the bytes of a JSON file hold.
 
     Raises:
-      UserError: they are too many, or not one JSON object of finite numbers.
+      UserError: they are too many, or no JSON of finite numbers.
     """
     if len(data) > MAX_DESCRIPTION_BYTES:
         raise UserError(f"{name} is larger than {MAX_DESCRIPTION_BYTES >> 20} MiB, the most")
     try:
-        value = json.loads(
+        return json.loads(
             data.decode(),
             object_pairs_hook=_unique,
             parse_float=_finite,
@@ -164,9 +210,6 @@ def parse(name: str, data: bytes) -> dict[str, Any]:
         raise UserError(f"{name} is damaged (nested too deeply)") from None
     except ValueError as error:
         raise UserError(f"{name} is damaged ({type(error).__name__}: {error})") from error
-    if not isinstance(value, dict):
-        raise UserError(f"{name} is damaged (a JSON {type(value).__name__}): must be an object")
-    return value
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -69,7 +69,7 @@ def config_type(name: str) -> type:
     return _AGENTS[name].config
 
 
-def configure(name: str, env_id: str, **settings: Any) -> Any:
+def configure(name: str, env_id: str, /, **settings: Any) -> Any:
     """An agent's configuration on an environment: its preset, but for what is given.
 
     Raises:
@@ -87,7 +87,7 @@ def configure(name: str, env_id: str, **settings: Any) -> Any:
 
 
 @in_32_bits
-def make(name: str, env: Env | HostEnv, **settings: Any) -> Agent:
+def make(name: str, env: Env | HostEnv, /, **settings: Any) -> Agent:
     """Build an agent for an environment.
 
     Args:

@@ -8,13 +8,20 @@ from pathlib import Path
 from types import NoneType
 from typing import IO, Any
 
-from agents.files import write_whole
-from agents.policy_files import one_line, read_description
-from envs.errors import UserError
+from agents.policy_files import MOST_EPISODES, read_description
+from agents.schedule import Progress
+from envs.errors import UserError, one_line
 from es_rl.checkpoints import Checkpoints, Restored
+from es_rl.files import check_plain, open_own, whole, write_whole
 
 CONFIG = "config.json"
+_METRICS = "metrics.jsonl"
 _LOCK = ".lock"
+_FILES = (CONFIG, _METRICS, _LOCK)
+_FOLDERS = ("checkpoints", "tensorboard", "policy", "best", "videos")
+"""All that a run's folder has of ours; what else lies in it is neither read nor written."""
+_LONGEST_LINE = 1 << 20
+"""Bytes of a line of metrics."""
 CONFIG_FORMAT = 2
 """Of config.json. Format 1 had no number, and runs of it no checkpoints."""
 _SAME_RUN = ("env", "env_kwargs", "agent", "settings", "seed")
@@ -22,23 +29,25 @@ _SAME_RUN = ("env", "env_kwargs", "agent", "settings", "seed")
 PLACES = ("devices", "lanes")
 """But for these settings, which say where it is played."""
 _NUMBER, _COUNT = (int, float), (int,)
-_KINDS: dict[str, tuple[type, ...]] = {
-    "env": (str,),
-    "env_kwargs": (dict,),
-    "agent": (str,),
-    "settings": (dict,),
-    "seed": _COUNT,
-    "env_steps": _COUNT,
-    "seconds": (*_NUMBER, NoneType),
-    "target_return": (*_NUMBER, NoneType),
-    "eval_every": _COUNT,
-    "eval_seconds": (*_NUMBER, NoneType),
-    "eval_episodes": _COUNT,
-    "checkpoint_every": (*_COUNT, NoneType),
-    "checkpoint_seconds": (*_NUMBER, NoneType),
-    "keep": _COUNT,
+_LARGE = 2**62
+_KINDS: dict[str, tuple[tuple[type, ...], float, float]] = {
+    "env": ((str,), 1, 200),
+    "env_kwargs": ((dict,), 0, 1000),
+    "agent": ((str,), 1, 100),
+    "settings": ((dict,), 0, 1000),
+    "seed": (_COUNT, 0, _LARGE),
+    "env_steps": (_COUNT, 1, _LARGE),
+    "seconds": ((*_NUMBER, NoneType), 0, _LARGE),
+    "target_return": ((*_NUMBER, NoneType), -math.inf, math.inf),
+    "eval_every": (_COUNT, 1, _LARGE),
+    "eval_seconds": ((*_NUMBER, NoneType), 0, _LARGE),
+    "eval_episodes": (_COUNT, 1, MOST_EPISODES),
+    "checkpoint_every": ((*_COUNT, NoneType), 1, _LARGE),
+    "checkpoint_seconds": ((*_NUMBER, NoneType), 0, _LARGE),
+    "keep": (_COUNT, 1, _LARGE),
 }
-"""Of what is read from a configuration."""
+"""Of what is read from a configuration: types, and the least and the most of a number, or of the
+length of another value."""
 _WORDS = {
     str: "a string",
     dict: "an object",
@@ -56,20 +65,32 @@ def read_config(folder: str | Path) -> dict[str, Any]:
     """
     where = f"resume={str(folder)}"
     try:
+        check_plain(Path(folder), _FILES, _FOLDERS)
         config = read_description(Path(folder) / CONFIG)
+    except OSError as error:
+        raise UserError(f"{where}: cannot be read ({error.strerror})") from error
     except ValueError as error:
         raise UserError(f"{where}: must be a run's folder: {one_line(error)}") from error
     found = config.get("format", 1)
-    if found != CONFIG_FORMAT:
+    if found != CONFIG_FORMAT or isinstance(found, bool):
         raise UserError(
             f"{where}: {CONFIG} is of format {one_line(found)}: this version goes on with runs of "
             f"format {CONFIG_FORMAT}"
         )
-    for name, kinds in _KINDS.items():
+    for name, (kinds, least, most) in _KINDS.items():
         value = config.get(name)
         if not isinstance(value, kinds) or isinstance(value, bool):
             accepted = " or ".join(_WORDS[kind] for kind in kinds)
             raise UserError(f"{where}: {name} in {CONFIG} must be {accepted}")
+        size: Any = len(value) if isinstance(value, str | dict) else value
+        if size is not None and not least <= size <= most:
+            of = f"{name} in {CONFIG}" if size is value else f"the length of {name} in {CONFIG}"
+            raise UserError(f"{where}: {of} must be from {least} to {most}")
+        keys = value if isinstance(value, dict) else ()
+        if isinstance(value, str) and not value.isprintable():
+            raise UserError(f"{where}: {name} in {CONFIG} must be printable")
+        if not all(key.isidentifier() for key in keys):
+            raise UserError(f"{where}: what {name} in {CONFIG} has must be names")
     return config
 
 
@@ -123,9 +144,10 @@ class RunFolder:
         # The kernel lets go of it when the process ends, however it ends.
         import fcntl
 
-        file = stack.enter_context((self.folder / _LOCK).open("w"))
+        lock = open_own(self.folder / _LOCK, os.O_RDWR | os.O_CREAT)
+        stack.callback(os.close, lock)
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(
                 f"{self._flag}: another process writes to this run: must be a folder of its own"
@@ -136,8 +158,8 @@ class RunFolder:
         for name in _SAME_RUN:
             if before.get(name) != now[name]:
                 raise UserError(
-                    f"{self._flag}: the run there has {name} {before.get(name)!r}, "
-                    f"must be {now[name]!r}"
+                    f"{self._flag}: the run there has {name} "
+                    f"{one_line(repr(before.get(name)))}, must be {now[name]!r}"
                 )
 
     def open(self, keep: int | None, like: Any) -> Restored | None:
@@ -150,18 +172,24 @@ class RunFolder:
           like: a state of the same structure, shapes and placement.
 
         Raises:
-          UserError: there are checkpoints, but none that can be read.
-          OSError: the folder cannot be written.
+          UserError: there are checkpoints, but none that can be read; or nothing can be written.
         """
+        try:
+            return self._open(keep, like)
+        except OSError as error:
+            raise UserError(f"{self._flag}: cannot be written ({error})") from error
+
+    def _open(self, keep: int | None, like: Any) -> Restored | None:
         from agents.event_log import EventLog  # whose protocol buffers take a while to import
 
         restored = None
         if keep is not None:
             self._checkpoints = Checkpoints(self.folder / "checkpoints", keep)
-            restored = self._checkpoints.restore(like)
+            restored = self._checkpoints.restore(like, _check_progress)
             self._checkpoints.put_aside_after(0 if restored is None else restored.step)
-        _cut(self.folder / "metrics.jsonl", 0 if restored is None else restored.step)
-        self._metrics = (self.folder / "metrics.jsonl").open("a", buffering=1)
+        metrics = self.folder / _METRICS
+        _cut(metrics, 0 if restored is None else restored.step)
+        self._metrics = os.fdopen(open_own(metrics, os.O_WRONLY | os.O_APPEND), "a", buffering=1)
         purge_from = None if restored is None else restored.progress["env_steps"] + 1
         self._events = EventLog(self.folder / "tensorboard", purge_from)
         return restored
@@ -208,13 +236,32 @@ def _same_anywhere(config: dict[str, Any]) -> dict[str, Any]:
     return {**config, "settings": settings}
 
 
+def _check_progress(step: int, progress: dict[str, Any]) -> None:
+    """Refuse what is no progress, or that of another generation.
+
+    Raises:
+      UserError: it is such.
+    """
+    generation = Progress.from_json(progress).generation
+    if generation != step:
+        raise UserError(f"its generation is {generation}, must be {step}")
+
+
 def _cut(path: Path, generations: int) -> None:
-    """Keep the metrics of so many generations, without a torn line."""
-    if not path.exists():
-        return
-    kept: list[bytes] = []
-    for line in path.read_bytes().splitlines(keepends=True):
-        with suppress(ValueError, KeyError, TypeError):
-            if line.endswith(b"\n") and json.loads(line)["generation"] == len(kept) < generations:
-                kept.append(line)
-    write_whole(path, b"".join(kept))
+    """Keep the metrics of so many generations, without a torn line, in a new file."""
+    with ExitStack() as stack:
+        old = None
+        if os.path.lexists(path):
+            old = stack.enter_context(os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb"))
+        new = stack.enter_context(whole(path))
+        for generation in range(generations if old is not None else 0):
+            line = old.readline(_LONGEST_LINE)  # type: ignore[union-attr]
+            if not line.endswith(b"\n") or _generation_of(line) != generation:
+                break
+            new.write(line)
+
+
+def _generation_of(line: bytes) -> Any:
+    with suppress(ValueError, KeyError, TypeError, RecursionError):
+        return json.loads(line)["generation"]
+    return None

@@ -4,15 +4,20 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple, get_type_hints
 
 import numpy as np
 
 from agents import settings
 from agents.evaluation import Evaluation
 from agents.network import Weights
+from agents.policy_files import MOST_EPISODES
+from agents.settings import expected
 from envs.errors import UserError
+
+_MOST_COUNT = 2**62
+"""Of generations and env steps."""
 
 
 @dataclass
@@ -45,13 +50,44 @@ class Progress:
         return {k: v.to_json() if isinstance(v, Evaluation) else v for k, v in values.items()}
 
     @staticmethod
-    def from_json(values: dict[str, Any], best_weights: Weights) -> "Progress":
-        """What `to_json` was made from."""
-        evaluations = {
-            name: None if values[name] is None else Evaluation.from_json(values[name])
-            for name in ("evaluation", "best_evaluation")
-        }
-        return Progress(**{**values, **evaluations, "best_weights": best_weights})
+    def from_json(values: dict[str, Any], best_weights: Weights | None = None) -> "Progress":
+        """What `to_json` was made from.
+
+        Raises:
+          UserError: it is none of any progress.
+        """
+        kinds = get_type_hints(Progress)
+        del kinds["best_weights"]
+        if not isinstance(values, dict) or values.keys() != kinds.keys():
+            raise UserError(f"progress must be an object of {', '.join(kinds)}")
+        taken = dict(values)
+        for name, value in values.items():
+            if kinds[name] == Evaluation | None:
+                taken[name] = None if value is None else Evaluation.from_json(value)
+                continue
+            wanted = expected(value, kinds[name], largest=_MOST_COUNT)
+            if wanted is None and isinstance(value, int | float) and value < 0:
+                wanted = "at least 0"
+            if wanted is not None:
+                raise UserError(f"{name} of its progress must be {wanted}")
+        progress = Progress(**taken)
+        progress._check()
+        return progress if best_weights is None else replace(progress, best_weights=best_weights)
+
+    def _check(self) -> None:
+        """Refuse numbers that cannot be true together."""
+        of_last = (self.evaluation, self.evaluated_generation, self.evaluated_seconds)
+        if len({x is None for x in (*of_last, self.best_evaluation)}) > 1:
+            raise UserError("evaluations of its progress must be all there or none")
+        for name, most in (
+            ("skipped", self.generation),
+            ("evaluated_generation", self.generation),
+            ("best_generation", self.evaluated_generation or 0),
+            ("best_env_steps", self.env_steps),
+            ("evaluation_seconds", self.wall_seconds),
+        ):
+            if (getattr(self, name) or 0) > most:
+                raise UserError(f"{name} of its progress must be at most {most}")
 
     def note(self, evaluation: Evaluation, weights: Weights, seconds: float) -> None:
         """Take in an evaluation of the policy as it stands."""
@@ -84,6 +120,8 @@ class Schedule:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"{name}={value}: must be at least 1")
+        if self.eval_episodes > MOST_EPISODES:
+            raise UserError(f"eval_episodes={self.eval_episodes}: must be at most {MOST_EPISODES}")
         for name in ("seconds", "eval_seconds", "checkpoint_seconds"):
             value = getattr(self, name)
             if value is not None and not value > 0:

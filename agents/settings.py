@@ -86,6 +86,8 @@ def _expected_of_each(values: Any, kind: Any) -> str | None:
 def _expected_of_float(value: Any) -> str | None:
     if not isinstance(value, int | float) or isinstance(value, bool):
         return "a number"
+    if isinstance(value, int) and abs(value) > LARGEST:  # JAX would take it for 32 bits
+        return f"at most {LARGEST} in size, or have a decimal point"
     if not abs(value) <= _MOST:  # nor a NaN
         return f"finite, and at most {_MOST:.3g} in size"
     return None if value == 0 or abs(value) >= _LEAST else f"0, or at least {_LEAST:.3g} in size"

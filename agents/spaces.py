@@ -238,7 +238,7 @@ def _read_categories(
     description: dict[str, Any], key: str
 ) -> tuple[np.ndarray, np.ndarray, type[np.integer]]:
     """Sizes, starts and dtype of a Discrete or a MultiDiscrete."""
-    sizes, starts = (np.asarray(description[k]) for k in (key, "start"))
+    sizes, starts = (_integers(description[k]) for k in (key, "start"))
     _check_categories(sizes, starts)
     dtype = description["dtype"]
     if dtype not in _INTEGERS:
@@ -270,6 +270,22 @@ def _check_shape(shape: tuple[Any, ...]) -> None:
         raise UserError(
             f"the shape {shape} must be of integers, and of at most {_MAX_SIZE} numbers"
         )
+
+
+def _integers(value: Any) -> np.ndarray:
+    """An array of numbers, or lists of them: of texts NumPy makes rows as long as the longest."""
+    waiting, count = [value], 0
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, list):
+            waiting += part
+            continue
+        if type(part) is not int:
+            raise UserError("categories must be integers, as many as starts")
+        count += 1
+    if count > _MAX_SIZE:
+        raise UserError(f"{count} dimensions: must be at most {_MAX_SIZE}")
+    return np.asarray(value)
 
 
 def _check_categories(sizes: np.ndarray, starts: np.ndarray) -> None:

@@ -1,4 +1,4 @@
-"""The one kind of error that the person who runs a program can mend."""
+"""The one kind of error that the person who runs a program can mend, and how to quote in it."""
 
 
 class UserError(ValueError):
@@ -12,3 +12,11 @@ class UserError(ValueError):
 
 class NoPicture(UserError):
     """An environment cannot be drawn; the message says why."""
+
+
+def one_line(text: object) -> str:
+    """Text that may quote a stranger, as a line that does nothing to a terminal."""
+    line = " ".join(str(text).split())
+    line = "".join(c if c.isprintable() else "?" for c in line)
+    # What must be stands at the end.
+    return line if len(line) <= 400 else f"{line[:250]} ... {line[-140:]}"

@@ -66,6 +66,19 @@ def _suite_of(id: str) -> str:
     return id.partition("/")[0]
 
 
+def split_id(id: str) -> tuple[str | None, str]:
+    """The module that registers an environment, where its id names one, and the id without it.
+
+    "gymnasium/my_module:MyEnv-v0" -> ("my_module", "gymnasium/MyEnv-v0"). What a file says must not
+    be imported because of that: ask this before `make`.
+    """
+    suite, _, name = id.partition("/")
+    if suite != "gymnasium" or ":" not in name or id in _REGISTERED:
+        return None, id
+    module, _, name = name.partition(":")
+    return module, f"gymnasium/{name}"
+
+
 @in_32_bits
 def make(id: str, /, **kwargs: Any) -> Env | HostEnv:
     """Build an environment by name.
@@ -92,11 +105,10 @@ def make(id: str, /, **kwargs: Any) -> Env | HostEnv:
         raise UserError(f"max_episode_steps={limit!r}: must be an integer from 1 to {_MOST_STEPS}")
     if id in _REGISTERED:
         return _as_registered(id, _REGISTERED[id](**kwargs), kwargs)
-    suite, _, name = id.partition("/")
-    if suite == "gymnasium" and ":" in name:
-        module, _, name = name.partition(":")
+    module, id = split_id(id)
+    if module is not None:
         gymnasium_suite.import_module(module)
-        id = f"gymnasium/{name}"
+    suite, _, name = id.partition("/")
     if suite not in _SUITES or name not in _SUITES[suite][0]():
         own = suite in ("gymnasium", "brax")
         hint = "; if a module of yours registers it, import that" if own else ""

@@ -2,15 +2,21 @@
 
 Orbax writes them: in the background, each as a folder that appears under its name only once it is
 complete. Here is what it leaves to its users: states with typed keys, the choice of the newest one
-that can be read, and the check that it holds what was saved.
+that can be read, and the check that it holds what was saved. A stranger may have written them:
+sizes, names and kinds of files are checked before anything is read.
 """
 
 import gc
 import hashlib
+import json
 import logging
+import math
+import os
+import re
 import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,10 +26,19 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import keystr, tree_flatten_with_path
 
-from envs.errors import UserError
+from envs.errors import UserError, one_line
+from es_rl.files import check_plain
 
 PyTree = Any
 _log = logging.getLogger("es_rl")
+_STEP = re.compile(r"0|[1-9][0-9]{0,9}", re.ASCII)
+"""The name of a checkpoint, as they are written here."""
+_LITERAL = re.compile(r"[\w/ .,=@+~-]+", re.ASCII)
+"""Paths in which Orbax and TensorStore see neither a pattern nor an address."""
+_MOST_TEXT = 8 << 20
+"""Bytes of a file that is read as JSON."""
+_MOST_BESIDES = 16 << 20
+"""Bytes of a checkpoint, besides twice what its arrays have."""
 
 
 class Restored(NamedTuple):
@@ -47,6 +62,7 @@ class Checkpoints:
           keep: how many of the latest remain.
 
         Raises:
+          UserError: there are links in it, or its path cannot be used.
           OSError: the folder cannot be written.
         """
         # Imported here: it takes seconds, and only those who write checkpoints have to wait.
@@ -55,29 +71,35 @@ class Checkpoints:
 
         self._orbax: Any = orbax.checkpoint
         self._folder = Path(folder).absolute()
+        self._keep = keep
         self._folder.mkdir(parents=True, exist_ok=True)
+        real = self._folder.resolve()
+        check_plain(real.parent, folders=[real.name])
+        self._place, self._opened = _literal(self._folder)
         # Where there are other processes they have the same state, and nothing to do with this.
         own = jax.process_index()
         alone = self._orbax.options.MultiprocessingOptions(
             primary_host=own, active_processes={own}, barrier_sync_key_prefix="es_rl"
         )
-        options = self._orbax.CheckpointManagerOptions(
-            max_to_keep=keep, create=False, multiprocessing_options=alone
-        )
+        options = self._orbax.CheckpointManagerOptions(create=False, multiprocessing_options=alone)
         handlers = {
             "state": self._orbax.StandardCheckpointHandler(),
             "progress": self._orbax.JsonCheckpointHandler(),
         }
         with _quiet():
             self._manager = self._orbax.CheckpointManager(
-                self._folder, options=options, item_handlers=handlers
+                self._place, options=options, item_handlers=handlers
             )
+        # Which sees to what is written, while the caller goes on.
+        self._thread = ThreadPoolExecutor(1, "es_rl-checkpoints")
+        self._settled: Future[None] | None = None
 
     @property
     def steps(self) -> list[int]:
         """Of the checkpoints that are complete, the latest last."""
         # Orbax's own list has one that is being written too, even once that has failed.
-        return sorted(int(path.name) for path in self._folder.iterdir() if path.name.isdecimal())
+        names = (path.name for path in self._folder.iterdir())
+        return sorted(int(name) for name in names if _STEP.fullmatch(name))
 
     def save(self, step: int, state: PyTree, progress: dict[str, Any]) -> None:
         """Save a state while the caller goes on; it may be changed or donated at once.
@@ -90,23 +112,45 @@ class Checkpoints:
         Raises:
           OSError: this checkpoint or the one before could not be written.
         """
+        self.wait()
         leaves = _to_numpy(state)
         # An empty array is no file: `restore` knows its shape.
         filled = {name: leaf for name, leaf in leaves.items() if leaf.size}
         arguments = self._orbax.args.Composite(
             state=self._orbax.args.StandardSave(filled),
-            progress=self._orbax.args.JsonSave({"digest": _digest(leaves), "progress": progress}),
+            progress=self._orbax.args.JsonSave(
+                {"digest": _digest(leaves, step, progress), "progress": progress}
+            ),
         )
         with _quiet(), _as_os_error():
             self._manager.save(step, args=arguments, force=True)
+        self._settled = self._thread.submit(self._settle, step, _kinds_of(filled))
 
-    def restore(self, like: PyTree) -> Restored | None:
+    def _settle(self, step: int, kinds: dict[str, Any]) -> None:
+        """Once a checkpoint is written see that it can be read; then those too old may go.
+
+        Raises:
+          Exception: it cannot be.
+        """
+        self._manager.wait_until_finished()
+        try:
+            self._check_arrays(step, kinds)
+        except Exception:
+            self._put_aside(str(step))
+            raise
+        for old in self.steps[: -self._keep]:
+            shutil.rmtree(self._folder / str(old))
+
+    def restore(
+        self, like: PyTree, check: Callable[[int, dict[str, Any]], object] | None = None
+    ) -> Restored | None:
         """The latest checkpoint that can be read; None where there is none at all.
 
         Nothing in the files is executed, and no array is read whose shape is not the expected one.
 
         Args:
           like: a state of the same structure, shapes, types and placement.
+          check: raises an exception if a step and what was saved with it as progress do not hold.
 
         Raises:
           UserError: there are checkpoints, but none that can be read.
@@ -114,7 +158,7 @@ class Checkpoints:
         steps = self.steps
         for step in reversed(steps):
             with _quiet():
-                found = self._attempt(step, like)
+                found = self._attempt(step, like, check)
             if isinstance(found, Restored):
                 return found
             _log.warning(
@@ -129,53 +173,63 @@ class Checkpoints:
     def put_aside_after(self, step: int) -> None:
         """Rename checkpoints later than a step, those that could not be read: their numbers will
         be used again."""
-        for later in filter(lambda other: other > step, self.steps):
-            aside = self._folder / f"damaged-{later}"
-            shutil.rmtree(aside, ignore_errors=True)
-            (self._folder / str(later)).rename(aside)
+        for path in list(self._folder.iterdir()):
+            # Orbax takes more names for steps than it writes.
+            own = _STEP.fullmatch(path.name)
+            if path.name.isdigit() and not (own and int(path.name) <= step):
+                self._put_aside(path.name)
         with _quiet():
             self._manager.reload()
 
+    def _put_aside(self, name: str) -> None:
+        aside = self._folder / f"damaged-{name}"
+        if aside.is_dir():
+            shutil.rmtree(aside)
+        else:
+            aside.unlink(missing_ok=True)
+        (self._folder / name).rename(aside)
+
     def wait(self) -> None:
-        """Until everything is written.
+        """Until everything is written, and seen to be readable.
 
         Raises:
           OSError: it could not be.
         """
-        with _quiet(), _as_os_error():
-            self._manager.wait_until_finished()
+        settled, self._settled = self._settled, None
+        if settled is not None:
+            with _as_os_error():
+                settled.result()
 
     def close(self) -> None:
         """Wait as `wait` does, and end the threads that write."""
-        with _quiet(), _as_os_error():
-            self._manager.close()
+        try:
+            self.wait()
+        finally:
+            self._thread.shutdown()
+            with _quiet(), _as_os_error():
+                self._manager.close()
+            if self._opened is not None:
+                os.close(self._opened)
+                self._opened = None
 
-    def _attempt(self, step: int, like: PyTree) -> Restored | str:
+    def _attempt(self, step: int, like: PyTree, check: Any) -> Restored | str:
         """What a checkpoint holds, or why it cannot be read."""
         try:
-            return self._read(step, like)
+            return self._read(step, like, check)
         except Exception as error:  # whatever a damaged file may cause in Orbax
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            reason = f"{type(error).__name__}: {error}"
         # Its reads of other arrays fail too, and asyncio reports that once they are collected.
         gc.collect()
-        return reason.split(" [tensorstore_spec")[0]  # which goes on with all that was asked for
+        # Which goes on with all that was asked for.
+        return one_line(reason.split("[tensorstore_spec")[0])
 
-    def _read(self, step: int, like: PyTree) -> Restored:
+    def _read(self, step: int, like: PyTree, check: Any) -> Restored:
         paths, treedef = tree_flatten_with_path(like)
         expected = {keystr(path): _described(leaf) for path, leaf in paths}
         filled = {name: leaf for name, leaf in expected.items() if leaf.size}
         folder = self._folder / str(step)
-        # Of the metadata, so that no array is made because a file says so.
-        found = {
-            str(name): (tuple(leaf.shape), np.dtype(leaf.dtype))
-            for name, leaf in self._manager.item_metadata(step).state.tree.items()
-        }
-        wanted = {name: (leaf.shape, leaf.dtype) for name, leaf in filled.items()}
-        for name in sorted(found.keys() | wanted.keys()):
-            if found.get(name) != wanted.get(name):
-                raise UserError(
-                    f"{folder}: {name} is {found.get(name)}, must be {wanted.get(name)}"
-                )
+        _check_sizes(folder, sum(leaf.size * leaf.dtype.itemsize for leaf in filled.values()))
+        self._check_arrays(step, _kinds_of(filled))
         arguments = self._orbax.args.Composite(
             state=self._orbax.args.StandardRestore(
                 {name: np.empty(leaf.shape, leaf.dtype) for name, leaf in filled.items()}
@@ -187,10 +241,31 @@ class Checkpoints:
             name: np.asarray(read.state[name]) if name in filled else np.empty(e.shape, e.dtype)
             for name, e in expected.items()
         }
-        if read.progress["digest"] != _digest(leaves):
+        progress = read.progress["progress"]
+        if read.progress["digest"] != _digest(leaves, step, progress):
             raise UserError(f"{folder}: what it holds is not what was saved")
+        if check is not None:
+            check(step, progress)
         state = jax.tree.unflatten(treedef, [leaves[keystr(path)] for path, _ in paths])
-        return Restored(step, state, read.progress["progress"])
+        return Restored(step, state, progress)
+
+    def _check_arrays(self, step: int, kinds: dict[str, Any]) -> None:
+        """Compare the arrays of a checkpoint with those expected, by their metadata alone: no
+        array is made because a file says so.
+
+        Raises:
+          UserError: they are others.
+          Exception: there is no such metadata.
+        """
+        tree = self._manager.item_metadata(step).state.tree
+        found = _kinds_of(tree)
+        for name in sorted(found.keys() | kinds.keys()):
+            if found.get(name) != kinds.get(name):
+                raise UserError(f"{name} is {found.get(name)}, must be {kinds.get(name)}")
+            # What is read at once.
+            part = tree[name].storage.chunk_shape
+            if math.prod(part) > math.prod(kinds[name][0]):
+                raise UserError(f"{name} is kept in parts of {part}, larger than itself")
 
 
 def blank(like: PyTree) -> PyTree:
@@ -230,14 +305,59 @@ def _placed(value: np.ndarray, like: Any) -> Any:
     return there
 
 
-def _digest(leaves: dict[str, np.ndarray]) -> str:
-    """Of names and values: Orbax itself notices damage only where it cannot read on."""
-    total = hashlib.sha256()
+def _kinds_of(leaves: dict[str, Any]) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+    """Shapes and types of arrays."""
+    return {str(name): (tuple(x.shape), np.dtype(x.dtype)) for name, x in leaves.items()}
+
+
+def _digest(leaves: dict[str, np.ndarray], step: int, progress: dict[str, Any]) -> str:
+    """Of all that a checkpoint is: Orbax itself notices damage only where it cannot read on."""
+    total = hashlib.sha256(json.dumps([step, progress], sort_keys=True).encode())
     for name in sorted(leaves):
         leaf = leaves[name]
         total.update(f"{name} {leaf.dtype} {leaf.shape}".encode())
         total.update(np.ascontiguousarray(leaf).data)
     return total.hexdigest()
+
+
+def _check_sizes(folder: Path, array_bytes: int) -> None:
+    """Refuse a checkpoint that is larger than one of arrays of this size can be.
+
+    Raises:
+      UserError: it is.
+    """
+    whole = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            size = os.lstat(os.path.join(parent, name)).st_size
+            whole += size
+            binary = os.path.basename(parent) == "d" or name.endswith(".ocdbt")
+            if size > _MOST_TEXT and not binary:
+                raise UserError(f"{name} has {size} bytes: must be at most {_MOST_TEXT}")
+    most = 2 * array_bytes + _MOST_BESIDES
+    if whole > most:
+        raise UserError(f"it has {whole} bytes: must be at most {most}")
+
+
+def _literal(folder: Path) -> tuple[Path, int | None]:
+    """A path of the folder that Orbax and TensorStore take literally, and what to close after use.
+
+    They read patterns ("[a]"), backslashes and addresses ("gs:/") into paths.
+
+    Raises:
+      UserError: there is none on this system.
+    """
+    if _LITERAL.fullmatch(str(folder)):
+        return folder, None
+    opened = os.open(folder, os.O_RDONLY)
+    alias = Path(f"/proc/self/fd/{opened}")
+    if not alias.is_dir():
+        os.close(opened)
+        raise UserError(
+            f"{folder}: checkpoints cannot be written there: must be a path of letters, digits, "
+            "spaces and _ . , = @ + ~ - alone"
+        )
+    return alias, opened
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Devices: how many a run uses, how many lanes each of them steps, and compiling for them."""
 
+import math
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -48,6 +49,17 @@ def make_mesh(count: int | None = None, *, local: bool = False) -> Mesh:
     processes = [jax.process_index()] if local else range(jax.process_count())
     devices = [d for process in processes for d in jax.local_devices(process)[:count]]
     return Mesh(np.array(devices), (AXIS,))
+
+
+def memory(mesh: Mesh) -> float:
+    """Bytes that the devices of a mesh have together; infinite where nobody knows."""
+    parts = [device.memory_stats() for device in mesh.local_devices]
+    if all(parts):
+        return mesh.size * min(part.get("bytes_limit", math.inf) for part in parts if part)
+    if mesh.devices.flat[0].platform == "cpu" and "SC_PHYS_PAGES" in os.sysconf_names:
+        processes = mesh.size / len(mesh.local_devices)
+        return processes * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return math.inf
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

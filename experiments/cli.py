@@ -71,7 +71,8 @@ def _usage() -> str:
 
 def _fail(command: str, message: str, arguments: list[str]) -> int:
     """Print one line; a message "some_name=value: ..." names a flag, and is shown as one."""
-    message = " ".join(message.split())
+    # It may quote a stranger's file.
+    message = "".join(c if c.isprintable() else "?" for c in " ".join(message.split()))
     match = re.match(r"(\w+)=(.*?): ", message)
     if match:
         name, given = match[1], match[2].strip("'") or "''"

@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -15,10 +16,13 @@ import agents
 import envs
 from agents import list_agents, load_policy
 from agents.filming import film
+from agents.policy import Policy
+from agents.policy_files import named_file, read_json
 from agents.provenance import versions
 from agents.registry import config_type, missing_package, plays
 from envs.base import Env, HostEnv
 from envs.errors import UserError
+from es_rl.files import check_plain, write_whole
 from experiments.cli import can_be_made, parse
 from experiments.comparison import report, results, tables
 from experiments.comparison.results import Results, Run, Task
@@ -32,8 +36,14 @@ from experiments.comparison.trials import (
     settings_of,
 )
 from experiments.signals import acknowledged
-from experiments.startup import machine, start_jax
+from experiments.startup import import_modules, machine, start_jax
 from experiments.videos import why_not, write_video
+
+_FILES = ("tasks.json", "results.json", "results.csv", "table.md", "report.html")
+_FOLDERS = ("figures", "runs")
+"""All that a comparison's folder has."""
+_LARGEST_FILM = 256 << 20
+"""Bytes: no episode takes as many."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +62,8 @@ class CompareFlags:
     """Every agent learns every task from seeds 0 ... seeds-1."""
     out: Path | None = None
     """The comparison's folder: runs/compare/SUITE unless given."""
+    modules: Annotated[tuple[str, ...], tyro.conf.arg(name="import")] = ()
+    """Modules to import first, which register environments of your own with Gymnasium."""
 
 
 def main(arguments: list[str]) -> int:
@@ -59,7 +71,8 @@ def main(arguments: list[str]) -> int:
     flags: CompareFlags = parse("compare", CompareFlags, arguments)
     if flags.seeds < 1:
         raise UserError(f"seeds={flags.seeds}: must be at least 1")
-    suite = load(flags.suite)
+    import_modules(flags.modules)
+    suite = load(flags.suite, flags.modules)
     out = flags.out or Path("runs", "compare", suite.name)
     _check_folder(out, suite)
     names = flags.agents or suite.agents
@@ -99,7 +112,7 @@ def main(arguments: list[str]) -> int:
     )
     results.save(found, out / "results.json")
     tables.write_csv(found, out / "results.csv")
-    (out / "table.md").write_text(tables.markdown_table(found))
+    write_whole(out / "table.md", tables.markdown_table(found).encode())
     media = {(env, agent): report.data_uri(path) for env, agent, path in _films(found, out)}
     print(f"report: {report.write_report(found, out, media)}")
     return 0
@@ -138,11 +151,15 @@ def _check_folder(out: Path, suite: Suite) -> None:
       UserError: it holds something else.
     """
     path = out / "tasks.json"
+    try:
+        check_plain(out, _FILES, _FOLDERS)
+    except (OSError, ValueError) as error:
+        raise UserError(f"out={out}: must be a folder of a comparison: {error}") from error
     if path.is_file():
         try:
-            found = json.loads(path.read_text())
+            found = read_json(path)
         except ValueError as error:
-            raise UserError(f"out={out}: tasks.json is damaged ({error}): must be JSON") from error
+            raise UserError(f"out={out}: must be a folder of a comparison: {error}") from error
         if found != json.loads(_described(suite)):
             raise UserError(f"out={out}: holds other tasks or budgets: must be another folder")
     elif not can_be_made(out) or (out.is_dir() and any(out.iterdir())):
@@ -152,7 +169,7 @@ def _check_folder(out: Path, suite: Suite) -> None:
 def _claim(out: Path, suite: Suite) -> None:
     """Make the folder, and write down in it whose it is."""
     out.mkdir(parents=True, exist_ok=True)
-    (out / "tasks.json").write_text(_described(suite))
+    write_whole(out / "tasks.json", _described(suite).encode())
 
 
 def _described(suite: Suite) -> str:
@@ -167,8 +184,12 @@ def _random_return(env: Env | HostEnv, folder: Path) -> float:
         played = final_returns(make_evaluator(agent), agent.snapshot(agent.init(jax.random.key(0))))
         close(agent)
         folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(float(np.mean(played))))
-    return float(json.loads(path.read_text()))
+        mean = float(np.mean(played))
+        write_whole(path, json.dumps(mean if math.isfinite(mean) else None).encode())
+    found = read_json(path)
+    if found is not None and type(found) not in (int, float):
+        raise UserError(f"out={folder}: random.json must hold a number or null; remove it")
+    return math.nan if found is None else float(found)
 
 
 def _line(task: Task, run: Run) -> str:
@@ -193,13 +214,26 @@ def _films(found: Results, out: Path) -> Iterator[tuple[str, str, Path]]:
             best = report.best_run(found, task.env, agent)
             if best is None or best.policy is None:
                 continue
-            policy = out / best.policy
-            path = policy.parent / "replay.mp4"
-            if not path.exists():
+            path = (out / best.policy).parent / "replay.mp4"
+            if not path.exists() or path.stat().st_size > _LARGEST_FILM:
                 try:
                     env = envs.make(task.env, **task.env_kwargs)
-                    write_video(path, film(load_policy(policy, trusted=True), env, seed=1))
+                    write_video(path, film(_policy(out / best.policy, env), env, seed=1))
                 except Exception as error:
                     print(f"no film of {agent} on {task.env}: {why_not(error)}")
                     continue
             yield task.env, agent, path
+
+
+def _policy(folder: Path, env: Env | HostEnv) -> Policy:
+    """A policy to play on the environment of the suite.
+
+    Raises:
+      UserError: there is none, or it is for another environment.
+    """
+    # What the suite itself opens is trusted: the suite is the user's own.
+    policy = load_policy(folder, trusted=named_file(env.spec.kwargs) is not None)
+    for name in ("id", "kwargs", "observation_space", "action_space"):
+        if getattr(policy.spec, name) != getattr(env.spec, name):
+            raise UserError(f"policy {str(folder)!r}: is not one of {env.spec.id} as in the suite")
+    return policy

@@ -15,6 +15,7 @@ from agents.filming import film, record
 from agents.policy import Policy
 from envs.base import Env, HostEnv
 from envs.errors import UserError
+from es_rl.files import write_whole
 from experiments.cli import check_output, parse
 from experiments.startup import env_kwargs, import_modules, start_jax
 from experiments.videos import check_name, write_video
@@ -66,9 +67,7 @@ def main(arguments: list[str]) -> int:
     if flags.env_kwargs and flags.agent is None:
         raise UserError(f"env_kwargs={flags.env_kwargs[0]}: only with --agent; a run has its own")
     start_jax()
-    if flags.agent is not None or flags.modules:
-        # Not for a policy alone: in the folder of a stranger's, modules would be the stranger's.
-        import_modules(flags.modules)
+    import_modules(flags.modules, "" if flags.agent is None else flags.run)
     policy, env = _untrained(flags) if flags.agent is not None else _saved(flags)
     # First, as not every environment has such a page.
     shown = "" if flags.html is None else _page(policy, env, flags)
@@ -84,7 +83,7 @@ def main(arguments: list[str]) -> int:
             print(f"video of episode 0 (return {recorded.episode_return:.1f}): {flags.video}")
     if flags.html is not None:
         flags.html.parent.mkdir(parents=True, exist_ok=True)
-        flags.html.write_text(shown, encoding="utf-8")
+        write_whole(flags.html, shown.encode())
         if not flags.json:
             print(f"3D page of {_first_episodes(flags)}: {flags.html}")
     return 0

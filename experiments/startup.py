@@ -7,7 +7,7 @@ import os
 import platform
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,15 @@ from platformdirs import user_cache_path
 
 import envs
 from envs.errors import UserError
+from envs.registry import split_id
 from envs.values import is_json, plain
 from es_rl import processes
 from es_rl.devices import use_cpu_devices
 
+_MOST_DEVICES = 1024
+"""Of a CPU: JAX would make as many as it is told."""
+_MOST_DEVICES = 1024
+"""Of a CPU: JAX makes as many as it is told."""
 _OWN_CHOICE = "xla_force_host_platform_device_count"
 
 
@@ -32,7 +37,12 @@ def start_jax(devices: int | None = None) -> None:
 
     Args:
       devices: how many devices to make of the CPU; one per core unless given.
+
+    Raises:
+      UserError: these are more than any machine has cores.
     """
+    if devices is not None and devices > _MOST_DEVICES:
+        raise UserError(f"devices={devices}: must be at most {_MOST_DEVICES}")
     config: Any = jax.config  # which declares its options at run time
     if config.jax_compilation_cache_dir is None:
         folder = str(user_cache_path("es-rl", appauthor=False) / "compiled")
@@ -113,14 +123,23 @@ def _dashed(name: str) -> str:
     return name.replace("_", "-")
 
 
-def import_modules(modules: Iterable[str]) -> None:
+def import_modules(modules: Sequence[str], env_id: str = "") -> None:
     """Import modules that register environments, from the working directory too.
+
+    Where no module is named, that directory stays off the path: it may be a stranger's, and
+    libraries try to import others that are not installed.
+
+    Args:
+      modules: their names, as a person typed them.
+      env_id: of an environment, if a person typed it: it may name a module.
 
     Raises:
       UserError: one of them cannot be imported.
     """
+    if not modules and split_id(env_id)[0] is None:
+        return
     here = os.getcwd()
-    if here not in sys.path:  # a console script does not have it, for "module:id" neither
+    if here not in sys.path:  # a console script does not have it
         sys.path.append(here)
     for module in modules:
         try:

@@ -19,10 +19,12 @@ from agents.base import Agent
 from agents.filming import film
 from agents.loop import OnProgress
 from agents.policy import Policy
+from agents.policy_files import named_file
 from agents.presets import preset
 from agents.registry import config_type, configure
 from agents.run_folder import PLACES, read_config
-from envs.errors import NoPicture, UserError
+from envs.errors import NoPicture, UserError, one_line
+from envs.registry import split_id
 from es_rl import processes
 from experiments.cli import parse
 from experiments.signals import acknowledged
@@ -36,6 +38,8 @@ _DEFAULT_ENV = "gymnasium/phys2d/CartPole-v1"
 _KEPT = ("seed", "eval_every", "eval_seconds", "eval_episodes")
 _CHANGEABLE = ("env_steps", "target_return", "checkpoint_every", "checkpoint_seconds", "keep")
 """Of a run's config.json, what holds when it goes on, and what does unless a flag is given."""
+_MOST_AT_ONCE = 1 << 26
+"""Episodes of a generation, or transitions of an update, in a run that goes on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +104,8 @@ class ResumeFlags(RunFlags):
 
     resume: Path
     """The run's folder."""
+    trust: bool = False
+    """Let the arguments of the environment name files (as xml_file does): of runs of your own."""
     env_steps: int | None = None
     """Budget of the whole run."""
     target_return: float | None = None
@@ -141,7 +147,7 @@ def main(arguments: list[str]) -> int:
     _check(flags)
     start_jax(getattr(flags.settings, "devices", None))
     flags.join()
-    import_modules(flags.modules)
+    import_modules(flags.modules, flags.env)
     given = {name: getattr(flags, name) for name in ("backend", "workers", "step_timeout")}
     options = {name: value for name, value in given.items() if value is not None}
     env = envs.make(flags.env, **options, **env_kwargs(flags.env_kwargs, options))
@@ -174,21 +180,51 @@ def _resume(arguments: list[str]) -> int:
     options |= {name: value for name, value in changed.items() if value is not None}
     options["seconds"] = math.inf if config["seconds"] is None else config["seconds"]
     env_id, settings = config["env"], config["settings"]
-    if ":" in env_id and env_id.split("/")[-1].split(":")[0] not in flags.modules:
+    module, _ = split_id(env_id)
+    if module is not None and module not in flags.modules:
         # Making the environment would import the module, because a file says so.
-        raise UserError(f"resume={flags.resume}: the environment {env_id} needs --import MODULE")
+        raise UserError(f"resume={flags.resume}: the environment {env_id} needs --import {module}")
+    named = None if flags.trust else named_file(config["env_kwargs"])
+    if named is not None:
+        raise UserError(
+            f"resume={flags.resume}: the environment's argument {one_line(named)} must not be a "
+            "path or a module, unless the run is trusted (--trust)"
+        )
     settings = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
     places = {name: getattr(flags, name) for name in PLACES}
     settings |= {name: value for name, value in places.items() if value is not None}
-    configured = configure(config["agent"], env_id, **settings)
+    try:
+        configured = configure(config["agent"], env_id, **settings)
+        _check_size(configured)
+    except ValueError as error:
+        raise UserError(f"resume={flags.resume}: config.json: {one_line(error)}") from error
     start_jax(getattr(configured, "devices", None))
     flags.join()
     import_modules(flags.modules)
     given = {name: getattr(flags, name) for name in ("workers", "step_timeout")}
     on_host = {name: value for name, value in given.items() if value is not None}
-    env = envs.make(env_id, **config["env_kwargs"], **on_host)
+    env = envs.make(env_id, **{**config["env_kwargs"], **on_host})
     agent = agents.make(config["agent"], env, **settings)
     return _train(agent, flags, flags.resume, resume=True, **options)
+
+
+def _check_size(settings: Any) -> None:
+    """Refuse settings from a file that no machine has the memory for.
+
+    Raises:
+      UserError: they are such.
+    """
+    for names in (
+        ("population_size", "episodes_per_member"),
+        ("num_envs", "num_steps"),
+        ("lanes",),
+    ):
+        given = {name: getattr(settings, name, None) or 1 for name in names}
+        if math.prod(given.values()) > _MOST_AT_ONCE:
+            raise UserError(
+                f"{' x '.join(f'{name}={value}' for name, value in given.items())} must be at most "
+                f"{_MOST_AT_ONCE}"
+            )
 
 
 def _train(agent: Agent, flags: RunFlags, out: Path, **options: Any) -> int:

@@ -10,6 +10,7 @@ import numpy as np
 
 from agents.filming import Film
 from envs.errors import UserError
+from es_rl.files import write_whole
 
 FORMATS = (".mp4", ".gif")
 
@@ -45,12 +46,13 @@ def write_video(path: Path, recorded: Film) -> None:
 def _write(path: Path, recorded: Film) -> None:
     frames = np.stack(recorded.frames)
     if path.suffix.lower() == ".gif":
-        milliseconds = 1000 / recorded.frames_per_second
-        imageio.imwrite(path, frames, extension=".gif", duration=milliseconds, loop=0)
-        return
+        options: dict[str, Any] = {"duration": 1000 / recorded.frames_per_second, "loop": 0}
+    else:
+        # H.264 wants even sizes; imageio would stretch to multiples of 16.
+        options = {"fps": recorded.frames_per_second, "macro_block_size": 2}
     with warnings.catch_warnings():
         # JAX warns of any fork; this one turns into ffmpeg at once.
         warnings.filterwarnings("ignore", message=r"os\.fork\(\)")
-        # H.264 wants even sizes; imageio would stretch to multiples of 16.
-        options: dict[str, Any] = {"fps": recorded.frames_per_second, "macro_block_size": 2}
-        imageio.imwrite(path, frames, extension=".mp4", **options)
+        data = imageio.imwrite("<bytes>", frames, extension=path.suffix.lower(), **options)
+    assert data is not None
+    write_whole(path, data)

@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from es_rl.files import whole
 from experiments.comparison.curves import CurveUnit, learning_curve
 from experiments.comparison.results import Results, Task
 from experiments.comparison.statistics import (
@@ -253,4 +254,7 @@ def _legend(figure: Figure, axes: Axes) -> None:
 
 def _save(figure: Figure, path: Path) -> None:
     # Without the version of the library the same results are the same bytes.
-    figure.savefig(path, metadata={"Software": None}, pil_kwargs={"optimize": True})
+    with whole(path) as file:
+        figure.savefig(
+            file, format="png", metadata={"Software": None}, pil_kwargs={"optimize": True}
+        )

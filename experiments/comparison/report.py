@@ -14,6 +14,7 @@ from pathlib import Path
 from string import Template
 
 from envs.errors import UserError
+from es_rl.files import write_whole
 from experiments.comparison import figures, findings
 from experiments.comparison.findings import TextTable
 from experiments.comparison.results import Results, Run, Task
@@ -47,7 +48,7 @@ def write_report(results: Results, folder: Path, media: Mapping[tuple[str, str],
             raise UserError(f"media of {env}, {agent}: must be a data URI of a video or an image")
     pictures = figures.draw(results, folder / "figures")
     page = folder / "report.html"
-    page.write_text(_page(results, pictures, media), encoding="utf-8")
+    write_whole(page, _page(results, pictures, media).encode())
     return page
 
 

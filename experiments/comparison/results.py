@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from envs.errors import UserError
+from es_rl.files import write_whole
 
 
 class Point(NamedTuple):
@@ -109,7 +110,7 @@ class Results:
 
 def save(results: Results, path: Path) -> None:
     """Write as JSON."""
-    path.write_text(json.dumps(asdict(results), indent=1) + "\n")
+    write_whole(path, (json.dumps(asdict(results), indent=1) + "\n").encode())
 
 
 def load(path: Path) -> Results:
@@ -140,5 +141,6 @@ def run_from_json(raw: dict[str, Any]) -> Run:
     Raises:
       KeyError, TypeError: it is none.
     """
-    curve = tuple(Point(*point) for point in raw["curve"])
+    points = (Point(*point) for point in raw["curve"])
+    curve = tuple(p._replace(return_mean=np.nan) if p.return_mean is None else p for p in points)
     return Run(**{**raw, "curve": curve, "returns": tuple(raw["returns"])})

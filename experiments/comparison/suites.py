@@ -4,7 +4,7 @@ import difflib
 import json
 import math
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from agents.presets import preset
 from agents.registry import config_type
 from agents.settings import LARGEST, expected
 from envs.errors import UserError
+from envs.registry import split_id
 from experiments.comparison.results import Task
 
 _BUNDLED = Path(__file__).parent / "suites"
@@ -39,8 +40,13 @@ def bundled() -> list[str]:
     return sorted(path.stem for path in _BUNDLED.glob("*.toml"))
 
 
-def load(name: str) -> Suite:
+def load(name: str, imported: Sequence[str] = ()) -> Suite:
     """A bundled suite by its name, or one of your own by its path.
+
+    Args:
+      name: of the suite.
+      imported: modules that ids of environments may name ("gymnasium/my_module:MyEnv-v0"): none
+        is imported because a file says so.
 
     Raises:
       UserError: there is none, or something in it is wrong; the message says what is accepted.
@@ -56,12 +62,12 @@ def load(name: str) -> Suite:
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"suite={name}: is no TOML, which it must be ({error})") from error
     try:
-        return _suite(path.stem, raw)
+        return _suite(path.stem, raw, imported)
     except ValueError as error:
         raise UserError(f"suite={name}: {error}") from error
 
 
-def _suite(name: str, raw: dict[str, Any]) -> Suite:
+def _suite(name: str, raw: dict[str, Any], imported: Sequence[str]) -> Suite:
     _only(raw, "the suite", ("agents", "tasks"))
     agents, tasks = raw.get("agents"), raw.get("tasks")
     if not isinstance(agents, list) or not agents or not all(isinstance(a, str) for a in agents):
@@ -70,7 +76,7 @@ def _suite(name: str, raw: dict[str, Any]) -> Suite:
         config_type(agent)
     if not isinstance(tasks, list) or not tasks or not all(isinstance(t, dict) for t in tasks):
         raise UserError("tasks must be a list of tables, each with an env")
-    read = [_task(dict(task)) for task in tasks]
+    read = [_task(dict(task), imported) for task in tasks]
     ids = [task.env for task, _ in read]
     if len(set(ids)) < len(ids):
         raise UserError("an env stands twice: each task must have another")
@@ -78,7 +84,7 @@ def _suite(name: str, raw: dict[str, Any]) -> Suite:
     return Suite(name, tuple(agents), tuple(task for task, _ in read), settings)
 
 
-def _task(raw: dict[str, Any]) -> tuple[Task, dict[str, dict[str, Any]]]:
+def _task(raw: dict[str, Any], imported: Sequence[str]) -> tuple[Task, dict[str, dict[str, Any]]]:
     """A task, and the settings of agents on it."""
     where = f"task {raw.get('env', '(without an env)')}"
     _only(raw, where, (*_KINDS, "settings"))
@@ -92,6 +98,9 @@ def _task(raw: dict[str, Any]) -> tuple[Task, dict[str, dict[str, Any]]]:
         if raw.get(key, 1) <= 0:
             raise UserError(f"{where}: {key} must be greater than 0, not {raw[key]}")
     _check_env_kwargs(raw.get("env_kwargs", {}), where)
+    module, raw["env"] = split_id(raw["env"])
+    if module is not None and module not in imported:
+        raise UserError(f"{where}: the environment needs --import {module}")
     if raw["env"] not in envs.list_ids():
         close = difflib.get_close_matches(raw["env"], envs.list_ids(), n=3)
         hint = f"; did you mean {', '.join(close)}?" if close else "; `es-rl envs` lists them"

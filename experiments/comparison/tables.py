@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from es_rl.files import write_whole
 from experiments.comparison.results import Results, Run, Task
 from experiments.comparison.statistics import (
     Bound,
@@ -92,7 +93,7 @@ def failures(results: Results, env: str, agent: str) -> int:
 
 def write_csv(results: Results, path: Path) -> None:
     """Write one row a run, failed ones included; what a run does not have is empty."""
-    path.write_text(csv_text(results), encoding="utf-8")
+    write_whole(path, csv_text(results).encode())
 
 
 def csv_text(results: Results) -> str:

@@ -1,11 +1,12 @@
 """The runs of a comparison: one agent on one task, seed after seed, each kept once it is done."""
 
 import json
+import math
 import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import jax
 import numpy as np
@@ -14,12 +15,17 @@ import agents
 from agents.base import Agent
 from agents.evaluation import Evaluator
 from agents.policy import Policy
+from agents.policy_files import read_description
 from agents.presets import preset
 from agents.registry import configure
+from agents.settings import expected
 from envs.base import Env, HostEnv
-from envs.errors import UserError
+from envs.errors import UserError, one_line
+from es_rl.files import write_whole
 from experiments.comparison.results import Point, Run, Task, run_from_json
 
+_MOST_COUNT = 2**62
+"""Of env steps."""
 _FINAL_SEED, _FINAL_EPISODES = 1, 128
 """Of the evaluation that is reported; those during training are of seed 0."""
 
@@ -64,13 +70,57 @@ class Trials:
         path = self._path(seed) / "run.json"
         if not path.exists():
             return None
-        run = run_from_json(json.loads(path.read_text()))
+        try:
+            run = run_from_json(read_description(path))
+            self._check(run, seed)
+        except (ValueError, KeyError, TypeError, OverflowError) as error:
+            reason = one_line(f"{error}" or type(error).__name__)
+            raise UserError(
+                f"out={self.root}: {path.parent} holds no run of this comparison ({reason}): must "
+                "be removed, or another folder"
+            ) from error
         if run.settings != json.loads(json.dumps(self.settings)):
             raise UserError(
                 f"out={self.root}: {path.parent} was trained with other settings: must be another "
                 "folder"
             )
         return run
+
+    def _check(self, run: Run, seed: int) -> None:
+        """Refuse a kept run that cannot be one of these: a stranger may have written it.
+
+        Raises:
+          UserError: it is another one.
+        """
+        for name, kind in get_type_hints(Run).items():
+            wanted = expected(getattr(run, name), kind, largest=_MOST_COUNT)
+            if wanted is not None:
+                raise UserError(f"{name} must be {wanted}")
+        wanted_values = {
+            "env": self.task.env,
+            "agent": self.agent,
+            "seed": seed,
+            "error": None,
+            "source": preset(self.agent, self.task.env).source,
+            "policy": self._policy_of(seed),
+        }
+        for name, value in wanted_values.items():
+            if getattr(run, name) != value:
+                raise UserError(f"{name} must be {value!r}")
+        if len(run.returns) != _FINAL_EPISODES:
+            raise UserError(f"{len(run.returns)} returns: must be {_FINAL_EPISODES}")
+        if any(type(x) is not float for x in run.returns):
+            raise UserError("returns must be numbers with a decimal point")
+        for steps, seconds, mean in run.curve:
+            if type(steps) is not int or type(seconds) is not float or type(mean) is not float:
+                raise UserError("curve must be of [env steps, seconds, mean return]")
+        spent = (number for point in run.curve for number in point[:2])
+        numbers = (run.env_steps, run.seconds, run.compile_seconds, run.evaluation_seconds)
+        if min((*numbers, run.devices - 1, *spent)) < 0:
+            raise UserError("counts and seconds must be at least 0, and devices at least 1")
+
+    def _policy_of(self, seed: int) -> str:
+        return str((self._path(seed) / "policy").relative_to(self.root))
 
     def _attempt(self, seed: int) -> Run:
         """Train; a run that fails must not stop the others."""
@@ -81,9 +131,10 @@ class Trials:
         except Exception as error:
             reason = " ".join(f"{type(error).__name__}: {error}".split())
             return Run(self.task.env, self.agent, seed, reason)
-        partial = self._path(seed) / "run.json.partial"
-        partial.write_text(json.dumps(asdict(run), indent=1) + "\n")
-        partial.replace(partial.with_suffix(""))
+        # JSON has no NaN: the mean of an evaluation that is not finite is null.
+        curve = [p if math.isfinite(p.return_mean) else (*p[:2], None) for p in run.curve]
+        text = json.dumps({**asdict(run), "curve": curve}, indent=1, allow_nan=False) + "\n"
+        write_whole(self._path(seed) / "run.json", text.encode())
         return run
 
     def _train(self, seed: int) -> Run:
@@ -132,7 +183,7 @@ class Trials:
             curve=tuple(curve),
             settings=self.settings,
             source=preset(self.agent, task.env).source,
-            policy=str((path / "policy").relative_to(self.root)),
+            policy=self._policy_of(seed),
         )
 
     def _path(self, seed: int) -> Path:
