@@ -3,6 +3,7 @@
 Episode i of evaluation seed s is the same for every agent, run and process.
 """
 
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -103,8 +104,11 @@ class Evaluator:
 
         behaviour = evaluation_behaviour(actor)
         self._obs = empty(env.spec.observation_space)
+        self._opened: Lanes | None = None
         if isinstance(env, HostEnv):
-            on_host = lanes or env.lanes(with_idle_lanes(EVALUATION_LANES))
+            if lanes is None:
+                lanes = self._opened = env.lanes(with_idle_lanes(EVALUATION_LANES))
+            on_host = lanes
             self._on_host = cache(
                 lambda episodes: HostRollout(
                     env.spec.id, on_host, behaviour, _jobs(episodes), EVALUATION_LANES
@@ -136,6 +140,11 @@ class Evaluator:
             played = self._on_host(episodes).play(weights, keys, seeds)
         return Evaluation(seed, np.asarray(played.returns), np.asarray(played.lengths))
 
+    def close(self) -> None:
+        """End the worker processes that it opened, which are none where it was given lanes."""
+        if self._opened is not None:
+            self._opened.close()
+
     def compile(self, weights: Weights, *, episodes: int) -> None:
         """Compile for that many episodes, before the first call."""
         if self._program is not None:
@@ -153,4 +162,5 @@ def evaluate(
     policy: Policy, env: Env | HostEnv, *, episodes: int = 128, seed: int = 0
 ) -> Evaluation:
     """Evaluate a policy once; `Evaluator` serves repeated calls."""
-    return Evaluator(env, policy.actor)(policy.weights, episodes=episodes, seed=seed)
+    with closing(Evaluator(env, policy.actor)) as play:
+        return play(policy.weights, episodes=episodes, seed=seed)

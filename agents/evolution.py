@@ -11,6 +11,7 @@ from flax import struct
 from jax.sharding import PartitionSpec
 
 import es_rl
+from agents.base import Agent
 from agents.evaluation import EVALUATION_LANES
 from agents.network import Network, NetworkConfig, Weights
 from agents.policy import Policy
@@ -152,7 +153,7 @@ class EvolutionState:
     """For episodes. Never advanced: the generation is folded into it."""
 
 
-class EvolutionAgent:
+class EvolutionAgent(Agent):
     """Evolves the parameters of a policy network; every member plays its own episodes."""
 
     resumable = True

@@ -11,6 +11,7 @@ from flax import struct
 from jax.sharding import NamedSharding, PartitionSpec
 
 from agents import ppo_collect
+from agents.base import Agent
 from agents.evaluation import EVALUATION_LANES
 from agents.network import Network, NetworkConfig, Squash, Weights
 from agents.policy import Policy
@@ -143,7 +144,7 @@ class PPOState:
     """int32 scalar, how many there were so far, those with a skipped update included."""
 
 
-class PPOAgent:
+class PPOAgent(Agent):
     """Alternates T steps of N environments and epochs of minibatches on them."""
 
     resumable = True
@@ -256,6 +257,11 @@ class PPOAgent:
         # A copy, as the next step may reuse the memory of the state.
         weights = jax.tree.map(np.array, jax.device_get(weights))
         return Policy(self.env.spec, self.network, weights, agent=self.name)
+
+    def close(self) -> None:
+        super().close()
+        if self.lanes is not None:
+            self._collector.close()
 
     def _play_and_learn(self, state: PPOState) -> tuple[PPOState, dict[str, Any]]:
         assert not isinstance(self.env, HostEnv)

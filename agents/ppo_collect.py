@@ -214,6 +214,10 @@ class HostCollector:
         )
         return self._current, collected
 
+    def close(self) -> None:
+        """End the workers."""
+        self._lanes.close()
+
     def _take_up(self, episodes: Episodes, rng: np.random.Generator) -> None:
         """Bring the lanes to where the episodes are: played again, or new where there are none."""
         self._lanes.begin()

@@ -26,7 +26,6 @@ from experiments.comparison.suites import Suite, load
 from experiments.comparison.trials import (
     Stopped,
     Trials,
-    close,
     final_returns,
     make_evaluator,
     settings_of,
@@ -161,9 +160,9 @@ def _random_return(env: Env | HostEnv, folder: Path) -> float:
     """What random actions earn, played once for a comparison."""
     path = folder / "random.json"
     if not path.exists():
-        agent = agents.make("random", env)
-        played = final_returns(make_evaluator(agent), agent.snapshot(agent.init(jax.random.key(0))))
-        close(agent)
+        with agents.make("random", env) as agent:
+            policy = agent.snapshot(agent.init(jax.random.key(0)))
+            played = final_returns(make_evaluator(agent), policy)
         folder.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(float(np.mean(played))))
     return float(json.loads(path.read_text()))

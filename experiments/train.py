@@ -189,7 +189,7 @@ def _resume(arguments: list[str]) -> int:
 
 def _train(agent: Agent, flags: RunFlags, out: Path, **options: Any) -> int:
     """Train, show how it goes and how it went."""
-    with _progress(options["env_steps"]) as show:
+    with agent, _progress(options["env_steps"]) as show:
 
         def on_generation(metrics: dict[str, Any], snapshot: Callable[[], Policy]) -> None:
             show(metrics)
