@@ -173,7 +173,10 @@ def _line(task: Task, run: Run) -> str:
     if run.error is not None:
         return f"{start}failed: {run.error}"
     reached = run.first_reaching(task.threshold)
-    when = "not reached" if reached is None else f"reached after {reached.seconds:.1f} s"
+    when = "not reached"
+    if reached is not None:
+        below = run.last_below(task.threshold)
+        when = f"reached after {below.seconds if below else 0:.1f} to {reached.seconds:.1f} s"
     return (
         f"{start}{run.return_mean:.1f} after {run.env_steps:,} env steps, {run.seconds:.1f} s; "
         f"{task.threshold:g} {when}"
