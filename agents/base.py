@@ -1,6 +1,6 @@
 """What every agent is: the contract between agents and the training loop."""
 
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import jax
 from jax.sharding import Mesh
@@ -13,7 +13,9 @@ from es_rl.pacing import Notify
 class Agent(Protocol):
     """A way of making a policy for one environment.
 
-    States are pytrees of arrays; `step` may reuse the memory of the state that it is given.
+    States are pytrees of arrays; `step` may reuse the memory of the state that it is given. Agents
+    inherit from this class, and open what they need when they are made: `close` ends it, and so
+    does the end of a `with` block.
     """
 
     name: str
@@ -53,3 +55,17 @@ class Agent(Protocol):
     def snapshot(self, state: Any) -> Policy:
         """The policy as it stands: for evolution the mean policy."""
         ...
+
+    def close(self) -> None:
+        """End all worker processes of the agent, which cannot step afterwards.
+
+        An agent that opens more than `lanes` closes that too. Closing twice is harmless.
+        """
+        if self.lanes is not None:
+            self.lanes.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()

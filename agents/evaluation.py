@@ -3,6 +3,7 @@
 Episode i of evaluation seed s is the same for every agent, run and process.
 """
 
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -113,8 +114,11 @@ class Evaluator:
 
         behaviour = evaluation_behaviour(actor)
         self._obs = empty(env.spec.observation_space)
+        self._opened: Lanes | None = None
         if isinstance(env, HostEnv):
-            on_host = lanes or env.lanes(with_idle_lanes(EVALUATION_LANES))
+            if lanes is None:
+                lanes = self._opened = env.lanes(with_idle_lanes(EVALUATION_LANES))
+            on_host = lanes
             self._on_host = cache(
                 lambda episodes: HostRollout(
                     env.spec.id, on_host, behaviour, _jobs(episodes), EVALUATION_LANES
@@ -150,6 +154,11 @@ class Evaluator:
             seeds = episode_seeds(keys, evaluation=True)
             played = self._on_host(episodes).play(weights, keys, seeds, notify)
         return Evaluation(seed, np.asarray(played.returns), np.asarray(played.lengths))
+
+    def close(self) -> None:
+        """End the worker processes that it opened, which are none where it was given lanes."""
+        if self._opened is not None:
+            self._opened.close()
 
     @in_32_bits
     def compile(self, weights: Weights, *, episodes: int) -> None:
@@ -198,4 +207,5 @@ def evaluate(
     policy: Policy, env: Env | HostEnv, *, episodes: int = 128, seed: int = 0
 ) -> Evaluation:
     """Evaluate a policy once; `Evaluator` serves repeated calls."""
-    return Evaluator(env, policy.actor)(policy.weights, episodes=episodes, seed=seed)
+    with closing(Evaluator(env, policy.actor)) as play:
+        return play(policy.weights, episodes=episodes, seed=seed)

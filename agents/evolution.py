@@ -12,6 +12,7 @@ from flax import struct
 from jax.sharding import PartitionSpec
 
 import es_rl
+from agents.base import Agent
 from agents.evaluation import EVALUATION_LANES
 from agents.network import Network, NetworkConfig, Weights
 from agents.policy import Policy
@@ -156,7 +157,7 @@ class EvolutionState:
     """For episodes. Never advanced: the generation is folded into it."""
 
 
-class EvolutionAgent:
+class EvolutionAgent(Agent):
     """Evolves the parameters of a policy network; every member plays its own episodes."""
 
     resumable = True

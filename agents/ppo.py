@@ -10,7 +10,8 @@ import optax
 from flax import struct
 from jax.sharding import NamedSharding, PartitionSpec
 
-from agents import ppo_collect
+from agents import ppo_collect, ppo_keys
+from agents.base import Agent
 from agents.evaluation import EVALUATION_LANES
 from agents.network import Network, NetworkConfig, Squash, Weights
 from agents.policy import Policy
@@ -41,7 +42,7 @@ class PPOConfig(NetworkConfig):
     num_epochs: int = 10
     """How often an update goes through its T x N transitions."""
     minibatch_size: int = 64
-    """Transitions of one gradient, on all devices together."""
+    """Transitions of one gradient, on all devices together; at least 2 on each."""
     learning_rate: float = 3e-4
     """Of Adam, at the start."""
     anneal_steps: int | None = None
@@ -69,9 +70,18 @@ class PPOConfig(NetworkConfig):
         super().__post_init__()
         if self.memory:
             raise UserError(f"memory={self.memory}: must be 0, as PPO trains no memory here")
-        for name in ("num_envs", "num_steps", "num_epochs", "minibatch_size"):
+        for name in ("num_envs", "num_steps", "num_epochs"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name}={getattr(self, name)}: must be at least 1")
+        if self.batch_size < 2:
+            raise UserError(
+                f"num_steps={self.num_steps}: must be at least 2 with num_envs={self.num_envs}"
+            )
+        if self.minibatch_size < 2:
+            raise UserError(
+                f"minibatch_size={self.minibatch_size}: must be at least 2, as advantages are "
+                "standardised within a minibatch, which leaves 0 of a single one"
+            )
         for name in ("anneal_steps", "devices"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise UserError(f"{name}={getattr(self, name)}: must be at least 1")
@@ -92,7 +102,7 @@ class PPOConfig(NetworkConfig):
         if self.devices is not None and not self._shared_by(self.devices):
             raise UserError(
                 f"devices={self.devices}: must divide num_envs, {self.num_envs}, and "
-                f"minibatch_size, {self.minibatch_size}"
+                f"minibatch_size, {self.minibatch_size}, of which each device needs at least 2"
             )
 
     @property
@@ -120,7 +130,9 @@ class PPOConfig(NetworkConfig):
         return max(filter(self._shared_by, enough), default=1)
 
     def _shared_by(self, count: int) -> bool:
-        return self.num_envs % count == 0 and self.minibatch_size % count == 0
+        # Advantages are standardised within each device's part of a minibatch.
+        parts_of_two = self.minibatch_size % count == 0 and self.minibatch_size // count >= 2
+        return self.num_envs % count == 0 and parts_of_two
 
 
 @struct.dataclass
@@ -140,12 +152,12 @@ class PPOState:
     finished: jax.Array
     """(4,) mean, std, max and min return of the episodes that ended last; NaN before the first."""
     key: jax.Array
-    """Never advanced: the iteration is folded into it."""
+    """Never advanced: see `ppo_keys.of_iteration`."""
     iteration: jax.Array
     """int32 scalar, how many there were so far, those with a skipped update included."""
 
 
-class PPOAgent:
+class PPOAgent(Agent):
     """Alternates T steps of N environments and epochs of minibatches on them."""
 
     resumable = True
@@ -196,6 +208,7 @@ class PPOAgent:
         if isinstance(env, HostEnv):
             self.lanes = env.lanes(with_idle_lanes(EVALUATION_LANES))
             self._collector = HostCollector(env, self.learner, config.num_envs, config.num_steps)
+            self._keys = jax.jit(ppo_keys.of_iteration)
             by_lane = PartitionSpec(None, AXIS)
             body: Any = self._learn
             given: Any = (spec, by_lane, by_lane)
@@ -239,7 +252,7 @@ class PPOAgent:
         if self.lanes is None:
             self._update.compile(state)
             return
-        made = self._collector.compile(state.params, state.moments, state.key)
+        made = self._collector.compile(state.params, state.moments, self._keys(state.key, 0, 0))
         self._update.compile(replace(state, lanes=()), made.batch, made.totals)
 
     @in_32_bits
@@ -249,8 +262,9 @@ class PPOAgent:
         if self.lanes is None:
             state, metrics = self._update(state)
             return state, {"env_steps": self.config.batch_size, **metrics}
+        keys = self._keys(state.key, state.iteration, 0)
         episodes, (batch, totals, failed) = self._collector.collect(
-            state.params, state.moments, state.key, int(state.iteration), state.lanes
+            state.params, state.moments, keys, state.lanes
         )
         state, metrics = self._update(replace(state, lanes=()), batch, totals)
         state = replace(state, lanes=episodes)
@@ -265,10 +279,14 @@ class PPOAgent:
         weights = jax.tree.map(np.array, jax.device_get(weights))
         return Policy(self.env.spec, self.network, weights, agent=self.name)
 
+    def close(self) -> None:
+        super().close()
+        if self.lanes is not None:
+            self._collector.close()
+
     def _play_and_learn(self, state: PPOState) -> tuple[PPOState, dict[str, Any]]:
         assert not isinstance(self.env, HostEnv)
-        key = jax.random.fold_in(state.key, state.iteration)
-        key = jax.random.fold_in(key, jax.lax.axis_index(AXIS))
+        keys = ppo_keys.of_iteration(state.key, state.iteration, jax.lax.axis_index(AXIS))
         with self.network.precision():
             lanes, collected = ppo_collect.collect(
                 self.env,
@@ -277,7 +295,7 @@ class PPOAgent:
                 state.params,
                 state.moments,
                 state.lanes,
-                key,
+                keys,
             )
         return self._learn(replace(state, lanes=lanes), collected.batch, collected.totals)
 
@@ -295,11 +313,10 @@ class PPOAgent:
         if self.config.normalize_rewards:
             discounted, discounted_moments, scaled = self._scale_rewards(state, batch)
             batch = batch._replace(reward=scaled)
-        key = jax.random.fold_in(jax.random.split(state.key)[0], state.iteration)
-        key = jax.random.fold_in(key, jax.lax.axis_index(AXIS))
+        keys = ppo_keys.of_iteration(state.key, state.iteration, jax.lax.axis_index(AXIS))
         with self.network.precision():
             params, opt_state, metrics = self.learner.update(
-                state.params, state.opt_state, batch, usable, key
+                state.params, state.opt_state, batch, usable, keys.minibatches
             )
         moments = state.moments
         if self.network.normalizes:

@@ -10,6 +10,7 @@ import numpy as np
 
 from agents import distributions
 from agents import spaces as _spaces
+from agents.ppo_keys import IterationKeys, at
 from agents.ppo_update import Learner, PyTree, Transitions
 from envs.base import IDLE, RESET, STEP, Env, HostEnv, Received, State
 from es_rl.host_rollout import as_float32
@@ -60,9 +61,14 @@ def _vectors(learner: Learner, moments: Moments, obs: jax.Array) -> jax.Array:
     return jax.vmap(learner.network.vector, in_axes=(0, None, None))(obs, moments.mean, moments.std)
 
 
+def reset(env: Env, count: int, key: jax.Array) -> State:
+    """Start states of N episodes."""
+    return jax.vmap(env.reset)(jax.random.split(key, count))
+
+
 def start(env: Env, count: int, key: jax.Array) -> Lanes:
     """N new episodes."""
-    return Lanes(jax.vmap(env.reset)(jax.random.split(key, count)), jnp.zeros(count))
+    return Lanes(reset(env, count, key), jnp.zeros(count))
 
 
 def collect(
@@ -72,37 +78,54 @@ def collect(
     params: PyTree,
     moments: Moments,
     lanes: Lanes,
-    key: jax.Array,
+    keys: IterationKeys,
 ) -> tuple[Lanes, Collected]:
     """T steps of N lanes; a lane whose episode has ended goes on with a new one.
 
-    New episodes start from a pool of N states, made by one vmapped reset; it begins again from
-    the first when more episodes end.
+    Every episode starts from a key of its own. One vmapped reset makes N start states, which are
+    handed out one after the other. It is called when fewer are left than are needed, and so never
+    while no episode ends, and about once for N episodes.
     """
     count = lanes.total.shape[0]
-    pool_key, steps_key = jax.random.split(key)
-    pool = start(env, count, pool_key).state
 
-    def step(carry: tuple[Lanes, jax.Array], key: jax.Array) -> Any:
-        lanes, used = carry
-        policy_key, env_key = jax.random.split(key)
-        actions, raw, log_prob, vector = act(learner, params, moments, lanes.state.obs, policy_key)
-        state = jax.vmap(env.step)(lanes.state, actions, jax.random.split(env_key, count))
+    def step(carry: tuple[Lanes, _Starts], number: jax.Array) -> Any:
+        lanes, starts = carry
+        actions, raw, log_prob, vector = act(
+            learner, params, moments, lanes.state.obs, at(keys.actions, number)
+        )
+        lane_keys = jax.random.split(at(keys.dynamics, number), count)
+        state = jax.vmap(env.step)(lanes.state, actions, lane_keys)
         total = lanes.total + state.reward
         ended = state.terminated | state.truncated
         next_vector = _vectors(learner, moments, state.obs)
         transition = Transitions(
             vector, raw, log_prob, state.reward, state.terminated, ended, next_vector
         )
-        fresh = jax.tree.map(lambda x: x[(used + jnp.cumsum(ended) - 1) % count], pool)
+        wanted = jnp.cumsum(ended, dtype=jnp.int32)
+        starts = jax.lax.cond(
+            starts.used + wanted[-1] > count,
+            lambda: _Starts(reset(env, count, at(keys.starts, number)), jnp.int32(0)),
+            lambda: starts,
+        )
+        # The row of a lane that plays on may be out of range: what is read there is not used.
+        fresh = jax.tree.map(lambda x: x[starts.used + wanted - 1], starts.state)
         state = jax.tree.map(lambda new, old: where(ended, new, old), fresh, state)
         lanes = Lanes(state, jnp.where(ended, 0.0, total))
-        return (lanes, used + jnp.sum(ended)), (transition, jnp.where(ended, total, jnp.nan))
+        starts = starts._replace(used=starts.used + wanted[-1])
+        return (lanes, starts), (transition, jnp.where(ended, total, jnp.nan))
 
-    (lanes, _), (batch, totals) = jax.lax.scan(
-        step, (lanes, jnp.int32(0)), jax.random.split(steps_key, num_steps)
-    )
+    none_left = _Starts(lanes.state, jnp.int32(count))
+    (lanes, _), (batch, totals) = jax.lax.scan(step, (lanes, none_left), jnp.arange(num_steps))
     return lanes, Collected(batch, totals)
+
+
+class _Starts(NamedTuple):
+    """Start states of episodes, each for one of them."""
+
+    state: State
+    """Of N."""
+    used: jax.Array
+    """int32 scalar, how many of them have been handed out."""
 
 
 class Episodes(NamedTuple):
@@ -148,7 +171,7 @@ class HostCollector:
     @cached_property
     def _act(self) -> Any:
         def act_at(params: PyTree, moments: Moments, obs: jax.Array, key: Any, step: int) -> Any:
-            return act(self._learner, params, moments, obs, jax.random.fold_in(key, step))
+            return act(self._learner, params, moments, obs, at(key, step))
 
         return jax.jit(act_at)
 
@@ -159,38 +182,35 @@ class HostCollector:
 
         return jax.jit(vectors)
 
-    def compile(self, params: PyTree, moments: Moments, key: jax.Array) -> Collected:
+    def compile(self, params: PyTree, moments: Moments, keys: IterationKeys) -> Collected:
         """Compile for arguments like these; a batch of the right shapes."""
         obs = self.nothing.obs
-        _, *row = map(np.asarray, self._act(params, moments, obs, key, 0))
+        _, *row = map(np.asarray, self._act(params, moments, obs, keys.actions, 0))
         nothing = np.zeros(len(obs), np.float32)
         outcome = (*row, nothing, nothing > 0, nothing > 0, nothing, obs)
         return self._collected(moments, [outcome] * self._num_steps, 0)
 
     def collect(
-        self, params: PyTree, moments: Moments, key: jax.Array, number: int, episodes: Episodes
+        self, params: PyTree, moments: Moments, keys: IterationKeys, episodes: Episodes
     ) -> tuple[Episodes, Collected]:
         """T steps of N lanes.
 
         Args:
           params: of the learner.
           moments: of the observations.
-          key: the run's.
-          number: of the batch, counted from 0.
+          keys: of the iteration.
           episodes: where the batch before has left the lanes.
 
         Raises:
           RuntimeError: the environment fails and no episode ends, or it cannot be started.
         """
-        run = jax.random.key_data(key).tobytes()
-        rng = np.random.default_rng([*np.frombuffer(run, np.uint32).tolist(), number])
+        rng = np.random.default_rng(np.asarray(jax.random.key_data(keys.starts)))
         if episodes is not self._current:
             self._take_up(episodes, rng)
-        policy_key = jax.random.fold_in(key, number)
         outcomes, failed, reason = [], 0, ""
         for step in range(self._num_steps):
             obs = self._obs
-            actions, *row = map(np.asarray, self._act(params, moments, obs, policy_key, step))
+            actions, *row = map(np.asarray, self._act(params, moments, obs, keys.actions, step))
             received = self._step(actions)
             lost = received.lost
             failed += len(received.faults)
@@ -213,6 +233,10 @@ class HostCollector:
             *map(np.copy, (self._seeds, self._steps, self._actions, self._obs))
         )
         return self._current, collected
+
+    def close(self) -> None:
+        """End the workers."""
+        self._lanes.close()
 
     def _take_up(self, episodes: Episodes, rng: np.random.Generator) -> None:
         """Bring the lanes to where the episodes are: played again, or new where there are none."""

@@ -16,6 +16,7 @@ from flax import linen as nn
 from gymnasium import spaces
 
 from agents import settings
+from agents.base import Agent
 from agents.evaluation import EVALUATION_LANES
 from agents.network import Network, NetworkConfig, Weights
 from agents.policy import Policy
@@ -133,7 +134,7 @@ class SbxState:
     """Statistics of the episodes that ended last."""
 
 
-class SbxPPOAgent:
+class SbxPPOAgent(Agent):
     """Trains `sbx.PPO` on a Gymnasium environment.
 
     gSDE and a falling clip range are left out; parameters start as sbx initialises them.

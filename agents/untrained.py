@@ -8,6 +8,7 @@ import numpy as np
 
 from agents import settings
 from agents.actors import RandomActor, ZeroActor
+from agents.base import Agent
 from agents.evaluation import EVALUATION_LANES, Evaluator
 from agents.network import Weights
 from agents.policy import Policy
@@ -31,7 +32,7 @@ class UntrainedConfig:
             raise UserError(f"episodes={self.episodes}: must be at least 1")
 
 
-class UntrainedAgent:
+class UntrainedAgent(Agent):
     """Plays random or zero actions; its state counts the iterations."""
 
     resumable = True

@@ -30,7 +30,6 @@ from experiments.comparison.suites import Suite, load
 from experiments.comparison.trials import (
     Stopped,
     Trials,
-    close,
     final_returns,
     make_evaluator,
     settings_of,
@@ -180,9 +179,9 @@ def _random_return(env: Env | HostEnv, folder: Path) -> float:
     """What random actions earn, played once for a comparison."""
     path = folder / "random.json"
     if not path.exists():
-        agent = agents.make("random", env)
-        played = final_returns(make_evaluator(agent), agent.snapshot(agent.init(jax.random.key(0))))
-        close(agent)
+        with agents.make("random", env) as agent:
+            policy = agent.snapshot(agent.init(jax.random.key(0)))
+            played = final_returns(make_evaluator(agent), policy)
         folder.mkdir(parents=True, exist_ok=True)
         mean = float(np.mean(played))
         write_whole(path, json.dumps(mean if math.isfinite(mean) else None).encode())
@@ -197,7 +196,10 @@ def _line(task: Task, run: Run) -> str:
     if run.error is not None:
         return f"{start}failed: {run.error}"
     reached = run.first_reaching(task.threshold)
-    when = "not reached" if reached is None else f"reached after {reached.seconds:.1f} s"
+    when = "not reached"
+    if reached is not None:
+        below = run.last_below(task.threshold)
+        when = f"reached after {below.seconds if below else 0:.1f} to {reached.seconds:.1f} s"
     return (
         f"{start}{run.return_mean:.1f} after {run.env_steps:,} env steps, {run.seconds:.1f} s; "
         f"{task.threshold:g} {when}"

@@ -110,8 +110,8 @@ def _untrained(flags: ReplayFlags) -> tuple[Policy, Env | HostEnv]:
     """A policy that has learnt nothing, on the environment that the flags name."""
     assert flags.agent is not None
     env = envs.make(flags.run, **env_kwargs(flags.env_kwargs))
-    agent = agents.make(flags.agent, env)
-    return agent.snapshot(agent.init(jax.random.key(0))), env
+    with agents.make(flags.agent, env) as agent:
+        return agent.snapshot(agent.init(jax.random.key(0))), env
 
 
 def _page(policy: Policy, env: Env | HostEnv, flags: ReplayFlags) -> str:

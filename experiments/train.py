@@ -230,7 +230,7 @@ def _check_size(settings: Any) -> None:
 def _train(agent: Agent, flags: RunFlags, out: Path, **options: Any) -> int:
     """Train, show how it goes and how it went."""
     follows = "training ends, the policy is evaluated and a checkpoint saved"
-    with acknowledged(follows), _progress(options["env_steps"]) as (show, show_within):
+    with acknowledged(follows), agent, _progress(options["env_steps"]) as (show, show_within):
         films = _Films(agent, out / "videos", flags.video_every)
 
         def on_generation(metrics: dict[str, Any], snapshot: Callable[[], Policy]) -> None:

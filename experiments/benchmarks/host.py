@@ -60,8 +60,7 @@ def _host(name: str, rounds: int) -> Table:
     taken = side_by_side([contender(row, play) for row, play in rows.items()], rounds)
     for vector in vectors.values():
         vector.close()
-    assert agent.lanes is not None
-    agent.lanes.close()
+    agent.close()
     speeds = {row: steps[row] / taken[row][0] for row in rows}
     ours = next(iter(speeds.values()))
     return Table(

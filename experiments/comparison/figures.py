@@ -191,10 +191,10 @@ def _times(results: Results, path: Path) -> Picture | None:
     return Picture(
         path,
         "Median seconds of training until the threshold, by task and agent, with intervals",
-        "Median over seeds of the seconds of training, without compilation and evaluation, until "
-        "the first evaluation at the threshold, with 95 % bootstrap intervals. A hollow marker and "
-        f"an arrow: longer than that, as too few seeds got there. Less than {_EARLIEST} s is drawn "
-        f"as {_EARLIEST} s.",
+        "Median over seeds of the seconds of training, without compilation and evaluation: a line "
+        "from the last evaluation below the threshold to a marker at the first at or above it, "
+        "with 95 % bootstrap intervals around both. A hollow marker and an arrow: longer than "
+        f"that, as too few seeds got there. Less than {_EARLIEST} s is drawn as {_EARLIEST} s.",
     )
 
 
@@ -206,6 +206,7 @@ def _interval_of_time(
     low, high = times.interval or (times.median, times.median)
     ends = [max(end.value, _EARLIEST) for end in (low, high)]
     axes.plot(ends, (row, row), color=colour, linewidth=3, alpha=0.45)
+    axes.plot([max(times.after, _EARLIEST), middle], (row, row), color=colour, linewidth=1.5)
     face = "white" if times.median.exceeded else colour
     axes.plot([middle], [row], color=colour, marker=marker, markersize=8, markerfacecolor=face)
     if high.exceeded:

@@ -83,6 +83,12 @@ class Run:
         """The first evaluation during training whose mean return is at least `threshold`."""
         return next((p for p in self.curve if p.return_mean >= threshold), None)
 
+    def last_below(self, threshold: float) -> Point | None:
+        """The evaluation before that one; the last of all where there is none."""
+        first = self.first_reaching(threshold)
+        before = self.curve if first is None else self.curve[: self.curve.index(first)]
+        return before[-1] if before else None
+
 
 @dataclass(frozen=True)
 class Results:

@@ -7,7 +7,7 @@ the seeds changes anything.
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
@@ -45,12 +45,20 @@ class Bound(NamedTuple):
 
 @dataclass(frozen=True)
 class ToThreshold:
-    """What an agent spends until an evaluation reaches the threshold of a task."""
+    """What an agent spends until its policy reaches the threshold of a task.
+
+    That is seen at evaluations only: a seed reaches it after its last evaluation below, and not
+    after its first one at or above it.
+    """
 
     reached: int
     seeds: int
+    after: float
+    """The median over seeds of what was spent at the former..."""
     median: Bound
+    """...and at the latter: the true median lies between them."""
     interval: tuple[Bound, Bound] | None
+    """From the low end of that of `after` to the high end of that of `median`."""
     reason: str = ""
     """Why there is no interval."""
 
@@ -179,27 +187,51 @@ def performance(task: Task, run: Run) -> float:
 
 
 def to_threshold(results: Results, task: Task, agent: str, unit: Unit) -> ToThreshold | None:
-    """What the median seed spends until its first evaluation at the threshold; None without runs.
+    """What the median seed spends until it reaches the threshold; None without runs.
 
     Nothing is interpolated between evaluations. A seed that never gets there counts as infinite:
-    where that makes the median or an end of its interval infinite, the bound is the same quantile
-    with what those seeds spent in all.
+    where that makes the median or the end of its interval infinite, the bound is the same quantile
+    of what was spent below the threshold, by those seeds in all.
     """
     runs = results.of(task.env, agent)
     if not runs:
         return None
     points = [run.first_reaching(task.threshold) for run in runs]
-    spent = [spent_until(run, point, unit) for run, point in zip(runs, points, strict=True)]
-    exact = [s if p else math.inf for s, p in zip(spent, points, strict=True)]
-    times, floors = estimate([exact], median), estimate([spent], median)
+    seen = [
+        math.inf if point is None else spent_until(run, point, unit)
+        for run, point in zip(runs, points, strict=True)
+    ]
+    below = [_spent_below(run, task.threshold, unit) for run in runs]
+    times, floors = estimate([seen], median), estimate([below], median)
     reached = sum(point is not None for point in points)
-    middle = _bound(times.value, floors.value)
+    found = ToThreshold(
+        reached, len(runs), floors.value, _bound(times.value, floors.value), None, times.reason
+    )
     if times.interval is None or floors.interval is None:
-        return ToThreshold(reached, len(runs), middle, None, times.reason)
-    low, high = map(_bound, times.interval, floors.interval)
-    if low.exceeded:  # nearly every resample: between the bounds lies nothing that was measured
-        return ToThreshold(reached, len(runs), middle, None, "too few seeds, no interval")
-    return ToThreshold(reached, len(runs), middle, (low, high))
+        return found
+    if math.isinf(times.interval[0]):  # nearly every resample: nothing that was measured
+        return replace(found, reason="too few seeds, no interval")
+    low, high = Bound(floors.interval[0], False), _bound(times.interval[1], floors.interval[1])
+    return replace(found, interval=(low, high))
+
+
+def times_as_long(ours: ToThreshold, theirs: ToThreshold) -> tuple[float, float]:
+    """Between which bounds the ratio of their median to ours lies, as far as evaluations tell.
+
+    The bounds are those of the grid of evaluations alone, for these seeds: 0 and infinity where
+    they tell nothing.
+    """
+    low = 0.0 if ours.median.exceeded else theirs.after / ours.median.value
+    open_end = theirs.median.exceeded or ours.after == 0
+    return low, math.inf if open_end else theirs.median.value / ours.after
+
+
+def _spent_below(run: Run, threshold: float, unit: Unit) -> float:
+    """What a run had spent at its last evaluation below a threshold; in all if it stays below."""
+    if run.first_reaching(threshold) is None:
+        return spent_until(run, None, unit)
+    point = run.last_below(threshold)
+    return 0.0 if point is None else spent_until(run, point, unit)
 
 
 def spent_until(run: Run, point: Point | None, unit: Unit) -> float:

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -23,9 +24,16 @@ from experiments.comparison.statistics import (
 
 _COLUMNS = (
     *("env", "agent", "seed", "error", "return_mean", "return_std", "episodes", "score"),
-    *("threshold", "env_steps_to_threshold", "seconds_to_threshold", "env_steps", "seconds"),
+    *("threshold", "env_steps_last_below", "env_steps_to_threshold"),
+    *("seconds_last_below", "seconds_to_threshold", "env_steps", "seconds"),
     *("devices", "device_seconds", "compile_seconds", "evaluation_seconds", "policy", "source"),
     "settings",
+)
+
+COVERAGE = (
+    "Intervals of few seeds are too narrow: for the IQM of normal samples, those of 95 % hold the "
+    "truth in 75 % of cases with 3 seeds, 89 % with 5 (84 % for the mean), 93 % with 10 and 94 % "
+    "with 20."
 )
 
 
@@ -71,13 +79,24 @@ def bound_text(bound: Bound, unit: Unit) -> str:
 
 
 def to_threshold_text(found: ToThreshold | None, unit: Unit) -> str:
-    """As "12.3 s [10.1, > 40.0]", or "1.25 M [800 k, 2.1 M]"."""
+    """As "11.8 to 12.3 s [10.1, > 40.0]", or "1.2 M to 1.25 M [800 k, 2.1 M]"."""
     if found is None:
         return "-"
+    middle = bound_text(found.median, unit)
+    if not found.median.exceeded:
+        middle = f"{quantity(found.after, unit).removesuffix(' s')} to {middle}"
     if found.interval is None:
-        return f"{bound_text(found.median, unit)} ({found.reason})"
+        return f"{middle} ({found.reason})"
     low, high = (bound_text(end, unit).removesuffix(" s") for end in found.interval)
-    return f"{bound_text(found.median, unit)} [{low}, {high}]"
+    return f"{middle} [{low}, {high}]"
+
+
+def ratio_text(bounds: tuple[float, float]) -> str:
+    """As "2.89 to 14.1", or "at least 2.89" where there is no upper bound."""
+    low, high = bounds
+    if math.isinf(high):
+        return "not known" if low == 0 else f"at least {number(low)}"
+    return f"at most {number(high)}" if low == 0 else f"{number(low)} to {number(high)}"
 
 
 def absence(results: Results, env: str, agent: str) -> str:
@@ -116,8 +135,10 @@ def markdown_table(results: Results) -> str:
     lines += [
         "",
         "Interquartile mean over seeds of the final evaluation's mean return [95 % stratified "
-        "bootstrap interval]; median seconds of training until an evaluation reaches the threshold "
-        "in parentheses behind the task [interval]; how many seeds reach it.",
+        "bootstrap interval]; median seconds of training until the threshold in parentheses behind "
+        "the task is reached: from the last evaluation below it to the first at or above it, as "
+        "nobody looked between them [interval, from the low end for the former to the high end for "
+        f"the latter]; how many seeds reach it. {COVERAGE}",
     ]
     return "\n".join(lines) + "\n"
 
@@ -148,13 +169,15 @@ def _row(run: Run, task: Task) -> dict[str, object]:
     }
     if run.error is not None:
         return about
-    first = run.first_reaching(task.threshold)
+    first, below = run.first_reaching(task.threshold), run.last_below(task.threshold)
     return about | {
         "return_mean": run.return_mean,
         "return_std": float(np.std(run.returns)),
         "episodes": len(run.returns),
         "score": normalised(task, run.return_mean),
+        "env_steps_last_below": below and below.env_steps,
         "env_steps_to_threshold": first and first.env_steps,
+        "seconds_last_below": below and below.seconds,
         "seconds_to_threshold": first and first.seconds,
         "env_steps": run.env_steps,
         "seconds": run.seconds,

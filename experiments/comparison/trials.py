@@ -4,6 +4,7 @@ import json
 import math
 import shutil
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -52,6 +53,7 @@ class Trials:
     folder: Path
     """Of these runs."""
     _made: tuple[Agent, Evaluator] | None = field(default=None, init=False)
+    _opened: ExitStack = field(default_factory=ExitStack, init=False)
 
     def runs(self, seeds: int) -> Iterator[Run]:
         """Those of seeds 0 ... seeds-1: kept ones as they are, the others as they end.
@@ -59,12 +61,9 @@ class Trials:
         Raises:
           Stopped: SIGINT or SIGTERM came; the run at hand is not kept.
         """
-        try:
+        with self._opened:
             for seed in range(seeds):
                 yield self._kept(seed) or self._attempt(seed)
-        finally:
-            if self._made is not None:
-                close(self._made[0])
 
     def _kept(self, seed: int) -> Run | None:
         path = self._path(seed) / "run.json"
@@ -140,7 +139,8 @@ class Trials:
     def _train(self, seed: int) -> Run:
         task, path = self.task, self._path(seed)
         if self._made is None:
-            agent = agents.make(self.agent, self.env, **self.settings)
+            made = agents.make(self.agent, self.env, **self.settings)
+            agent = self._opened.enter_context(made)
             self._made = agent, make_evaluator(agent)
         agent, evaluator = self._made
         shutil.rmtree(path, ignore_errors=True)  # what an interrupted run left
@@ -208,9 +208,3 @@ def make_evaluator(agent: Agent) -> Evaluator:
 def final_returns(evaluator: Evaluator, policy: Policy) -> np.ndarray:
     """(128,) returns on episodes that no evaluation during training has played."""
     return evaluator(policy.weights, episodes=_FINAL_EPISODES, seed=_FINAL_SEED).returns
-
-
-def close(agent: Agent) -> None:
-    """End the workers of an agent on the host."""
-    if agent.lanes is not None:
-        agent.lanes.close()

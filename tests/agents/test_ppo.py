@@ -97,6 +97,13 @@ def test_solves_the_probes(probe, budget):
     assert result.env_steps < budget
 
 
+def test_a_single_environment_learns_the_pendulum():
+    """Only from starts all over its circle: from a few it ends below -360."""
+    agent = agents.make("ppo", env("gymnasium/phys2d/Pendulum-v0"), num_envs=1)
+    result = agents.train(agent, env_steps=100_000, seed=0, eval_every=1000)
+    assert result.evaluation.mean > -300
+
+
 def test_devices_share_the_environments():
     settings = {**SMALL, "num_envs": 64, "normalize_rewards": True, "anneal_steps": 4 * 64 * 16}
     agent = agents.make("ppo", env("probe/policy_reward"), **settings)
@@ -196,6 +203,9 @@ def test_its_policies_are_saved_and_loaded(tmp_path):
         ({"learning_rate": 0.0}, "learning_rate=0.0: must be greater than 0"),
         ({"entropy_coefficient": -1.0}, "entropy_coefficient=-1.0: must be at least 0"),
         ({"devices": 3}, "devices=3: must divide num_envs, 8, and minibatch_size, 64"),
+        ({"minibatch_size": 1}, "minibatch_size=1: must be at least 2, as advantages are standard"),
+        ({"minibatch_size": 8, "devices": 8}, "devices=8: .* each device needs at least 2"),
+        ({"num_envs": 1, "num_steps": 1}, "num_steps=1: must be at least 2 with num_envs=1"),
         ({"anneal_steps": 0}, "anneal_steps=0: must be at least 1"),
     ],
 )
@@ -207,4 +217,6 @@ def test_settings_out_of_range_are_named(settings, says):
 def test_few_environments_stay_on_one_device():
     assert PPOConfig(num_envs=8).most_devices(4) == 1
     assert PPOConfig(num_envs=96, num_steps=2, minibatch_size=96).most_devices(4) == 3
+    two_on_each = PPOConfig(num_envs=256, num_steps=2, minibatch_size=4)
+    assert two_on_each.most_devices(4) == 2
     assert isinstance(agents.make("ppo", env("probe/recall"), **SMALL), PPOAgent)

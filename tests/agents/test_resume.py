@@ -101,8 +101,7 @@ def test_killed_and_resumed_is_as_never_stopped(case, tmp_path):
         assert weights_of(run, name) == weights_of(tmp_path / "whole", name)
     assert resumed.env_steps == result.env_steps
     np.testing.assert_array_equal(resumed.evaluation.returns, result.evaluation.returns)
-    if agent.lanes is not None:
-        agent.lanes.close()
+    agent.close()
 
 
 @pytest.fixture(scope="module")

@@ -218,6 +218,10 @@ def test_csv_has_one_row_a_run(tmp_path):
             assert json.loads(row["settings"]) == run.settings
             first = run.first_reaching({t.env: t for t in found.tasks}[run.env].threshold)
             assert row["seconds_to_threshold"] == ("" if first is None else str(first.seconds))
+            if first is not None and first != run.curve[0]:
+                below = run.curve[run.curve.index(first) - 1]
+                assert row["seconds_last_below"] == str(below.seconds)
+                assert row["env_steps_last_below"] == str(below.env_steps)
         else:
             assert row["return_mean"] == row["seconds"] == ""
 
@@ -229,9 +233,11 @@ def test_the_markdown_table_has_a_column_an_agent():
     cells = lines[2].split(" | ")
     assert cells[0] == f"| {CART_POLE} (475.0)"
     assert re.fullmatch(
-        r"[\d.]+ \[[\d.]+, [\d.]+\]; [\d.]+ s \[[\d.]+, [\d.]+\]; 4 of 4 \(1 failed\)", cells[1]
+        r"[\d.]+ \[[\d.]+, [\d.]+\]; [\d.]+ to [\d.]+ s \[[\d.]+, [\d.]+\]; 4 of 4 \(1 failed\)",
+        cells[1],
     )
     assert lines[5].endswith("| not played |")
+    assert "89 % with 5" in lines[-1]
 
 
 @pytest.mark.parametrize(("width", "dark"), [(390, False), (390, True), (1280, False)])

@@ -9,12 +9,22 @@ import pytest
 from experiments.comparison import statistics
 from experiments.comparison.curves import learning_curve
 from experiments.comparison.results import Point, Run
-from experiments.comparison.statistics import Bound, aggregate, estimate, iqm, mean, to_threshold
+from experiments.comparison.statistics import (
+    Bound,
+    ToThreshold,
+    aggregate,
+    estimate,
+    iqm,
+    mean,
+    times_as_long,
+    to_threshold,
+)
 from experiments.comparison.tables import (
     bound_text,
     estimate_text,
     number,
     quantity,
+    ratio_text,
     to_threshold_text,
 )
 from tests.experiments.comparison.synthetic import comparison, results, run, task
@@ -47,11 +57,16 @@ def test_iqm_by_hand(values, expected):
     assert iqm(np.array(values[:2]), np.array(values[2:])) == pytest.approx(expected)
 
 
-@pytest.mark.parametrize(("seeds", "covers"), [(3, 0.75), (5, 0.89), (20, 0.94)])
-def test_intervals_cover_the_truth_as_often_as_the_report_says(seeds, covers, monkeypatch):
+@pytest.mark.parametrize(
+    ("seeds", "statistic", "covers"),
+    [(3, iqm, 0.75), (5, iqm, 0.89), (5, mean, 0.84), (20, iqm, 0.94)],
+)
+def test_intervals_cover_the_truth_as_often_as_the_report_says(
+    seeds, statistic, covers, monkeypatch
+):
     monkeypatch.setattr(statistics, "RESAMPLES", 999)
     samples = np.random.default_rng(0).normal(3.0, 2.0, (400, seeds))
-    found = [estimate([sample], iqm).interval for sample in samples]
+    found = [estimate([sample], statistic).interval for sample in samples]
     assert np.mean([low <= 3.0 <= high for low, high in found]) == pytest.approx(covers, abs=0.035)
 
 
@@ -110,27 +125,48 @@ def test_censored_seeds_count_as_infinite():
         return to_threshold(results([task()], reaching("x", seconds)), task(), "x", unit)
 
     most = found([10, 12, 14, 16, None])
-    assert (most.reached, most.seeds, most.median) == (4, 5, Bound(14, False))
-    assert most.interval == (Bound(10, False), Bound(50, True))
-    assert to_threshold_text(most, "seconds") == "14.0 s [10.0, > 50.0]"
+    assert (most.reached, most.seeds, most.after, most.median) == (4, 5, 1, Bound(14, False))
+    assert most.interval == (Bound(1, False), Bound(50, True))
+    assert to_threshold_text(most, "seconds") == "1.00 to 14.0 s [1.00, > 50.0]"
     few = found([10, None, None, None, None])
     assert few.median == Bound(50, True)
     assert bound_text(few.median, "seconds") == "> 50.0 s"
-    half = found([10, 12, None, None])  # the median is between 12 and something above 50
-    assert half.median == Bound(31, True)
+    half = found([10, 12, None, None])  # half way from a time after 1 to one above 50
+    assert half.median == Bound(25.5, True)
     none = found([None] * 5)
     assert to_threshold_text(none, "seconds") == "> 50.0 s (too few seeds, no interval)"
     assert found([10, 12, 14], "device_seconds").median == Bound(24, False)
     assert found([10, 12, 14], "env_steps").median == Bound(1000, False)
-    assert to_threshold_text(found([10]), "seconds") == "10.0 s (1 seed, no interval)"
+    assert to_threshold_text(found([10]), "seconds") == "1.00 to 10.0 s (1 seed, no interval)"
     assert to_threshold(results([task()], []), task(), "x", "seconds") is None
 
 
-def test_a_time_is_that_of_the_first_evaluation_at_the_threshold():
+def test_a_time_lies_between_the_last_evaluation_below_and_the_first_at_the_threshold():
     curve = [Point(10, 1.0, 9.99), Point(20, 2.0, 10.0), Point(30, 3.0, 0.0), Point(40, 4.0, 99.0)]
-    found = results([task()], [run("a", "x", 0, 0.0, curve)])
-    assert to_threshold(found, task(), "x", "seconds").median == Bound(2.0, False)
-    assert to_threshold(found, task(), "x", "env_steps").median == Bound(20, False)
+    found = results([task()], [run("a", "x", 0, 0.0, curve), run("a", "y", 0, 0.0, curve[1:])])
+    spent = to_threshold(found, task(), "x", "seconds")
+    assert (spent.after, spent.median) == (1.0, Bound(2.0, False))
+    spent = to_threshold(found, task(), "x", "env_steps")
+    assert (spent.after, spent.median) == (10, Bound(20, False))
+    at_once = to_threshold(found, task(), "y", "seconds")
+    assert (at_once.after, at_once.median) == (0.0, Bound(2.0, False))
+    assert to_threshold_text(at_once, "seconds") == "0 to 2.00 s (1 seed, no interval)"
+
+
+def test_a_ratio_of_times_has_the_width_of_the_grid():
+    """Evaluated every 4 seconds, one agent is seen to take 12 and the other 8: 1 to 3 times."""
+
+    def times(after, seconds, exceeded=False):
+        return ToThreshold(5, 5, after, Bound(seconds, exceeded), None)
+
+    assert times_as_long(times(4, 8), times(8, 12)) == (1, 3)
+    assert times_as_long(times(0, 4), times(8, 12)) == (2, math.inf)
+    assert times_as_long(times(4, 8), times(60, 60, exceeded=True)) == (7.5, math.inf)
+    assert times_as_long(times(60, 60, exceeded=True), times(4, 12)) == (0, 0.2)
+    assert ratio_text((1, 3)) == "1.00 to 3.00"
+    assert ratio_text((2, math.inf)) == "at least 2.00"
+    assert ratio_text((0, 0.2)) == "at most 0.200"
+    assert ratio_text((0, math.inf)) == "not known"
 
 
 def test_one_seed_has_no_interval_and_equal_ones_a_point():
