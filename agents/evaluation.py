@@ -3,6 +3,7 @@
 Episode i of evaluation seed s is the same for every agent, run and process.
 """
 
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -16,6 +17,7 @@ from agents.network import Weights
 from agents.policy import Actor, Policy
 from agents.spaces import empty
 from envs.base import Env, HostEnv, Lanes
+from envs.errors import UserError
 from es_rl.devices import Program, make_mesh, replicated
 from es_rl.host_rollout import HostRollout, episode_seeds, with_idle_lanes
 from es_rl.rollout import Behaviour, Jobs, Played, Rollout, episode_keys
@@ -32,7 +34,7 @@ class Evaluation:
 
     seed: int
     returns: np.ndarray
-    """(episodes,) float32, undiscounted."""
+    """(episodes,) undiscounted: float32 on the accelerator, float64 on the host."""
     lengths: np.ndarray
     """(episodes,) int32, env steps."""
 
@@ -47,14 +49,14 @@ class Evaluation:
         return float(self.returns.std(dtype=np.float64))
 
     def to_json(self) -> dict[str, Any]:
-        """The values as JSON knows them; float32 returns survive exactly."""
+        """The values as JSON knows them, which keeps all of their digits."""
         returns, lengths = self.returns.tolist(), self.lengths.tolist()
         return {"seed": self.seed, "returns": returns, "lengths": lengths}
 
     @staticmethod
     def from_json(values: dict[str, Any]) -> "Evaluation":
         """What `to_json` was made from."""
-        returns = np.asarray(values["returns"], np.float32)
+        returns = np.asarray(values["returns"], np.float64)
         return Evaluation(values["seed"], returns, np.asarray(values["lengths"], np.int32))
 
 
@@ -98,17 +100,16 @@ class Evaluator:
           actor: how to act.
           mesh: the devices that share the episodes of an accelerator environment; all of them
             unless given.
-          lanes: of a host environment, at least `EVALUATION_LANES` to use; its own unless given.
+          lanes: of a host environment; its own unless given.
         """
 
         behaviour = evaluation_behaviour(actor)
         self._obs = empty(env.spec.observation_space)
         if isinstance(env, HostEnv):
-            on_host = lanes or env.lanes(with_idle_lanes(EVALUATION_LANES))
+            on_host = lanes or evaluation_lanes(env)
+            busy = min(EVALUATION_LANES, on_host.busy)
             self._on_host = cache(
-                lambda episodes: HostRollout(
-                    env.spec.id, on_host, behaviour, _jobs(episodes), EVALUATION_LANES
-                )
+                lambda episodes: HostRollout(env.spec.id, on_host, behaviour, _jobs(episodes), busy)
             )
             self._program = None
         else:
@@ -144,13 +145,44 @@ class Evaluator:
             self._on_host(episodes).compile(weights, evaluation_keys(0, episodes), self._obs)
 
 
+def evaluation_lanes(env: HostEnv, busy: int = EVALUATION_LANES) -> Lanes:
+    """Lanes for evaluation, of which so many are used."""
+    return env.lanes(with_idle_lanes(EVALUATION_LANES), busy)
+
+
 def _jobs(episodes: int) -> Jobs:
     numbers = np.arange(episodes, dtype=np.int32)
     return Jobs(np.zeros_like(numbers), numbers)
 
 
 def evaluate(
-    policy: Policy, env: Env | HostEnv, *, episodes: int = 128, seed: int = 0
+    policy: Policy,
+    env: Env | HostEnv,
+    *,
+    episodes: int = 128,
+    seed: int = 0,
+    lanes: int | None = None,
 ) -> Evaluation:
-    """Evaluate a policy once; `Evaluator` serves repeated calls."""
-    return Evaluator(env, policy.actor)(policy.weights, episodes=episodes, seed=seed)
+    """Evaluate a policy once; `Evaluator` serves repeated calls.
+
+    Args:
+      policy: who plays.
+      env: where.
+      episodes: how many.
+      seed: of the evaluation.
+      lanes: environments stepped side by side, if they step on the host: 32, or as many as there
+        are episodes, unless given. With 1, and 1 worker, there is one environment at a time.
+
+    Raises:
+      UserError: lanes are given where the environment does not step on the host.
+    """
+    if not isinstance(env, HostEnv):
+        if lanes is not None:
+            raise UserError(f"lanes={lanes}: {env.spec.id} does not step on the host: must be None")
+        return Evaluator(env, policy.actor)(policy.weights, episodes=episodes, seed=seed)
+    if lanes is not None and lanes < 1:
+        raise UserError(f"lanes={lanes}: must be at least 1")
+    on_host = evaluation_lanes(env, min(lanes or EVALUATION_LANES, EVALUATION_LANES, episodes))
+    with closing(on_host):
+        evaluator = Evaluator(env, policy.actor, lanes=on_host)
+        return evaluator(policy.weights, episodes=episodes, seed=seed)

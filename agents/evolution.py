@@ -24,6 +24,8 @@ from es_rl.observations import Moments
 from es_rl.rollout import Behaviour, Played, Rollout, episode_keys, make_jobs
 from es_rl.shaping import GroupStd, Shaping
 
+_LOCATIONS = ("mean", "max", "min")
+"""Statistics of returns that move with a constant."""
 OptimizerName: TypeAlias = Literal["adam", "sgd"]
 
 
@@ -187,7 +189,9 @@ class EvolutionAgent:
                 )
             lanes_here = config.lanes and -(-config.lanes // processes.count())
             num_lanes = lanes_for(-(-count // processes.count()), env.workers, lanes_here)
-            self.lanes = env.lanes(with_idle_lanes(max(num_lanes, EVALUATION_LANES)))
+            # No more than were asked for, in evaluation neither; else as many as that likes.
+            busy = num_lanes if config.lanes else max(num_lanes, EVALUATION_LANES)
+            self.lanes = env.lanes(with_idle_lanes(busy), busy)
             self.host_rollout = HostRollout(
                 env.spec.id, self.lanes, behaviour, self._jobs, num_lanes, config.episode_steps
             )
@@ -240,7 +244,7 @@ class EvolutionAgent:
         count = len(self._jobs.member)
         nothing = np.zeros((count, self.network.observation_size), np.float32)
         lengths = np.ones(count, np.int32)
-        played = Played(nothing[:, 0], lengths, nothing, nothing, lengths[:1])
+        played = Played(np.zeros(count, np.float32), lengths, nothing, nothing, lengths[:1])
         self._tell(jax.tree.map(jnp.copy, state), noise, played)
 
     def step(self, state: EvolutionState) -> tuple[EvolutionState, dict[str, Any]]:
@@ -249,10 +253,20 @@ class EvolutionAgent:
         noise, keys = self.ask(state)
         seeds = episode_seeds(keys, evaluation=False)
         played = self.host_rollout.play((state, noise), keys, seeds)
-        # No episode that was played is of length 0.
-        failed = int(np.sum(played.lengths == 0))
-        state, metrics = self._tell(state, noise, played)
-        return state, {**metrics, "failed_episodes": failed}
+        # The update sees float32. Differences to one of the returns keep the digits of those that
+        # have a large part in common, as the reward for being alive; a constant changes no weights.
+        finite = played.returns[np.isfinite(played.returns)]
+        offset = finite[0] if len(finite) and self.config.shaping != "none" else 0.0
+        centred = (played.returns - offset).astype(np.float32)
+        told = played._replace(returns=centred, nonfinite_actions=None)
+        state, metrics = self._tell(state, noise, told)
+        means = {f"return_{k}": float(metrics[f"return_{k}"]) + offset for k in _LOCATIONS}
+        counts = {
+            # No episode that was played is of length 0.
+            "failed_episodes": int(np.sum(played.lengths == 0)),
+            "nonfinite_actions": int(np.sum(np.asarray(played.nonfinite_actions))),
+        }
+        return state, {**metrics, **means, **counts}
 
     def snapshot(self, state: EvolutionState) -> Policy:
         # A copy, as the next step may reuse the memory of the state.
@@ -324,6 +338,8 @@ class EvolutionAgent:
             "lane_utilization": env_steps / jnp.sum(played.lane_steps),
             **{f"return_{k}": told[f"fitness_{k}"] for k in ("mean", "std", "max", "min")},
             "nonfinite_members": told["nonfinite_members"],
+            # Episodes in which there was one.
+            "nonfinite_observations": jnp.sum(~jnp.isfinite(played.obs_sum).all(axis=1)),
             "sigma": told["sigma"],
             "learning_rate": jnp.asarray(learning_rate),
             **{k: told[k] for k in ("grad_norm", "param_norm", "update_norm", "update_skipped")},

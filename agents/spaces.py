@@ -14,6 +14,9 @@ _MAX_SIZE = 1 << 20
 """Numbers in a space that is read from JSON; categories taken together, too."""
 _MAX_CATEGORICAL = 4096
 """Dimensions of such a MultiDiscrete, as each becomes a part of the program."""
+_UNBOUNDED = 1e30
+"""Bounds of this size and above are none: people write the largest number of a float for "any".
+An action scaled to them would be huge, and their distance is infinite in float32."""
 _DTYPES = (
     *("bool", "float16", "float32", "float64", "int8", "int16", "int32", "int64"),
     *("uint8", "uint16", "uint32", "uint64"),
@@ -52,7 +55,7 @@ def check_action_space(space: spaces.Space) -> None:
         )
 
 
-def _categories(space: spaces.Space) -> tuple[np.ndarray, np.ndarray]:
+def categories(space: spaces.Space) -> tuple[np.ndarray, np.ndarray]:
     """Sizes and first values of the categories of a Discrete or MultiDiscrete space."""
     if isinstance(space, spaces.Discrete):
         return np.array([space.n]), np.array([space.start])
@@ -60,11 +63,16 @@ def _categories(space: spaces.Space) -> tuple[np.ndarray, np.ndarray]:
     return space.nvec.reshape(-1), space.start.reshape(-1)
 
 
+def bounded(space: spaces.Box) -> np.ndarray:
+    """Which dimensions of a Box have two bounds, in its shape."""
+    return (np.abs(space.low) < _UNBOUNDED) & (np.abs(space.high) < _UNBOUNDED)
+
+
 def encoded_size(space: spaces.Space) -> int:
     """How many numbers `encode` makes of an observation, or `decode` needs for an action."""
     if isinstance(space, spaces.Box):
         return int(np.prod(space.shape))
-    return int(_categories(space)[0].sum())
+    return int(categories(space)[0].sum())
 
 
 def empty(space: spaces.Space) -> np.ndarray:
@@ -76,9 +84,9 @@ def encode(space: spaces.Space, obs: jax.Array) -> jax.Array:
     """One observation as a float32 vector: a Box flattened, categories one-hot."""
     if isinstance(space, spaces.Box):
         return jnp.ravel(obs).astype(jnp.float32)
-    sizes, starts = _categories(space)
-    categories = jnp.ravel(obs) - starts
-    return jnp.concatenate([jax.nn.one_hot(c, n) for c, n in zip(categories, sizes, strict=True)])
+    sizes, starts = categories(space)
+    chosen = jnp.ravel(obs) - starts
+    return jnp.concatenate([jax.nn.one_hot(c, n) for c, n in zip(chosen, sizes, strict=True)])
 
 
 def decode(
@@ -106,7 +114,7 @@ def decode(
 
 def split_logits(space: spaces.Space, head: jax.Array) -> list[jax.Array]:
     """The logits of each category of a Discrete or MultiDiscrete space, along the last axis."""
-    sizes, _ = _categories(space)
+    sizes, _ = categories(space)
     return jnp.split(head, np.cumsum(sizes)[:-1], axis=-1)
 
 
@@ -120,14 +128,14 @@ def to_action(space: spaces.Space, raw: jax.Array, squash: str) -> jax.Array:
         an unbounded dimension gets the number itself.
     """
     if not isinstance(space, spaces.Box):
-        _, starts = _categories(space)
+        _, starts = categories(space)
         return jnp.reshape(raw + starts, space.shape).astype(jnp.int32)
-    bounded = np.isfinite(space.low) & np.isfinite(space.high)
-    low, high = (np.where(bounded, edge, 0.0) for edge in (space.low, space.high))
+    has_bounds = bounded(space)
+    low, high = (np.where(has_bounds, edge, 0.0) for edge in (space.low, space.high))
     value = jnp.reshape(raw, space.shape)
     if squash == "tanh":
         scaled = low + (jnp.tanh(value) + 1.0) * 0.5 * (high - low)
-        value = jnp.where(bounded, scaled, value)
+        value = jnp.where(has_bounds, scaled, value)
     return jnp.clip(value, space.low, space.high).astype(jnp.float32)
 
 

@@ -18,6 +18,7 @@ from agents.base import Agent
 from agents.evaluation import Evaluation, Evaluator
 from agents.policy import Policy
 from agents.provenance import git_state, versions
+from agents.repetition import check_repeats
 from agents.run_folder import RunFolder
 from agents.schedule import Clock, Now, Progress, Schedule
 from envs.base import HostEnv
@@ -146,7 +147,8 @@ def train(
         progress = Progress(best_weights=policy.weights)
         keeps = keep if schedule.has_checkpoints and agent.resumable else None
         like = (state, policy.weights)
-        _, _, restored = devices.all_at_once(
+        _, _, _, restored = devices.all_at_once(
+            lambda: _check_repeats(agent),
             lambda: agent.compile(state),
             lambda: evaluate.compile(policy.weights, episodes=schedule.eval_episodes),
             lambda: processes.on_main(lambda: run.open(keeps, like) if run is not None else None),
@@ -182,6 +184,11 @@ def _check(agent: Agent, schedule: Schedule, out: str | Path | None, resume: boo
             f"eval_episodes={schedule.eval_episodes}: must be at least {processes.count()}, the "
             "number of processes"
         )
+
+
+def _check_repeats(agent: Agent) -> None:
+    if isinstance(agent.env, HostEnv) and agent.lanes is not None:
+        check_repeats(agent.env, agent.lanes)
 
 
 def _from_checkpoint(restored: Restored | None, like: Any) -> tuple[Any, Progress] | None:

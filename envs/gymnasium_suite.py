@@ -2,8 +2,12 @@
 
 import importlib
 import json
+import logging
 import os
+import threading
+import traceback
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -16,16 +20,20 @@ from gymnasium.experimental.functional import FuncEnv
 
 from envs.base import EnvSpec, State, time_limited
 from envs.errors import UserError
-from envs.pool import WorkerPool
+from envs.pool import START_SECONDS, WorkerPool
 from envs.scene import Scene, has_mujoco_model, no_scene, scene_of
 
 _DEFAULT_LIMIT = 1000
 """Steps after which an episode is truncated where the registration names no limit."""
 
-
 _STEP_TIMEOUT = 60.0
+_PATIENCE_SECONDS = 10.0
+"""How often somebody who waits for an environment to be made is told so."""
 _IMPORTED: list[str] = []
 _EXTRAS = ("box2d", "classic-control", "mujoco")
+_ON_HOST = ("workers", "step_timeout", "start_timeout")
+
+_log = logging.getLogger("es_rl")
 
 
 def names() -> list[str]:
@@ -37,11 +45,12 @@ def import_module(module: str) -> None:
     """Import a module that registers environments, here and in every worker to come.
 
     Raises:
-      UserError: there is no such module, or it cannot be imported.
+      UserError: there is no such module, or a package that it needs is missing.
+      Exception: whatever else it raises.
     """
     try:
         importlib.import_module(module)
-    except Exception as error:
+    except ImportError as error:
         reason = f"{type(error).__name__}: {_one_line(error)}"
         raise UserError(
             f"import={module}: must be a module that can be imported ({reason})"
@@ -55,6 +64,7 @@ def make(
     max_episode_steps: int | None = None,
     workers: int | None = None,
     step_timeout: float | None = None,
+    start_timeout: float | None = None,
     **kwargs: Any,
 ) -> "FunctionalEnv | GymnasiumEnv":
     """Build a registered environment; a functional JAX one if its class is one.
@@ -65,23 +75,33 @@ def make(
       workers: processes that step it, if it steps on the host; as many as are worth it, up to one
         per core, unless given.
       step_timeout: seconds after which a step on the host counts as hanging; 60 unless given.
+      start_timeout: seconds that a worker may take to start, or to make one of its environments;
+        120 unless given.
       **kwargs: passed to `gymnasium.make`; JSON values, as they are saved with policies.
 
     Raises:
       UserError: the environment refuses the arguments.
       UserError: a package that the environment needs is missing.
+      Exception: whatever else the constructor of a user's environment raises.
     """
     registered = gymnasium.spec(name)
     given = dict(kwargs)
     if max_episode_steps is not None:
         given["max_episode_steps"] = max_episode_steps
-    _check(given, workers, step_timeout)
+    on_host = dict(zip(_ON_HOST, (workers, step_timeout, start_timeout), strict=True))
+    _check(given, on_host)
     limit = max_episode_steps or registered.max_episode_steps or _DEFAULT_LIMIT
     # The registration itself, which a worker can make without having imported what registered it.
     single = partial(
         gymnasium.make, registered, max_episode_steps=limit, disable_env_checker=True, **kwargs
     )
     first = _first(single, name, registered)
+    if max_episode_steps is None and registered.max_episode_steps is None:
+        _log.warning(
+            "gymnasium/%s: registered without a limit, so its episodes are cut after %d steps; "
+            "max_episode_steps (--max-episode-steps) sets another one",
+            *(name, limit),
+        )
     spec = EnvSpec(
         id=f"gymnasium/{name}",
         observation_space=first.observation_space,
@@ -93,15 +113,16 @@ def make(
     )
     func_env = getattr(first.unwrapped, "func_env", None)
     if isinstance(func_env, FuncEnv):
-        for key, option in (("workers", workers), ("step_timeout", step_timeout)):
+        for key, option in on_host.items():
             if option is not None:
                 raise UserError(f"{key}={option}: gymnasium/{name} does not step on the host")
         return FunctionalEnv(func_env, spec)
     first.close()
-    return GymnasiumEnv(spec, single, workers, step_timeout or _STEP_TIMEOUT)
+    timeouts = step_timeout or _STEP_TIMEOUT, start_timeout or START_SECONDS
+    return GymnasiumEnv(spec, single, workers, *timeouts)
 
 
-def _check(given: dict[str, Any], workers: int | None, step_timeout: float | None) -> None:
+def _check(given: dict[str, Any], on_host: dict[str, Any]) -> None:
     for key, value in given.items():
         try:
             json.dumps(value, allow_nan=False)
@@ -112,12 +133,15 @@ def _check(given: dict[str, Any], workers: int | None, step_timeout: float | Non
     if "disable_env_checker" in given:
         raise UserError("env_kwargs=disable_env_checker: must be left to es-rl, which sets it")
     # Values may come from a file.
+    workers = on_host["workers"]
     if workers is not None and (type(workers) is not int or workers < 1):
         raise UserError(f"workers={workers!r}: must be at least 1")
-    if step_timeout is not None and (
-        not isinstance(step_timeout, int | float) or not 0 < step_timeout < float("inf")
-    ):
-        raise UserError(f"step_timeout={step_timeout!r}: must be a number of seconds above 0")
+    for key in ("step_timeout", "start_timeout"):
+        value = on_host[key]
+        if value is not None and (
+            not isinstance(value, int | float) or not 0 < value < float("inf")
+        ):
+            raise UserError(f"{key}={value!r}: must be a number of seconds above 0")
 
 
 def _first(
@@ -125,16 +149,54 @@ def _first(
     name: str,
     registered: gymnasium.envs.registration.EnvSpec,
 ) -> gymnasium.Env:
-    """Build one, and say in one line why that cannot be done."""
+    """Build one; where that fails for what a person can mend, say so in one line."""
     try:
-        return single()
+        with _patience(name):
+            return single()
     except (gymnasium.error.DependencyNotInstalled, ImportError) as error:
         raise UserError(f"gymnasium/{name}: {_one_line(error)}{_hint(registered)}") from error
-    except (gymnasium.error.Error, TypeError, ValueError) as error:
+    except gymnasium.error.Error as error:
         raise UserError(f"env='gymnasium/{name}': {_one_line(error)}") from error
     except Exception as error:  # whatever its constructor raises
-        reason = f"{type(error).__name__}: {_one_line(error)}"
-        raise UserError(f"env='gymnasium/{name}': {reason}") from error
+        if not _is_for_its_arguments(error, registered):
+            raise
+        kind = "" if isinstance(error, TypeError | ValueError) else f"{type(error).__name__}: "
+        raise UserError(f"env='gymnasium/{name}': {kind}{_one_line(error)}") from error
+
+
+def _is_for_its_arguments(
+    error: Exception, registered: gymnasium.envs.registration.EnvSpec
+) -> bool:
+    """Whether other arguments are what is needed, as far as can be told.
+
+    Gymnasium's own environments can be made. One of a user's may be at fault itself, unless it is
+    the call that fails: for an argument that is unknown or missing.
+    """
+    if str(registered.entry_point).startswith("gymnasium."):
+        return True
+    innermost = traceback.extract_tb(error.__traceback__)[-1].filename
+    called = innermost == gymnasium.envs.registration.__file__
+    return isinstance(error, TypeError) and (
+        called or "got an unexpected keyword argument" in str(error)
+    )
+
+
+@contextmanager
+def _patience(name: str) -> Iterator[None]:
+    """Say so, now and then, while an environment is being made."""
+    over = threading.Event()
+
+    def remind() -> None:
+        seconds = 0.0
+        while not over.wait(_PATIENCE_SECONDS):
+            seconds += _PATIENCE_SECONDS
+            _log.warning("gymnasium/%s: an environment is being made for %.0f s", name, seconds)
+
+    threading.Thread(target=remind, daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
 
 
 def _hint(registered: gymnasium.envs.registration.EnvSpec) -> str:
@@ -259,21 +321,24 @@ class GymnasiumEnv:
         single: Callable[..., gymnasium.Env],
         workers: int | None,
         step_timeout: float,
+        start_timeout: float,
     ):
         self.spec = spec
         self.workers = workers or _cores()
         self._or_fewer = workers is None
         self._single = single
-        self._step_timeout = step_timeout
+        self._step_timeout, self._start_timeout = step_timeout, start_timeout
 
-    def lanes(self, count: int) -> WorkerPool:
+    def lanes(self, count: int, busy: int | None = None) -> WorkerPool:
         return WorkerPool(
             self.spec,
             self._single,
             count=count,
+            busy=busy,
             workers=self.workers,
             or_fewer=self._or_fewer,
             step_timeout=self._step_timeout,
+            start_timeout=self._start_timeout,
             imports=_IMPORTED,
         )
 

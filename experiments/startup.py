@@ -19,6 +19,8 @@ from envs.errors import UserError
 from es_rl import processes
 from es_rl.devices import use_cpu_devices
 
+ON_HOST = ("workers", "step_timeout", "start_timeout")
+"""Flags, and arguments of `envs.make`, of environments that step on the host."""
 _OWN_CHOICE = "xla_force_host_platform_device_count"
 
 

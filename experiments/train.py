@@ -3,6 +3,7 @@
 import math
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from agents.run_folder import PLACES, read_config
 from envs.errors import UserError
 from es_rl import processes
 from experiments.cli import parse
-from experiments.startup import ProcessFlags, env_kwargs, import_modules, start_jax
+from experiments.startup import ON_HOST, ProcessFlags, env_kwargs, import_modules, start_jax
 from experiments.videos import write_video
 
 Config = TypeVar("Config")
@@ -32,6 +33,15 @@ _DEFAULT_ENV = "gymnasium/phys2d/CartPole-v1"
 _KEPT = ("seed", "eval_every", "eval_seconds", "eval_episodes")
 _CHANGEABLE = ("env_steps", "target_return", "checkpoint_every", "checkpoint_seconds", "keep")
 """Of a run's config.json, what holds when it goes on, and what does unless a flag is given."""
+
+_WRONG = {
+    "failed_episodes": "{:,} episodes failed",
+    "nonfinite_members": "{:,} times a member's return was not finite",
+    "nonfinite_observations": "{:,} episodes had an observation that was not finite",
+    "nonfinite_actions": "{:,} actions were not finite",
+    "nonfinite_steps": "{:,} steps were left out, as a number in them was not finite",
+}
+"""Counts of metrics.jsonl that are 0 where all is well."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +55,8 @@ class RunFlags(ProcessFlags):
     unless given."""
     step_timeout: float | None = None
     """Seconds after which a step on the host counts as hanging: 60 unless given."""
+    start_timeout: float | None = None
+    """Seconds that making an environment on the host may take: 120 unless given."""
     modules: Annotated[tuple[str, ...], tyro.conf.arg(name="import")] = ()
     """Modules to import first, which register environments of your own with Gymnasium."""
 
@@ -73,9 +85,11 @@ class TrainFlags(RunFlags, Generic[Config]):
     """Episodes of an evaluation: 128, on the host 32."""
     backend: str | None = None
     """Physics of Brax: generalized, spring, positional or mjx."""
+    max_episode_steps: int | None = None
+    """Steps after which an episode is cut, in evaluation too: what the environment is registered
+    with unless given."""
     env_kwargs: tuple[str, ...] = ()
-    """Arguments of the environment, as max_episode_steps=200 forward_reward_weight=2.0; values are
-    JSON, or else text."""
+    """Arguments of the environment, as forward_reward_weight=2.0; values are JSON, or else text."""
     checkpoint_every: int | None = None
     """Generations between checkpoints."""
     checkpoint_seconds: float = 60.0
@@ -138,7 +152,7 @@ def main(arguments: list[str]) -> int:
     start_jax(getattr(flags.settings, "devices", None))
     flags.join()
     import_modules(flags.modules)
-    given = {name: getattr(flags, name) for name in ("backend", "workers", "step_timeout")}
+    given = {name: getattr(flags, name) for name in ("backend", "max_episode_steps", *ON_HOST)}
     options = {name: value for name, value in given.items() if value is not None}
     env = envs.make(flags.env, **options, **env_kwargs(flags.env_kwargs, options))
     agent = agents.make(flags.agent, env, **vars(flags.settings))
@@ -180,7 +194,7 @@ def _resume(arguments: list[str]) -> int:
     start_jax(getattr(configured, "devices", None))
     flags.join()
     import_modules(flags.modules)
-    given = {name: getattr(flags, name) for name in ("workers", "step_timeout")}
+    given = {name: getattr(flags, name) for name in ON_HOST}
     on_host = {name: value for name, value in given.items() if value is not None}
     env = envs.make(env_id, **config["env_kwargs"], **on_host)
     agent = agents.make(config["agent"], env, **settings)
@@ -189,10 +203,12 @@ def _resume(arguments: list[str]) -> int:
 
 def _train(agent: Agent, flags: RunFlags, out: Path, **options: Any) -> int:
     """Train, show how it goes and how it went."""
+    wrong: Counter[str] = Counter()
     with _progress(options["env_steps"]) as show:
 
         def on_generation(metrics: dict[str, Any], snapshot: Callable[[], Policy]) -> None:
             show(metrics)
+            wrong.update({name: int(metrics.get(name, 0)) for name in _WRONG})
             if flags.video_every is not None and metrics["generation"] % flags.video_every == 0:
                 name = f"generation-{metrics['generation']:06d}.mp4"
                 write_video(out / "videos" / name, film(snapshot(), agent.env))
@@ -206,6 +222,9 @@ def _train(agent: Agent, flags: RunFlags, out: Path, **options: Any) -> int:
     if processes.is_main():
         _print(agent, options["seed"], result)
         print(f"run: {out}")
+        for name, count in wrong.items():
+            if count:
+                print(f"warning: {_WRONG[name].format(count)} ({name})", file=sys.stderr)
     if result.stopped_by is not None:
         if processes.is_main():
             print(f"stopped by signal {result.stopped_by}; the policy is in {out / 'policy'}")
@@ -217,12 +236,12 @@ def _train(agent: Agent, flags: RunFlags, out: Path, **options: Any) -> int:
 
 def _check_run(flags: RunFlags) -> None:
     flags.check()
-    counts = ("video_every", "checkpoint_every", "keep", "workers", *PLACES)
+    counts = ("video_every", "checkpoint_every", "keep", "workers", "max_episode_steps", *PLACES)
     for name in (*counts, "env_steps", "eval_every", "eval_episodes"):
         value = getattr(flags, name, None)
         if value is not None and value < 1:
             raise UserError(f"{name}={value}: must be at least 1")
-    for name in ("checkpoint_seconds", "step_timeout"):
+    for name in ("checkpoint_seconds", "step_timeout", "start_timeout"):
         value = getattr(flags, name)
         if value is not None and not value > 0:
             raise UserError(f"{name}={value}: must be a number of seconds above 0")
@@ -233,11 +252,7 @@ def _check(flags: TrainFlags[Any]) -> None:
     if flags.seed < 0:
         raise UserError(f"seed={flags.seed}: must be at least 0")
     _check_run(flags)
-    for name, suite in (
-        ("backend", "brax"),
-        ("workers", "gymnasium"),
-        ("step_timeout", "gymnasium"),
-    ):
+    for name, suite in (("backend", "brax"), *((name, "gymnasium") for name in ON_HOST)):
         value = getattr(flags, name)
         if value is not None and not flags.env.startswith(f"{suite}/"):
             raise UserError(f"{name}={value}: only {suite}/... environments have one")

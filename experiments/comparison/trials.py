@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import sys
+import traceback
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,7 +19,8 @@ from agents.policy import Policy
 from agents.presets import preset
 from agents.registry import configure
 from envs.base import Env, HostEnv
-from envs.errors import UserError
+from envs.errors import RemoteTraceback, UserError
+from envs.worker import fault_of
 from experiments.comparison.results import Point, Run, Task, run_from_json
 
 _FINAL_SEED, _FINAL_EPISODES = 1, 128
@@ -80,6 +83,9 @@ class Trials:
             raise
         except Exception as error:
             reason = " ".join(f"{type(error).__name__}: {error}".split())
+            if not isinstance(error, UserError):
+                reason += _place(error)
+                traceback.print_exception(error, file=sys.stderr)
             return Run(self.task.env, self.agent, seed, reason)
         partial = self._path(seed) / "run.json.partial"
         partial.write_text(json.dumps(asdict(run), indent=1) + "\n")
@@ -137,6 +143,13 @@ class Trials:
 
     def _path(self, seed: int) -> Path:
         return self.folder / f"seed-{seed}"
+
+
+def _place(error: Exception) -> str:
+    """Where an exception comes from, unless its message says so."""
+    if isinstance(error.__cause__, RemoteTraceback):
+        return ""
+    return f" ({fault_of(error).place})"
 
 
 def settings_of(agent: str, env_id: str, given: dict[str, Any]) -> dict[str, Any]:
