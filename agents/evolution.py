@@ -14,12 +14,19 @@ import es_rl
 from agents.evaluation import EVALUATION_LANES
 from agents.network import Network, NetworkConfig, Weights
 from agents.policy import Policy
-from agents.spaces import empty
+from agents.spaces import empty, encode
 from envs.base import Env, HostEnv, Lanes
 from envs.errors import UserError
 from es_rl import devices, observations, processes
 from es_rl.devices import Program
-from es_rl.host_rollout import HostRollout, episode_seeds, lanes_for, with_idle_lanes
+from es_rl.host_rollout import (
+    HostRollout,
+    as_float32,
+    episode_seeds,
+    first_observation,
+    lanes_for,
+    with_idle_lanes,
+)
 from es_rl.observations import Moments
 from es_rl.rollout import Behaviour, Played, Rollout, episode_keys, make_jobs
 from es_rl.shaping import GroupStd, Shaping
@@ -252,6 +259,8 @@ class EvolutionAgent:
             return self._generation(state)
         noise, keys = self.ask(state)
         seeds = episode_seeds(keys, evaluation=False)
+        if self.network.normalizes and state.moments.count == 0:
+            state = self._with_a_first_mean(state, seeds[0])
         played = self.host_rollout.play((state, noise), keys, seeds)
         # The update sees float32. Differences to one of the returns keep the digits of those that
         # have a large part in common, as the reward for being alive; a constant changes no weights.
@@ -267,6 +276,21 @@ class EvolutionAgent:
             "nonfinite_actions": int(np.sum(np.asarray(played.nonfinite_actions))),
         }
         return state, {**metrics, **means, **counts}
+
+    def _with_a_first_mean(self, state: EvolutionState, seed: int) -> EvolutionState:
+        """Take one observation for the mean while there is none.
+
+        Sums of squares of observations around 60,000, as prices are, would leave no digits for
+        how they differ.
+        """
+        assert self.lanes is not None
+        obs = first_observation(self.lanes, seed)
+        if obs is None:
+            return state
+        first = np.asarray(encode(self.env.spec.observation_space, as_float32(obs)))
+        first = processes.broadcast([np.where(np.isfinite(first), first, np.float32(0))])[0]
+        mean = jax.device_put(first, state.moments.mean.sharding)
+        return replace(state, moments=replace(state.moments, mean=mean))
 
     def snapshot(self, state: EvolutionState) -> Policy:
         # A copy, as the next step may reuse the memory of the state.

@@ -319,7 +319,7 @@ class _Worker:
 
 
 _STARTS = "(observation, info), info a dict"
-_OUTCOMES = "(observation, reward, terminated, truncated, info)"
+_OUTCOMES = "(observation, reward, terminated, truncated, info), info a dict"
 
 
 def _is_start(returned: Any) -> bool:
@@ -350,9 +350,9 @@ def _malformed(returned: Any) -> str:
     if isinstance(returned, tuple | list):
         parts = ", ".join(type(part).__name__ for part in returned[:6])
         return f"{len(returned)} values ({parts}{', ...' if len(returned) > 6 else ''})"
-    return f"a {type(returned).__name__}" + (
-        f" of shape {returned.shape}" if isinstance(returned, np.ndarray) else ""
-    )
+    if isinstance(returned, np.ndarray):
+        return f"an array of shape {returned.shape}"
+    return f"a {type(returned).__name__}"
 
 
 def _shown(value: Any) -> str:

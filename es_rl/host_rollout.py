@@ -64,6 +64,15 @@ def busy_lanes(busy: int) -> np.ndarray:
     return np.concatenate([np.arange(-(-busy // 2)), middle + np.arange(busy // 2)])
 
 
+def first_observation(lanes: Lanes, seed: int) -> np.ndarray | None:
+    """What an episode starts with; None where the environment fails."""
+    lanes.begin()
+    span = slice(0, 1)
+    lanes.send(span, np.array([RESET], np.uint8), np.array([seed]), None)
+    received = lanes.receive(span)
+    return None if received.lost[0] else received.obs[0]
+
+
 class _Carry(NamedTuple):
     """What one half keeps on the device between steps; all arrays are (blocks, rows, ...)."""
 
