@@ -19,9 +19,9 @@ from envs.base import Env, HostEnv, Lanes
 from envs.errors import UserError
 from es_rl import devices, observations, processes
 from es_rl.devices import Program
+from es_rl.host_acting import as_float32
 from es_rl.host_rollout import (
     HostRollout,
-    as_float32,
     episode_seeds,
     first_observation,
     lanes_for,
@@ -287,7 +287,7 @@ class EvolutionAgent:
         obs = first_observation(self.lanes, seed)
         if obs is None:
             return state
-        first = np.asarray(encode(self.env.spec.observation_space, as_float32(obs)))
+        first = np.asarray(encode(self.env.spec.observation_space, jnp.asarray(as_float32(obs))))
         first = processes.broadcast([np.where(np.isfinite(first), first, np.float32(0))])[0]
         mean = jax.device_put(first, state.moments.mean.sharding)
         return replace(state, moments=replace(state.moments, mean=mean))

@@ -14,7 +14,8 @@ from agents.ppo_update import Learner, PyTree, Transitions
 from envs.base import IDLE, RESET, STEP, Env, Fault, HostEnv, Received, State
 from envs.base import Lanes as HostLanes
 from envs.errors import environment_error
-from es_rl.host_rollout import TRAINING_SEEDS, as_float32
+from es_rl.host_acting import as_float32
+from es_rl.host_rollout import TRAINING_SEEDS
 from es_rl.observations import Moments
 from es_rl.rollout import where
 

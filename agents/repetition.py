@@ -10,7 +10,7 @@ import numpy as np
 from gymnasium import spaces
 
 from agents.spaces import bounded, categories
-from envs.base import IDLE, RESET, STEP, HostEnv, Lanes
+from envs.base import IDLE, RESET, STEP, Env, HostEnv, Lanes
 from es_rl import processes
 from es_rl.host_rollout import busy_lanes
 
@@ -35,7 +35,7 @@ _Episode: TypeAlias = list[_Seen] | None
 """None where the environment failed."""
 
 
-def check_repeats(env: HostEnv, lanes: Lanes) -> None:
+def check_repeats(env: Env | HostEnv, lanes: Lanes | None) -> None:
     """Play the start of one episode three times, and warn if it is not the same each time.
 
     The third time others play beside it, where several lanes are used: environments that share
@@ -46,6 +46,8 @@ def check_repeats(env: HostEnv, lanes: Lanes) -> None:
       UserError: what the environment returns is not what it declares.
       RuntimeError: it cannot be started.
     """
+    if not isinstance(env, HostEnv) or lanes is None:
+        return  # those on the accelerator are pure functions
     if env in _checked or not processes.is_main():
         return
     _checked.add(env)

@@ -148,7 +148,7 @@ def train(
         keeps = keep if schedule.has_checkpoints and agent.resumable else None
         like = (state, policy.weights)
         _, _, _, restored = devices.all_at_once(
-            lambda: _check_repeats(agent),
+            lambda: check_repeats(agent.env, agent.lanes),
             lambda: agent.compile(state),
             lambda: evaluate.compile(policy.weights, episodes=schedule.eval_episodes),
             lambda: processes.on_main(lambda: run.open(keeps, like) if run is not None else None),
@@ -184,11 +184,6 @@ def _check(agent: Agent, schedule: Schedule, out: str | Path | None, resume: boo
             f"eval_episodes={schedule.eval_episodes}: must be at least {processes.count()}, the "
             "number of processes"
         )
-
-
-def _check_repeats(agent: Agent) -> None:
-    if isinstance(agent.env, HostEnv) and agent.lanes is not None:
-        check_repeats(agent.env, agent.lanes)
 
 
 def _from_checkpoint(restored: Restored | None, like: Any) -> tuple[Any, Progress] | None:

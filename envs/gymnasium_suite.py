@@ -4,10 +4,7 @@ import importlib
 import json
 import logging
 import os
-import threading
-import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -20,6 +17,7 @@ from gymnasium.experimental.functional import FuncEnv
 
 from envs.base import EnvSpec, State, time_limited
 from envs.errors import UserError
+from envs.making import make_first, one_line
 from envs.pool import START_SECONDS, WorkerPool
 from envs.scene import Scene, has_mujoco_model, no_scene, scene_of
 
@@ -27,10 +25,7 @@ _DEFAULT_LIMIT = 1000
 """Steps after which an episode is truncated where the registration names no limit."""
 
 _STEP_TIMEOUT = 60.0
-_PATIENCE_SECONDS = 10.0
-"""How often somebody who waits for an environment to be made is told so."""
 _IMPORTED: list[str] = []
-_EXTRAS = ("box2d", "classic-control", "mujoco")
 _ON_HOST = ("workers", "step_timeout", "start_timeout")
 
 _log = logging.getLogger("es_rl")
@@ -51,7 +46,7 @@ def import_module(module: str) -> None:
     try:
         importlib.import_module(module)
     except ImportError as error:
-        reason = f"{type(error).__name__}: {_one_line(error)}"
+        reason = f"{type(error).__name__}: {one_line(error)}"
         raise UserError(
             f"import={module}: must be a module that can be imported ({reason})"
         ) from error
@@ -95,7 +90,7 @@ def make(
     single = partial(
         gymnasium.make, registered, max_episode_steps=limit, disable_env_checker=True, **kwargs
     )
-    first = _first(single, name, registered)
+    first = make_first(single, name, registered)
     if max_episode_steps is None and registered.max_episode_steps is None:
         _log.warning(
             "gymnasium/%s: registered without a limit, so its episodes are cut after %d steps; "
@@ -144,69 +139,6 @@ def _check(given: dict[str, Any], on_host: dict[str, Any]) -> None:
             raise UserError(f"{key}={value!r}: must be a number of seconds above 0")
 
 
-def _first(
-    single: Callable[[], gymnasium.Env],
-    name: str,
-    registered: gymnasium.envs.registration.EnvSpec,
-) -> gymnasium.Env:
-    """Build one; where that fails for what a person can mend, say so in one line."""
-    try:
-        with _patience(name):
-            return single()
-    except (gymnasium.error.DependencyNotInstalled, ImportError) as error:
-        raise UserError(f"gymnasium/{name}: {_one_line(error)}{_hint(registered)}") from error
-    except gymnasium.error.Error as error:
-        raise UserError(f"env='gymnasium/{name}': {_one_line(error)}") from error
-    except Exception as error:  # whatever its constructor raises
-        if not _is_for_its_arguments(error, registered):
-            raise
-        kind = "" if isinstance(error, TypeError | ValueError) else f"{type(error).__name__}: "
-        raise UserError(f"env='gymnasium/{name}': {kind}{_one_line(error)}") from error
-
-
-def _is_for_its_arguments(
-    error: Exception, registered: gymnasium.envs.registration.EnvSpec
-) -> bool:
-    """Whether other arguments are what is needed, as far as can be told.
-
-    Gymnasium's own environments can be made. One of a user's may be at fault itself, unless it is
-    the call that fails: for an argument that is unknown or missing.
-    """
-    if str(registered.entry_point).startswith("gymnasium."):
-        return True
-    innermost = traceback.extract_tb(error.__traceback__)[-1].filename
-    called = innermost == gymnasium.envs.registration.__file__
-    return isinstance(error, TypeError) and (
-        called or "got an unexpected keyword argument" in str(error)
-    )
-
-
-@contextmanager
-def _patience(name: str) -> Iterator[None]:
-    """Say so, now and then, while an environment is being made."""
-    over = threading.Event()
-
-    def remind() -> None:
-        seconds = 0.0
-        while not over.wait(_PATIENCE_SECONDS):
-            seconds += _PATIENCE_SECONDS
-            _log.warning("gymnasium/%s: an environment is being made for %.0f s", name, seconds)
-
-    threading.Thread(target=remind, daemon=True).start()
-    try:
-        yield
-    finally:
-        over.set()
-
-
-def _hint(registered: gymnasium.envs.registration.EnvSpec) -> str:
-    """How to install what an environment of Gymnasium's own needs."""
-    for extra in _EXTRAS:
-        if f".{extra.replace('-', '_')}" in str(registered.entry_point):
-            return f' (pip install "es-rl[{extra}]")'
-    return ""
-
-
 def _cores() -> int:
     # Where the system knows, those that this process may run on.
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -224,10 +156,6 @@ def from_func_env(
         reward_threshold=reward_threshold,
     )
     return FunctionalEnv(func_env, spec)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
 
 
 def _discrete(space: spaces.Space) -> spaces.Space:
@@ -266,7 +194,7 @@ class FunctionalEnv:
             first = jax.eval_shape(func_env.initial, key)
             self._state_shape = jax.eval_shape(func_env.transition, first, action, key)
         except Exception as error:
-            reason = f"{type(error).__name__}: {_one_line(error)}"
+            reason = f"{type(error).__name__}: {one_line(error)}"
             raise UserError(f"{spec.id} cannot run with jax {jax.__version__}: {reason}") from error
 
     def _observe(self, inner: Any, key: jax.Array) -> jax.Array:
