@@ -178,7 +178,9 @@ def evaluate(
     """
     if not isinstance(env, HostEnv):
         if lanes is not None:
-            raise UserError(f"lanes={lanes}: {env.spec.id} does not step on the host: must be None")
+            raise UserError(
+                f"lanes={lanes}: {env.spec.id} does not step on the host: must not be given"
+            )
         return Evaluator(env, policy.actor)(policy.weights, episodes=episodes, seed=seed)
     if lanes is not None and lanes < 1:
         raise UserError(f"lanes={lanes}: must be at least 1")

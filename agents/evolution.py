@@ -283,11 +283,12 @@ class EvolutionAgent:
         Sums of squares of observations around 60,000, as prices are, would leave no digits for
         how they differ.
         """
-        assert self.lanes is not None
-        obs = first_observation(self.lanes, seed)
-        if obs is None:
-            return state
-        first = np.asarray(encode(self.env.spec.observation_space, jnp.asarray(as_float32(obs))))
+        first = np.zeros(self.network.observation_size, np.float32)
+        if self.lanes is not None and processes.is_main():
+            obs = first_observation(self.lanes, seed)
+            if obs is not None:
+                space = self.env.spec.observation_space
+                first = np.asarray(encode(space, jnp.asarray(as_float32(obs))))
         first = processes.broadcast([np.where(np.isfinite(first), first, np.float32(0))])[0]
         mean = jax.device_put(first, state.moments.mean.sharding)
         return replace(state, moments=replace(state.moments, mean=mean))

@@ -8,7 +8,7 @@ import numpy as np
 
 from agents import settings
 from agents.actors import RandomActor, ZeroActor
-from agents.evaluation import Evaluator, evaluation_lanes
+from agents.evaluation import EVALUATION_LANES, Evaluator, evaluation_lanes
 from agents.network import Weights
 from agents.policy import Policy
 from envs.base import Env, EnvSpec, HostEnv, Lanes
@@ -29,11 +29,14 @@ class UntrainedConfig:
 
     episodes: int = 64
     """Episodes played in each iteration."""
+    lanes: int | None = None
+    """Environments stepped side by side, if they step on the host: 32 unless given."""
 
     def __post_init__(self) -> None:
         settings.check(self)
-        if self.episodes < 1:
-            raise UserError(f"episodes={self.episodes}: must be at least 1")
+        for name in ("episodes", "lanes"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise UserError(f"{name}={getattr(self, name)}: must be at least 1")
 
 
 class UntrainedAgent:
@@ -49,7 +52,11 @@ class UntrainedAgent:
         self.mesh = make_mesh(1 if isinstance(env, HostEnv) else None)
         self.lanes: Lanes | None = None
         if isinstance(env, HostEnv):
-            self.lanes = evaluation_lanes(env)
+            self.lanes = evaluation_lanes(
+                env, min(config.lanes or EVALUATION_LANES, EVALUATION_LANES)
+            )
+        elif config.lanes is not None:
+            raise UserError(f"lanes={config.lanes}: {env.spec.id} does not step on the host")
         self._evaluator = Evaluator(env, self._policy.actor, self.mesh, self.lanes)
 
     def init(self, key: jax.Array) -> np.int32:

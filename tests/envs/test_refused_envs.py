@@ -1,4 +1,4 @@
-"""What an environment may not return, and exceptions that it raises: both are told with their place."""
+"""What an environment may not return, and exceptions that it raises: told with their place."""
 
 import inspect
 import subprocess
