@@ -294,7 +294,8 @@ class _Half:
         actions, self.carry = rollout.acting.act(constants, self.carry, numbers, obs)
         self._actions = np.asarray(actions)
         lanes = self._note_nonfinite("the action is", self._actions)
-        self._play.nonfinite_actions[self.job[lanes]] += 1
+        if len(lanes):
+            self._play.nonfinite_actions[self.job[lanes]] += 1
 
     def _note_nonfinite(self, what: str, rows: np.ndarray) -> np.ndarray:
         """The lanes about to step whose row is not finite, after a warning."""
