@@ -27,7 +27,7 @@ class RandomActor:
         del weights, obs
         space = self.action_space
         if isinstance(space, spaces.Box):
-            bounded = np.isfinite(space.low) & np.isfinite(space.high)
+            bounded = _spaces.bounded(space)
             low, high = (np.where(bounded, edge, 0.0) for edge in (space.low, space.high))
             uniform = low + jax.random.uniform(key, space.shape) * (high - low)
             normal = jnp.clip(jax.random.normal(key, space.shape), space.low, space.high)

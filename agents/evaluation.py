@@ -18,6 +18,7 @@ from agents.policy import Actor, Policy
 from agents.policy_files import check_evaluation
 from agents.spaces import empty
 from envs.base import Env, HostEnv, Lanes
+from envs.errors import UserError
 from envs.precision import in_32_bits
 from es_rl.devices import Program, all_at_once, make_mesh, replicated, spread
 from es_rl.host_rollout import HostRollout, episode_seeds, with_idle_lanes
@@ -37,7 +38,7 @@ class Evaluation:
 
     seed: int
     returns: np.ndarray
-    """(episodes,) float32, undiscounted."""
+    """(episodes,) undiscounted: float32 on the accelerator, float64 on the host."""
     lengths: np.ndarray
     """(episodes,) int32, env steps."""
 
@@ -52,7 +53,7 @@ class Evaluation:
         return float(self.returns.std(dtype=np.float64))
 
     def to_json(self) -> dict[str, Any]:
-        """The values as JSON knows them; float32 returns survive exactly."""
+        """The values as JSON knows them, which keeps all of their digits."""
         returns, lengths = self.returns.tolist(), self.lengths.tolist()
         return {"seed": self.seed, "returns": returns, "lengths": lengths}
 
@@ -64,7 +65,7 @@ class Evaluation:
           UserError: it is none of any evaluation.
         """
         check_evaluation(values)
-        returns = np.asarray(values["returns"], np.float32)
+        returns = np.asarray(values["returns"], np.float64)
         return Evaluation(values["seed"], returns, np.asarray(values["lengths"], np.int32))
 
 
@@ -109,7 +110,7 @@ class Evaluator:
           actor: how to act.
           mesh: the devices that share the episodes of an accelerator environment; all of them
             unless given.
-          lanes: of a host environment, at least `EVALUATION_LANES` to use; its own unless given.
+          lanes: of a host environment; its own unless given.
         """
 
         behaviour = evaluation_behaviour(actor)
@@ -117,12 +118,11 @@ class Evaluator:
         self._opened: Lanes | None = None
         if isinstance(env, HostEnv):
             if lanes is None:
-                lanes = self._opened = env.lanes(with_idle_lanes(EVALUATION_LANES))
+                lanes = self._opened = evaluation_lanes(env)
             on_host = lanes
+            busy = min(EVALUATION_LANES, on_host.busy)
             self._on_host = cache(
-                lambda episodes: HostRollout(
-                    env.spec.id, on_host, behaviour, _jobs(episodes), EVALUATION_LANES
-                )
+                lambda episodes: HostRollout(env.spec.id, on_host, behaviour, _jobs(episodes), busy)
             )
             self._program = None
         else:
@@ -198,14 +198,46 @@ class _Programs:
         return self._finish(self._advance(weights, playing, notify))
 
 
+def evaluation_lanes(env: HostEnv, busy: int = EVALUATION_LANES) -> Lanes:
+    """Lanes for evaluation, of which so many are used."""
+    return env.lanes(with_idle_lanes(EVALUATION_LANES), busy)
+
+
 def _jobs(episodes: int) -> Jobs:
     numbers = np.arange(episodes, dtype=np.int32)
     return Jobs(np.zeros_like(numbers), numbers)
 
 
 def evaluate(
-    policy: Policy, env: Env | HostEnv, *, episodes: int = 128, seed: int = 0
+    policy: Policy,
+    env: Env | HostEnv,
+    *,
+    episodes: int = 128,
+    seed: int = 0,
+    lanes: int | None = None,
 ) -> Evaluation:
-    """Evaluate a policy once; `Evaluator` serves repeated calls."""
-    with closing(Evaluator(env, policy.actor)) as play:
-        return play(policy.weights, episodes=episodes, seed=seed)
+    """Evaluate a policy once; `Evaluator` serves repeated calls.
+
+    Args:
+      policy: who plays.
+      env: where.
+      episodes: how many.
+      seed: of the evaluation.
+      lanes: environments stepped side by side, if they step on the host: 32, or as many as there
+        are episodes, unless given. With 1, and 1 worker, there is one environment at a time.
+
+    Raises:
+      UserError: lanes are given where the environment does not step on the host.
+    """
+    if not isinstance(env, HostEnv):
+        if lanes is not None:
+            raise UserError(
+                f"lanes={lanes}: {env.spec.id} does not step on the host: must not be given"
+            )
+        return Evaluator(env, policy.actor)(policy.weights, episodes=episodes, seed=seed)
+    if lanes is not None and lanes < 1:
+        raise UserError(f"lanes={lanes}: must be at least 1")
+    on_host = evaluation_lanes(env, min(lanes or EVALUATION_LANES, EVALUATION_LANES, episodes))
+    with closing(on_host):
+        evaluator = Evaluator(env, policy.actor, lanes=on_host)
+        return evaluator(policy.weights, episodes=episodes, seed=seed)

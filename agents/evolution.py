@@ -1,8 +1,8 @@
 """The agents that evolve a policy: EGGROLL and OpenES."""
 
 import math
-from dataclasses import dataclass, fields, replace
-from typing import Any, Literal, TypeAlias
+from dataclasses import fields, replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,136 +14,30 @@ from jax.sharding import PartitionSpec
 import es_rl
 from agents.base import Agent
 from agents.evaluation import EVALUATION_LANES
+from agents.evolution_config import EvolutionConfig
 from agents.network import Network, NetworkConfig, Weights
 from agents.policy import Policy
-from agents.spaces import empty
+from agents.spaces import empty, encode
 from envs.base import Env, HostEnv, Lanes
 from envs.errors import UserError
 from envs.precision import in_32_bits
 from es_rl import devices, observations, processes
 from es_rl.devices import Program
-from es_rl.host_rollout import HostRollout, episode_seeds, lanes_for, with_idle_lanes
+from es_rl.host_acting import as_float32
+from es_rl.host_rollout import (
+    HostRollout,
+    episode_seeds,
+    first_observation,
+    lanes_for,
+    with_idle_lanes,
+)
 from es_rl.jobs import Played, as_int, episode_keys, make_jobs, wide_sum
 from es_rl.observations import Moments
 from es_rl.pacing import Notify, PacedRollout
 from es_rl.rollout import Behaviour, Playing, Rollout
-from es_rl.shaping import GroupStd, Shaping
 
-OptimizerName: TypeAlias = Literal["adam", "sgd"]
-
-
-@dataclass(frozen=True)
-class EvolutionConfig(NetworkConfig):
-    """Settings of the `open_es` agent; `eggroll` adds the rank."""
-
-    sample_actions: bool = False
-    """Whether training samples discrete actions; evaluation always takes the most likely."""
-    population_size: int = 512
-    """N, the members of a generation."""
-    episodes_per_member: int = 1
-    """K, the episodes whose mean return is a member's fitness."""
-    episode_steps: int | None = None
-    """Training episodes are cut after so many steps, as arXiv 1703.03864 does; evaluation plays
-    them to their ends."""
-    sigma: float = 0.1
-    """Standard deviation of the perturbations at the start."""
-    sigma_decay: float = 1.0
-    """Factor on sigma after every generation."""
-    optimizer: OptimizerName = "adam"
-    """What turns the gradient estimate into a step."""
-    learning_rate: float = 0.02
-    """At the start."""
-    learning_rate_decay: float = 1.0
-    """Factor on the learning rate after every generation."""
-    weight_decay: float = 0.0
-    """Decoupled (as in AdamW)."""
-    max_update_norm: float | None = None
-    """A trust region: the step, after the optimizer, is scaled down to this global norm."""
-    noise_reuse: int = 2
-    """Members that share a draw of noise: 0 or 1 none, 2 a mirrored pair, k (even) k/2 pairs."""
-    group_size: int = 0
-    """Members that play the same episodes and are normalised together; 0 for the population."""
-    group_std: GroupStd = "group"
-    """Whose standard deviation divides the fitness of a group."""
-    shaping: Shaping = "zscore"
-    """How fitness becomes weights."""
-    freeze_vectors: bool = False
-    """Whether biases and other vectors stay as they are."""
-    lanes: int | None = None
-    """Environments stepped side by side on all devices together; chosen from the device and the
-    population unless given."""
-    devices: int | None = None
-    """Devices of each process that share the population: all unless given. On a CPU one is a
-    core."""
-    shard_update: bool = False
-    """For large networks: each device draws only the noise of its own members, and adds up its
-    part of the update. What travels is then an update too, and rounds with the number of devices.
-    """
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("episodes_per_member", "episode_steps", "lanes", "devices"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UserError(f"{name}={value}: must be at least 1")
-        for name in ("learning_rate", "sigma_decay", "learning_rate_decay"):
-            if not 0 < getattr(self, name) < np.inf:
-                raise UserError(f"{name}={getattr(self, name)}: must be greater than 0")
-        if not 0 <= self.weight_decay < np.inf:
-            raise UserError(f"weight_decay={self.weight_decay}: must be at least 0")
-        if self.max_update_norm is not None and not 0 < self.max_update_norm < np.inf:
-            raise UserError(f"max_update_norm={self.max_update_norm}: must be greater than 0")
-        self.strategy()
-
-    @property
-    def learning_rate_schedule(self) -> optax.Schedule:
-        """The learning rate of each generation."""
-        return optax.exponential_decay(self.learning_rate, 1, self.learning_rate_decay)
-
-    def strategy_options(self) -> dict[str, Any]:
-        """Arguments of the strategy."""
-        scale = optax.scale_by_adam() if self.optimizer == "adam" else optax.identity()
-        steps = [
-            scale,
-            optax.add_decayed_weights(self.weight_decay),
-            optax.scale_by_learning_rate(self.learning_rate_schedule),
-        ]
-        if self.max_update_norm is not None:
-            steps.append(optax.clip_by_global_norm(self.max_update_norm))
-        decays = self.sigma_decay != 1.0
-        schedule = optax.exponential_decay(self.sigma, 1, self.sigma_decay)
-        return {
-            "population_size": self.population_size,
-            "sigma": schedule if decays else self.sigma,
-            "optimizer": optax.chain(*steps),
-            "noise_reuse": self.noise_reuse,
-            "group_size": self.group_size,
-            "group_std": self.group_std,
-            "shaping": self.shaping,
-            "freeze_vectors": self.freeze_vectors,
-        }
-
-    def strategy(self) -> es_rl.EvolutionStrategy:
-        """The strategy with these settings.
-
-        Raises:
-          UserError: a setting is out of range.
-        """
-        if not 0 < self.sigma < np.inf:  # a schedule would hide it
-            raise UserError(f"sigma={self.sigma}: must be greater than 0")
-        return es_rl.open_es(**self.strategy_options())
-
-
-@dataclass(frozen=True)
-class EggrollConfig(EvolutionConfig):
-    """Settings of the `eggroll` agent."""
-
-    rank: int = 1
-    """r of the perturbation of every weight matrix."""
-
-    def strategy(self) -> es_rl.EvolutionStrategy:
-        super().strategy()
-        return es_rl.eggroll(rank=self.rank, **self.strategy_options())
+_LOCATIONS = ("mean", "max", "min")
+"""Statistics of returns that move with a constant."""
 
 
 @struct.dataclass
@@ -193,7 +87,9 @@ class EvolutionAgent(Agent):
                 )
             lanes_here = config.lanes and -(-config.lanes // processes.count())
             num_lanes = lanes_for(-(-count // processes.count()), env.workers, lanes_here)
-            self.lanes = env.lanes(with_idle_lanes(max(num_lanes, EVALUATION_LANES)))
+            # No more than were asked for, in evaluation neither; else as many as that likes.
+            busy = num_lanes if config.lanes else max(num_lanes, EVALUATION_LANES)
+            self.lanes = env.lanes(with_idle_lanes(busy), busy)
             self.host_rollout = HostRollout(
                 env.spec.id, self.lanes, behaviour, self._jobs, num_lanes, config.episode_steps
             )
@@ -289,7 +185,7 @@ class EvolutionAgent(Agent):
         count = len(self._jobs.member)
         nothing = np.zeros((count, self.network.observation_size), np.float32)
         lengths = np.ones(count, np.int32)
-        played = Played(nothing[:, 0], lengths, nothing, nothing, lengths[:1])
+        played = Played(np.zeros(count, np.float32), lengths, nothing, nothing, lengths[:1])
         self._tell(jax.tree.map(jnp.copy, state), noise, played)
 
     @in_32_bits
@@ -302,12 +198,40 @@ class EvolutionAgent(Agent):
             return with_counts(self._finish(state, noise, playing))
         noise, keys = self.ask(state)
         seeds = episode_seeds(keys, evaluation=False)
+        if self.network.normalizes and state.moments.count == 0:
+            state = self._with_a_first_mean(state, seeds[0])
         played = self.host_rollout.play((state, noise), keys, seeds, notify)
-        # No episode that was played is of length 0.
-        failed = int(np.sum(played.lengths == 0))
+        # The update sees float32. Differences to one of the returns keep the digits of those that
+        # have a large part in common, as the reward for being alive; a constant changes no weights.
+        finite = played.returns[np.isfinite(played.returns)]
+        offset = finite[0] if len(finite) and self.config.shaping != "none" else 0.0
+        centred = (played.returns - offset).astype(np.float32)
+        told = played._replace(returns=centred, nonfinite_actions=None)
+        state, metrics = self._tell(state, noise, told)
+        means = {f"return_{k}": float(metrics[f"return_{k}"]) + offset for k in _LOCATIONS}
         counts = (int(np.sum(x, dtype=np.int64)) for x in (played.lengths, played.lane_steps))
-        state, metrics = self._tell(state, noise, played)
-        return state, {**_counted(*counts), **metrics, "failed_episodes": failed}
+        wrong = {
+            # No episode that was played is of length 0.
+            "failed_episodes": int(np.sum(played.lengths == 0)),
+            "nonfinite_actions": int(np.sum(np.asarray(played.nonfinite_actions))),
+        }
+        return state, {**_counted(*counts), **metrics, **means, **wrong}
+
+    def _with_a_first_mean(self, state: EvolutionState, seed: int) -> EvolutionState:
+        """Take one observation for the mean while there is none.
+
+        Sums of squares of observations around 60,000, as prices are, would leave no digits for
+        how they differ.
+        """
+        first = np.zeros(self.network.observation_size, np.float32)
+        if self.lanes is not None and processes.is_main():
+            obs = first_observation(self.lanes, seed)
+            if obs is not None:
+                space = self.env.spec.observation_space
+                first = np.asarray(encode(space, jnp.asarray(as_float32(obs))))
+        first = processes.broadcast([np.where(np.isfinite(first), first, np.float32(0))])[0]
+        mean = jax.device_put(first, state.moments.mean.sharding)
+        return replace(state, moments=replace(state.moments, mean=mean))
 
     @in_32_bits
     def snapshot(self, state: EvolutionState) -> Policy:
@@ -390,6 +314,8 @@ class EvolutionAgent(Agent):
         metrics = {
             **{f"return_{k}": told[f"fitness_{k}"] for k in ("mean", "std", "max", "min")},
             "nonfinite_members": told["nonfinite_members"],
+            # Episodes in which there was one.
+            "nonfinite_observations": jnp.sum(~jnp.isfinite(played.obs_sum).all(axis=1)),
             "sigma": told["sigma"],
             "learning_rate": jnp.asarray(learning_rate),
             **{k: told[k] for k in ("grad_norm", "param_norm", "update_norm", "update_skipped")},

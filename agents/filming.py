@@ -18,7 +18,8 @@ from agents.policy import Policy
 from envs.base import Env, HostEnv, State
 from envs.precision import in_32_bits
 from envs.scene import Scene
-from es_rl.host_rollout import Constants, HostActing, as_float32, episode_seeds, with_idle_lanes
+from es_rl.host_acting import Constants, HostActing, as_float32
+from es_rl.host_rollout import episode_seeds, with_idle_lanes
 from es_rl.jobs import reset_key, step_keys
 
 _MAX_FPS = 30.0

@@ -12,7 +12,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from agents import ppo_collect, ppo_keys
 from agents.base import Agent
-from agents.evaluation import EVALUATION_LANES
+from agents.evaluation import EVALUATION_LANES, evaluation_lanes
 from agents.network import Network, NetworkConfig, Squash, Weights
 from agents.policy import Policy
 from agents.ppo_collect import HostCollector
@@ -23,7 +23,6 @@ from envs.errors import UserError
 from envs.precision import in_32_bits
 from es_rl import devices, observations
 from es_rl.devices import AXIS, Program
-from es_rl.host_rollout import with_idle_lanes
 from es_rl.observations import Moments
 from es_rl.pacing import Notify
 from es_rl.strategy import update_if_finite
@@ -206,9 +205,14 @@ class PPOAgent(Agent):
         self._init = jax.jit(self._initial, out_shardings=placed)
         self.lanes: HostLanes | None = None
         if isinstance(env, HostEnv):
-            self.lanes = env.lanes(with_idle_lanes(EVALUATION_LANES))
-            self._collector = HostCollector(env, self.learner, config.num_envs, config.num_steps)
             self._keys = jax.jit(ppo_keys.of_iteration)
+            # One environment that one worker steps is evaluated on, too: there is no other one.
+            alone = config.num_envs == env.workers == 1
+            self.lanes = evaluation_lanes(env, 1 if alone else EVALUATION_LANES)
+            lanes = self.lanes if alone else env.lanes(config.num_envs)
+            self._collector = HostCollector(
+                env, lanes, self.learner, config.num_envs, config.num_steps
+            )
             by_lane = PartitionSpec(None, AXIS)
             body: Any = self._learn
             given: Any = (spec, by_lane, by_lane)

@@ -12,8 +12,11 @@ from agents import distributions
 from agents import spaces as _spaces
 from agents.ppo_keys import IterationKeys, at
 from agents.ppo_update import Learner, PyTree, Transitions
-from envs.base import IDLE, RESET, STEP, Env, HostEnv, Received, State
-from es_rl.host_rollout import as_float32
+from envs.base import IDLE, RESET, STEP, Env, Fault, HostEnv, Received, State
+from envs.base import Lanes as HostLanes
+from envs.errors import environment_error
+from es_rl.host_acting import as_float32
+from es_rl.host_rollout import TRAINING_SEEDS
 from es_rl.observations import Moments
 from es_rl.rollout import where
 
@@ -148,13 +151,18 @@ class HostCollector:
     same episode: a state that is not the one that was collected for last plays its own again.
     """
 
-    def __init__(self, env: HostEnv, learner: Learner, num_envs: int, num_steps: int):
+    def __init__(
+        self, env: HostEnv, lanes: HostLanes, learner: Learner, num_envs: int, num_steps: int
+    ):
         self._id = env.spec.id
         self._learner = learner
         self._num_steps = num_steps
-        self._lanes = env.lanes(num_envs)
+        self._lanes = lanes
+        self._begun = -1
+        """How often the lanes had been begun with when these episodes were."""
         self._span = slice(0, num_envs)
         self._current: Episodes | None = None
+        self._warned = False
         self._total = np.zeros(num_envs)
         obs = as_float32(_spaces.empty(env.spec.observation_space))
         action = _spaces.empty(env.spec.action_space)
@@ -205,16 +213,16 @@ class HostCollector:
           RuntimeError: the environment fails and no episode ends, or it cannot be started.
         """
         rng = np.random.default_rng(np.asarray(jax.random.key_data(keys.starts)))
-        if episodes is not self._current:
+        if episodes is not self._current or self._lanes.begun != self._begun:
             self._take_up(episodes, rng)
-        outcomes, failed, reason = [], 0, ""
+        outcomes, failed, fault = [], 0, Fault("")
         for step in range(self._num_steps):
             obs = self._obs
             actions, *row = map(np.asarray, self._act(params, moments, obs, keys.actions, step))
             received = self._step(actions)
             lost = received.lost
             failed += len(received.faults)
-            reason = next(iter(received.faults.values()), reason)
+            fault = next(iter(received.faults.values()), fault)
             reward = np.where(lost, 0.0, received.reward).astype(np.float32)
             self._total += reward
             terminated = received.terminated & ~lost
@@ -228,7 +236,7 @@ class HostCollector:
                 self._restart(ended, rng)
         collected = self._collected(moments, outcomes, failed)
         if failed >= _FAILURES_IN_VAIN and jnp.isnan(collected.totals).all():
-            raise RuntimeError(f"{self._id}: {failed} episodes failed and none ended; {reason}")
+            raise environment_error(f"{self._id}: {failed} episodes failed and none ended", fault)
         self._current = Episodes(
             *map(np.copy, (self._seeds, self._steps, self._actions, self._obs))
         )
@@ -241,6 +249,7 @@ class HostCollector:
     def _take_up(self, episodes: Episodes, rng: np.random.Generator) -> None:
         """Bring the lanes to where the episodes are: played again, or new where there are none."""
         self._lanes.begin()
+        self._begun = self._lanes.begun
         self._seeds, self._steps, self._actions, self._obs = map(np.copy, episodes)
         self._total[:] = 0.0
         going = episodes.steps >= 0
@@ -271,7 +280,22 @@ class HostCollector:
         """Step all lanes, and note what is needed to do so again."""
         self._actions[np.arange(len(actions)), self._steps] = actions
         self._steps += 1
-        return self._exchange(np.full(len(actions), STEP), self._seeds, actions)
+        received = self._exchange(np.full(len(actions), STEP), self._seeds, actions)
+        if not self._warned:
+            self._warn_of_nonfinite(received)
+        return received
+
+    def _warn_of_nonfinite(self, received: Received) -> None:
+        """Say so once; `nonfinite_steps` counts them."""
+        rows = received.obs.reshape(len(received.obs), -1)
+        for what, finite in (
+            ("observation", np.isfinite(rows).all(axis=1)),
+            ("reward", np.isfinite(received.reward)),
+        ):
+            for lane in np.flatnonzero(~finite & ~received.lost)[:1]:
+                self._warned = True
+                place = self._id, self._seeds[lane], self._steps[lane], what
+                _log.warning("%s, seed %d, step %d: the %s is not finite", *place)
 
     def _collected(self, moments: Moments, outcomes: list[Any], failed: int) -> Collected:
         raw, log_prob, vector, reward, terminated, ended, totals, obs = (
@@ -288,7 +312,7 @@ class HostCollector:
         failed = 0
         obs = self._obs.copy()  # the batch keeps what the steps led to
         while which.any():
-            seeds = rng.integers(1 << 31, size=len(which))
+            seeds = rng.integers(TRAINING_SEEDS, size=len(which))
             received = self._exchange(np.where(which, RESET, IDLE), seeds, None)
             fresh = which & ~received.lost
             self._seeds[fresh] = seeds[fresh]
@@ -296,8 +320,8 @@ class HostCollector:
             which = which & received.lost
             failed += len(received.faults)
             if failed >= _FAILURES_IN_VAIN:
-                reason = next(iter(received.faults.values()), "its worker was lost")
-                raise RuntimeError(f"{self._id}: {failed} resets failed; {reason}")
+                fault = next(iter(received.faults.values()), Fault("its worker was lost"))
+                raise environment_error(f"{self._id}: {failed} resets failed", fault)
         self._obs = obs
 
     def _exchange(self, command: np.ndarray, seeds: np.ndarray, actions: Any) -> Received:

@@ -10,7 +10,8 @@ import numpy as np
 
 from agents.actors import ZeroActor
 from agents.base import Agent
-from agents.evolution import EggrollConfig, EvolutionAgent, EvolutionConfig
+from agents.evolution import EvolutionAgent
+from agents.evolution_config import EggrollConfig, EvolutionConfig
 from agents.network import Weights
 from agents.policy import Policy, check_savable
 from agents.ppo import PPOAgent, PPOConfig

@@ -17,15 +17,16 @@ from gymnasium import spaces
 
 from agents import settings
 from agents.base import Agent
-from agents.evaluation import EVALUATION_LANES
+from agents.evaluation import evaluation_lanes
 from agents.network import Network, NetworkConfig, Weights
 from agents.policy import Policy
+from agents.spaces import bounded
 from envs.base import Env, EnvSpec, HostEnv, Lanes
 from envs.errors import UserError
 from envs.gymnasium_suite import GymnasiumEnv
 from envs.precision import in_32_bits
 from es_rl.devices import make_mesh
-from es_rl.host_rollout import with_idle_lanes
+from es_rl.host_rollout import TRAINING_SEEDS
 from es_rl.pacing import Notify
 
 SbxActivation: TypeAlias = Literal["tanh", "relu"]
@@ -162,14 +163,14 @@ class SbxPPOAgent(Agent):
         self.config = config
         self._single = env.single
         self.mesh = make_mesh(1)
-        self.lanes: Lanes | None = env.lanes(with_idle_lanes(EVALUATION_LANES))
+        self.lanes: Lanes | None = evaluation_lanes(env)
 
     @in_32_bits
     def init(self, key: jax.Array) -> SbxState:
         from stable_baselines3.common.logger import Logger
 
-        # Environment i gets seed + i: below 2^31, from where on they are for evaluation.
-        seed = int(jax.random.randint(key, (), 0, 2**31 - self.config.num_envs))
+        # Environment i gets seed + i.
+        seed = int(jax.random.randint(key, (), 0, TRAINING_SEEDS - self.config.num_envs))
         state = SbxState(np.random.RandomState(seed).get_state())  # noqa: NPY002
         with _shuffling(state):
             state.model = self._model(seed)
@@ -288,7 +289,7 @@ def _check_spaces(name: str, spec: EnvSpec) -> None:
         raise UserError(f"agent={name!r}: {spec.id} has {kind} observations; must be a Box")
     match action:
         case spaces.Box():
-            known = len(action.shape) == 1 and action.is_bounded()
+            known = len(action.shape) == 1 and bool(bounded(action).all())
         case spaces.Discrete():
             known = action.start == 0
         case spaces.MultiDiscrete():

@@ -18,6 +18,9 @@ _MAX_START = 1 << 30
 Categorical: TypeAlias = spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary
 _INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
 _DTYPES = ("bool", "float16", "float32", "float64", *_INTEGERS)
+_UNBOUNDED = 1e30
+"""Bounds of this size and above are none: people write the largest number of a float for "any".
+An action scaled to them would be huge, and their distance is infinite in float32."""
 
 
 def check_observation_space(space: spaces.Space) -> None:
@@ -66,12 +69,12 @@ def _check_size(kind: str, space: spaces.Space) -> None:
         if isinstance(space, spaces.Box):
             _check_shape(space.shape)
         else:
-            _check_categories(*_categories(space))
+            _check_categories(*categories(space))
     except UserError as error:
         raise UserError(f"{kind} space {type(space).__name__}: {error}") from None
 
 
-def _categories(space: spaces.Space) -> tuple[np.ndarray, np.ndarray]:
+def categories(space: spaces.Space) -> tuple[np.ndarray, np.ndarray]:
     """Sizes and first values of the dimensions of a discrete space, (d,) int64 each."""
     sizes: Any
     starts: Any
@@ -86,11 +89,16 @@ def _categories(space: spaces.Space) -> tuple[np.ndarray, np.ndarray]:
     return np.ravel(sizes).astype(np.int64), np.ravel(starts).astype(np.int64)
 
 
+def bounded(space: spaces.Box) -> np.ndarray:
+    """Which dimensions of a Box have two bounds, in its shape."""
+    return (np.abs(space.low) < _UNBOUNDED) & (np.abs(space.high) < _UNBOUNDED)
+
+
 def encoded_size(space: spaces.Space) -> int:
     """How many numbers `encode` makes of an observation, or `decode` needs for an action."""
     if isinstance(space, spaces.Box):
         return int(np.prod(space.shape))
-    return int(_categories(space)[0].sum())
+    return int(categories(space)[0].sum())
 
 
 def empty(space: spaces.Space) -> np.ndarray:
@@ -102,12 +110,12 @@ def encode(space: spaces.Space, obs: jax.Array) -> jax.Array:
     """One observation as a float32 vector: a Box flattened, categories one-hot."""
     if isinstance(space, spaces.Box):
         return jnp.ravel(obs).astype(jnp.float32)
-    sizes, starts = _categories(space)
-    categories = jnp.ravel(obs).astype(jnp.int32) - starts.astype(np.int32)
+    sizes, starts = categories(space)
+    chosen = jnp.ravel(obs).astype(jnp.int32) - starts.astype(np.int32)
     # Each number of the vector stands for one category of one dimension.
     dimension = np.repeat(np.arange(len(sizes)), sizes)
     category = np.arange(sizes.sum()) - (np.cumsum(sizes) - sizes)[dimension]
-    return (categories[dimension] == category.astype(np.int32)).astype(jnp.float32)
+    return (chosen[dimension] == category.astype(np.int32)).astype(jnp.float32)
 
 
 def decode(
@@ -141,7 +149,7 @@ def category_logits(space: spaces.Space, head: jax.Array) -> tuple[jax.Array, np
     Returns:
       (..., d, n) logits, -inf where a dimension has no such category; (d, n) bool, where it has.
     """
-    sizes, _ = _categories(space)
+    sizes, _ = categories(space)
     category = np.arange(sizes.max())
     there = category < sizes[:, None]
     if there.all():
@@ -167,15 +175,15 @@ def to_action(space: spaces.Space, raw: jax.Array, squash: str) -> jax.Array:
         an unbounded dimension gets the number itself.
     """
     if not isinstance(space, spaces.Box):
-        _, starts = _categories(space)
+        _, starts = categories(space)
         raw = jnp.asarray(raw).astype(jnp.int32)
         return jnp.reshape(raw + starts.astype(np.int32), space.shape or ())
-    bounded = np.isfinite(space.low) & np.isfinite(space.high)
-    low, high = (np.where(bounded, edge, 0.0) for edge in (space.low, space.high))
+    has_bounds = bounded(space)
+    low, high = (np.where(has_bounds, edge, 0.0) for edge in (space.low, space.high))
     value = jnp.reshape(raw, space.shape)
     if squash == "tanh":
         scaled = low + (jnp.tanh(value) + 1.0) * 0.5 * (high - low)
-        value = jnp.where(bounded, scaled, value)
+        value = jnp.where(has_bounds, scaled, value)
     return jnp.clip(value, space.low, space.high).astype(jnp.float32)
 
 

@@ -18,6 +18,7 @@ from agents.evaluation import Evaluator
 from agents.loop import Loop, OnGeneration, OnProgress, TrainResult
 from agents.policy import check_savable
 from agents.provenance import git_state, versions
+from agents.repetition import check_repeats
 from agents.run_folder import RunFolder
 from agents.schedule import Progress, Schedule
 from agents.watchdog import Watchdog
@@ -122,7 +123,8 @@ def train(
         progress = Progress(best_weights=policy.weights)
         keeps = schedule.keep if schedule.has_checkpoints and agent.resumable else None
         like = (state, policy.weights)
-        _, _, restored = devices.all_at_once(
+        _, _, _, restored = devices.all_at_once(
+            lambda: check_repeats(agent.env, agent.lanes),
             lambda: agent.compile(state),
             lambda: evaluate.compile(policy.weights, episodes=schedule.eval_episodes),
             lambda: processes.on_main(lambda: run.open(keeps, like) if run is not None else None),

@@ -9,14 +9,20 @@ import numpy as np
 from agents import settings
 from agents.actors import RandomActor, ZeroActor
 from agents.base import Agent
-from agents.evaluation import EVALUATION_LANES, Evaluator
+from agents.evaluation import EVALUATION_LANES, Evaluator, evaluation_lanes
 from agents.network import Weights
 from agents.policy import Policy
-from envs.base import Env, HostEnv, Lanes
+from envs.base import Env, EnvSpec, HostEnv, Lanes
 from envs.errors import UserError
 from es_rl.devices import make_mesh
-from es_rl.host_rollout import with_idle_lanes
 from es_rl.pacing import Notify
+
+
+def untrained_policy(name: str, spec: EnvSpec) -> Policy:
+    """The policy of the `random` or of the `zero` agent."""
+    space, nothing = spec.action_space, np.zeros(0, np.float32)
+    actor = RandomActor(space) if name == "random" else ZeroActor(space)
+    return Policy(spec, actor, Weights({}, nothing, nothing), agent=name)
 
 
 @dataclass(frozen=True)
@@ -25,11 +31,14 @@ class UntrainedConfig:
 
     episodes: int = 64
     """Episodes played in each iteration."""
+    lanes: int | None = None
+    """Environments stepped side by side, if they step on the host: 32 unless given."""
 
     def __post_init__(self) -> None:
         settings.check(self)
-        if self.episodes < 1:
-            raise UserError(f"episodes={self.episodes}: must be at least 1")
+        for name in ("episodes", "lanes"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise UserError(f"{name}={getattr(self, name)}: must be at least 1")
 
 
 class UntrainedAgent(Agent):
@@ -41,29 +50,30 @@ class UntrainedAgent(Agent):
         self.name = name
         self.env = env
         self.config = config
-        space = env.spec.action_space
-        self._actor = RandomActor(space) if name == "random" else ZeroActor(space)
-        empty = np.zeros(0, np.float32)
-        self._weights = Weights({}, empty, empty)
+        self._policy = untrained_policy(name, env.spec)
         self.mesh = make_mesh(1 if isinstance(env, HostEnv) else None)
         self.lanes: Lanes | None = None
         if isinstance(env, HostEnv):
-            self.lanes = env.lanes(with_idle_lanes(EVALUATION_LANES))
-        self._evaluator = Evaluator(env, self._actor, self.mesh, self.lanes)
+            self.lanes = evaluation_lanes(
+                env, min(config.lanes or EVALUATION_LANES, EVALUATION_LANES)
+            )
+        elif config.lanes is not None:
+            raise UserError(f"lanes={config.lanes}: {env.spec.id} does not step on the host")
+        self._evaluator = Evaluator(env, self._policy.actor, self.mesh, self.lanes)
 
     def init(self, key: jax.Array) -> np.int32:
         del key
         return np.int32(0)
 
     def compile(self, state: np.int32) -> None:
-        self._evaluator.compile(self._weights, episodes=self.config.episodes)
+        self._evaluator.compile(self._policy.weights, episodes=self.config.episodes)
 
     def step(
         self, state: np.int32, notify: Notify | None = None
     ) -> tuple[np.int32, dict[str, Any]]:
         # Seeds from 1: evaluation seed 0 is for the reported episodes.
         played = self._evaluator(
-            self._weights, episodes=self.config.episodes, seed=int(state) + 1, notify=notify
+            self._policy.weights, episodes=self.config.episodes, seed=int(state) + 1, notify=notify
         )
         return np.int32(state + 1), {
             "env_steps": int(played.lengths.sum()),
@@ -74,4 +84,4 @@ class UntrainedAgent(Agent):
         }
 
     def snapshot(self, state: np.int32) -> Policy:
-        return Policy(self.env.spec, self._actor, self._weights, agent=self.name)
+        return self._policy

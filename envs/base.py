@@ -14,6 +14,7 @@ from envs.values import plain
 from envs.worker import IDLE as IDLE
 from envs.worker import RESET as RESET
 from envs.worker import STEP as STEP
+from envs.worker import Fault as Fault
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ class Received(NamedTuple):
     """(n,) bool; never true together with `terminated`."""
     lost: np.ndarray
     """(n,) bool: lanes whose episodes are lost, through no fault of theirs unless..."""
-    faults: dict[int, str]
+    faults: dict[int, Fault]
     """...they are named here: number of the lane -> what its environment did."""
 
 
@@ -114,6 +115,11 @@ class Lanes(Protocol):
     """
 
     count: int
+    busy: int
+    """How many of them may be used."""
+    begun: int
+    """How often `begin` was called: whoever plays on several occasions sees whether others have
+    played on the lanes meanwhile."""
 
     def begin(self) -> None:
         """Called before a rollout: what an interrupted one left behind is dropped."""
@@ -131,6 +137,7 @@ class Lanes(Protocol):
           actions: (n, ...), given to those that step; None where none does.
 
         Raises:
+          UserError: it takes too long to start.
           RuntimeError: the environment cannot be started.
         """
         ...
@@ -139,6 +146,7 @@ class Lanes(Protocol):
         """Wait for lanes that were sent to.
 
         Raises:
+          UserError: the environment does not keep to its spaces, or to Gymnasium's interface.
           RuntimeError: the environment cannot be kept running.
         """
         ...
@@ -154,8 +162,15 @@ class HostEnv(Protocol):
     workers: int
     """Processes, or threads, among which lanes are divided."""
 
-    def lanes(self, count: int) -> Lanes:
-        """`count` independent copies, to be reset before they step."""
+    def lanes(self, count: int, busy: int | None = None) -> Lanes:
+        """`count` independent copies, to be reset before they step.
+
+        There is none of a lane that was never reset.
+
+        Args:
+          count: lanes.
+          busy: how many of them will be used, at most; all unless given.
+        """
         ...
 
     def film(self, act: Any, seed: int) -> tuple[float, list[np.ndarray]]:

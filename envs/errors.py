@@ -1,4 +1,6 @@
-"""The one kind of error that the person who runs a program can mend, and how to quote in it."""
+"""Errors: those that the person who runs a program can mend, and those of a user's environment."""
+
+from envs.worker import Fault
 
 
 class UserError(ValueError):
@@ -8,6 +10,25 @@ class UserError(ValueError):
     a traceback. Every other exception is a fault in this project or in a user's code, and is
     shown with its traceback.
     """
+
+
+class RemoteTraceback(Exception):
+    """The traceback of an exception in a worker, as the cause of the one that tells of it."""
+
+    def __init__(self, shown: str):
+        super().__init__(shown)
+        self.shown = shown
+
+    def __str__(self) -> str:
+        return f'\n"""\n{self.shown}"""'
+
+
+def environment_error(message: str, fault: Fault) -> RuntimeError:
+    """An error that ends a run because of an environment, with the traceback of its own."""
+    error = RuntimeError(f"{message}: {fault}")
+    if fault.traceback:
+        error.__cause__ = RemoteTraceback(fault.traceback)
+    return error
 
 
 class NoPicture(UserError):

@@ -1,6 +1,7 @@
 """Gymnasium environments: functional JAX ones on the accelerator, all others on the host."""
 
 import importlib
+import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -15,7 +16,8 @@ from gymnasium.experimental.functional import FuncEnv
 
 from envs.base import EnvSpec, State, time_limited
 from envs.errors import UserError
-from envs.pool import WorkerPool
+from envs.making import make_first, one_line
+from envs.pool import START_SECONDS, WorkerPool
 from envs.precision import in_32_bits
 from envs.scene import Scene, has_mujoco_model, no_scene, scene_of
 from envs.values import finite_float, whole_number
@@ -28,7 +30,9 @@ _DEFAULT_FPS = 30.0
 
 _STEP_TIMEOUT = 60.0
 _IMPORTED: list[str] = []
-_EXTRAS = ("box2d", "classic-control", "mujoco")
+_ON_HOST = ("workers", "step_timeout", "start_timeout")
+
+_log = logging.getLogger("es_rl")
 
 
 def names() -> list[str]:
@@ -40,12 +44,13 @@ def import_module(module: str) -> None:
     """Import a module that registers environments, here and in every worker to come.
 
     Raises:
-      UserError: there is no such module, or it cannot be imported.
+      UserError: there is no such module, or a package that it needs is missing.
+      Exception: whatever else it raises.
     """
     try:
         importlib.import_module(module)
-    except Exception as error:
-        reason = f"{type(error).__name__}: {_one_line(error)}"
+    except ImportError as error:
+        reason = f"{type(error).__name__}: {one_line(error)}"
         raise UserError(
             f"import={module}: must be a module that can be imported ({reason})"
         ) from error
@@ -58,6 +63,7 @@ def make(
     max_episode_steps: int | None = None,
     workers: int | None = None,
     step_timeout: float | None = None,
+    start_timeout: float | None = None,
     **kwargs: Any,
 ) -> "FunctionalEnv | GymnasiumEnv":
     """Build a registered environment; a functional JAX one if its class is one.
@@ -68,23 +74,33 @@ def make(
       workers: processes that step it, if it steps on the host; as many as are worth it, up to one
         per core, unless given.
       step_timeout: seconds after which a step on the host counts as hanging; 60 unless given.
+      start_timeout: seconds that a worker may take to start, or to make one of its environments;
+        120 unless given.
       **kwargs: passed to `gymnasium.make`; JSON values, as they are saved with policies.
 
     Raises:
       UserError: the environment refuses the arguments.
       UserError: a package that the environment needs is missing.
+      Exception: whatever else the constructor of a user's environment raises.
     """
     registered = gymnasium.spec(name)
     given = dict(kwargs)
     if max_episode_steps is not None:
         given["max_episode_steps"] = max_episode_steps
-    _check(given, workers, step_timeout)
+    on_host = dict(zip(_ON_HOST, (workers, step_timeout, start_timeout), strict=True))
+    _check(given, on_host)
     limit = max_episode_steps or whole_number(registered.max_episode_steps) or _DEFAULT_LIMIT
     # The registration itself, which a worker can make without having imported what registered it.
     single = partial(
         gymnasium.make, registered, max_episode_steps=limit, disable_env_checker=True, **kwargs
     )
-    first = _first(single, name, registered)
+    first = make_first(single, name, registered)
+    if max_episode_steps is None and registered.max_episode_steps is None:
+        _log.warning(
+            "gymnasium/%s: registered without a limit, so its episodes are cut after %d steps; "
+            "max_episode_steps (--max-episode-steps) sets another one",
+            *(name, limit),
+        )
     spec = EnvSpec(
         id=f"gymnasium/{name}",
         observation_space=first.observation_space,
@@ -96,54 +112,33 @@ def make(
     )
     func_env = getattr(first.unwrapped, "func_env", None)
     if isinstance(func_env, FuncEnv):
-        for key, option in (("workers", workers), ("step_timeout", step_timeout)):
+        for key, option in on_host.items():
             if option is not None:
                 raise UserError(f"{key}={option}: gymnasium/{name} does not step on the host")
         return FunctionalEnv(func_env, spec)
     first.close()
-    return GymnasiumEnv(spec, single, workers, step_timeout or _STEP_TIMEOUT)
+    timeouts = step_timeout or _STEP_TIMEOUT, start_timeout or START_SECONDS
+    return GymnasiumEnv(spec, single, workers, *timeouts)
 
 
-def _check(given: dict[str, Any], workers: int | None, step_timeout: float | None) -> None:
+def _check(given: dict[str, Any], on_host: dict[str, Any]) -> None:
     if "disable_env_checker" in given:
         raise UserError("env_kwargs=disable_env_checker: must be left to es-rl, which sets it")
     # Values may come from a file.
+    workers = on_host["workers"]
     if workers is not None and (type(workers) is not int or workers < 1):
         raise UserError(f"workers={workers!r}: must be at least 1")
-    if step_timeout is not None and (
-        not isinstance(step_timeout, int | float) or not 0 < step_timeout < float("inf")
-    ):
-        raise UserError(f"step_timeout={step_timeout!r}: must be a number of seconds above 0")
+    for key in ("step_timeout", "start_timeout"):
+        value = on_host[key]
+        if value is not None and (
+            not isinstance(value, int | float) or not 0 < value < float("inf")
+        ):
+            raise UserError(f"{key}={value!r}: must be a number of seconds above 0")
 
 
 def _frames_per_second(metadata: dict[str, Any]) -> float:
     fps = finite_float(metadata.get("render_fps"))
     return fps if fps is not None and fps > 0 else _DEFAULT_FPS
-
-
-def _first(
-    single: Callable[[], gymnasium.Env],
-    name: str,
-    registered: gymnasium.envs.registration.EnvSpec,
-) -> gymnasium.Env:
-    """Build one, and say in one line why that cannot be done."""
-    try:
-        return single()
-    except (gymnasium.error.DependencyNotInstalled, ImportError) as error:
-        raise UserError(f"gymnasium/{name}: {_one_line(error)}{_hint(registered)}") from error
-    except (gymnasium.error.Error, TypeError, ValueError) as error:
-        raise UserError(f"env='gymnasium/{name}': {_one_line(error)}") from error
-    except Exception as error:  # whatever its constructor raises
-        reason = f"{type(error).__name__}: {_one_line(error)}"
-        raise UserError(f"env='gymnasium/{name}': {reason}") from error
-
-
-def _hint(registered: gymnasium.envs.registration.EnvSpec) -> str:
-    """How to install what an environment of Gymnasium's own needs."""
-    for extra in _EXTRAS:
-        if f".{extra.replace('-', '_')}" in str(registered.entry_point):
-            return f' (pip install "es-rl[{extra}]")'
-    return ""
 
 
 def _cores() -> int:
@@ -164,10 +159,6 @@ def from_func_env(
         reward_threshold=reward_threshold,
     )
     return FunctionalEnv(func_env, spec)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
 
 
 def _discrete(space: spaces.Space) -> spaces.Space:
@@ -206,7 +197,7 @@ class FunctionalEnv:
             first = jax.eval_shape(func_env.initial, key)
             self._state_shape = jax.eval_shape(func_env.transition, first, action, key)
         except Exception as error:
-            reason = f"{type(error).__name__}: {_one_line(error)}"
+            reason = f"{type(error).__name__}: {one_line(error)}"
             raise UserError(f"{spec.id} cannot run with jax {jax.__version__}: {reason}") from error
 
     def _observe(self, inner: Any, key: jax.Array) -> jax.Array:
@@ -261,21 +252,24 @@ class GymnasiumEnv:
         single: Callable[..., gymnasium.Env],
         workers: int | None,
         step_timeout: float,
+        start_timeout: float,
     ):
         self.spec = spec
         self.workers = workers or _cores()
         self._or_fewer = workers is None
         self._single = single
-        self._step_timeout = step_timeout
+        self._step_timeout, self._start_timeout = step_timeout, start_timeout
 
-    def lanes(self, count: int) -> WorkerPool:
+    def lanes(self, count: int, busy: int | None = None) -> WorkerPool:
         return WorkerPool(
             self.spec,
             self._single,
             count=count,
+            busy=busy,
             workers=self.workers,
             or_fewer=self._or_fewer,
             step_timeout=self._step_timeout,
+            start_timeout=self._start_timeout,
             imports=_IMPORTED,
         )
 

@@ -1,6 +1,7 @@
 """Host environments in worker processes, over shared memory."""
 
 import json
+import logging
 import mmap
 import os
 import select
@@ -14,7 +15,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NoReturn
 
 import cloudpickle
 import gymnasium
@@ -22,16 +23,21 @@ import numpy as np
 
 from envs import worker
 from envs.base import EnvSpec, Received
-from envs.errors import UserError
+from envs.errors import UserError, environment_error
+from envs.worker import Fault
 
-_START_SECONDS = 120.0
-"""How long a worker may take to start, imports included."""
+START_SECONDS = 120.0
+"""How long a worker may take to start, imports included, and an environment to be made."""
+_PATIENCE_SECONDS = 10.0
+"""How often somebody who waits for that is told so."""
 _CLOSE_SECONDS = 2.0
 """How long a worker may take to close its environments."""
 _STARTS_IN_VAIN = 3
 """A worker that ends so often without any environment at fault will not do better."""
 _TURNS_TIMED = 64
 """After so many the pool knows how many workers are worth waking."""
+
+_log = logging.getLogger("es_rl")
 
 
 class WorkerPool:
@@ -51,9 +57,11 @@ class WorkerPool:
         make: Callable[[], gymnasium.Env],
         *,
         count: int,
+        busy: int | None = None,
         workers: int,
         or_fewer: bool,
         step_timeout: float,
+        start_timeout: float = START_SECONDS,
         imports: Sequence[str] = (),
     ):
         """Start the workers; they are waited for when they are first needed.
@@ -62,9 +70,11 @@ class WorkerPool:
           spec: of the environment.
           make: builds one; pickled, so it should not refer to modules that are slow to import.
           count: lanes.
-          workers: processes.
+          busy: how many of them are used, at most; all unless given.
+          workers: processes, of which there are never more than busy lanes.
           or_fewer: whether to use fewer of them where that is faster.
           step_timeout: seconds after which a step or reset counts as hanging.
+          start_timeout: seconds that a worker may take to start, or to make an environment.
           imports: modules that a worker imports first.
 
         Raises:
@@ -74,11 +84,11 @@ class WorkerPool:
             self._pickled = cloudpickle.dumps(make)
         except Exception as error:
             raise UserError(f"env={spec.id!r}: cannot be sent to a worker: {error}") from error
-        self.count = count
+        self.count, self.busy, self.begun = count, busy or count, 0
         self._id = spec.id
-        self._timeout = step_timeout
+        self._timeout, self._start_timeout = step_timeout, start_timeout
         self._imports = list(imports)
-        workers = min(workers, count)
+        workers = min(workers, self.busy)
         self._layout, self._size = _layout(spec, count, workers)
         self._file = _anonymous_file(self._size)
         self._shared = worker.arrays(mmap.mmap(self._file, self._size), self._layout)
@@ -89,13 +99,14 @@ class WorkerPool:
         self._turns: list[tuple[float, float]] | None = [] if or_fewer and workers > 1 else None
         """Seconds of the caller and of the workers, while turns are timed."""
         self._lost = np.zeros(count, bool)
-        self._faults: dict[int, str] = {}
+        self._faults: dict[int, Fault] = {}
         self._workers = [_Process(number) for number in range(workers)]
         self._finalizer = weakref.finalize(self, _end, self._workers, os.getpid(), self._file)
         for process in self._workers:
             self._start(process)
 
     def begin(self) -> None:
+        self.begun += 1
         for process in self._workers:
             if process.asked:  # by a rollout that was interrupted
                 self._replace(process)
@@ -126,7 +137,9 @@ class WorkerPool:
             # One that is gone is noticed when its answer is waited for.
             with suppress(ConnectionError):
                 process.connection.sendall(request)
-        if self._turns is not None and self._received is not None:
+        # Turns in which few lanes play say little.
+        timed = self._turns is not None and 4 * np.count_nonzero(command) >= len(command)
+        if timed and self._turns is not None and self._received is not None:
             self._note_turn(self._turns, *self._received)
 
     def receive(self, span: slice) -> Received:
@@ -172,7 +185,8 @@ class WorkerPool:
 
     def _start(self, process: "_Process") -> None:
         setup = {
-            "path": sys.path,
+            # Whatever else somebody has put there, as a pathlib.Path, which Python passes over.
+            "path": [os.fsdecode(p) for p in sys.path if isinstance(p, str | bytes | os.PathLike)],
             "imports": self._imports,
             "make_size": len(self._pickled),
             "memory": self._file,
@@ -181,38 +195,72 @@ class WorkerPool:
             "number": process.number,
         }
         self._shared["at"][process.number] = -1
+        self._shared["making"][process.number] = 1
         process.start(setup, self._file, self._pickled)
 
     def _wait_until_ready(self, process: "_Process") -> None:
-        answer = process.answer(_START_SECONDS)
+        answer = self._answer(process)
         if answer != worker.READY:
-            reason = process.reason(answer, _START_SECONDS)
-            process.kill()
-            raise RuntimeError(f"{self._id}: a worker could not start: {reason}")
+            self._give_up(process, answer, "a worker could not start")
         process.ready = True
+
+    def _answer(self, process: "_Process") -> bytes | None:
+        """What a worker says; None if it does nothing for longer than it may.
+
+        A sign of life is that it goes on to another lane, or has made an environment.
+        """
+        number, seen, since = process.number, None, time.monotonic()
+        while True:
+            sign = int(self._shared["at"][number]), int(self._shared["making"][number])
+            if sign != seen:
+                seen, since = sign, time.monotonic()
+            making = bool(sign[1])
+            limit = self._start_timeout if making else self._timeout
+            waited = time.monotonic() - since
+            if waited >= limit:
+                return None
+            answer = process.answer(min(limit - waited, _PATIENCE_SECONDS))
+            if answer is not None:
+                return answer
+            if making:
+                _log.warning(
+                    "%s: an environment is being made for %.0f s (at most %g: start_timeout)",
+                    *(self._id, time.monotonic() - since, limit),
+                )
 
     def _receive_from(self, process: "_Process") -> None:
         """Wait for the answer to the oldest request of a worker, or for its end."""
-        at = self._shared["at"]
-        answer: bytes | None = None
-        alive = True
-        while answer is None and alive:
-            lane = int(at[process.number])
-            answer = process.answer(self._timeout)
-            alive = int(at[process.number]) != lane
+        answer = self._answer(process)
         if answer == worker.DONE:
             process.asked.popleft()
             process.starts_in_vain = 0
             return
-        reason = process.reason(answer, self._timeout)
-        lane = int(at[process.number])
+        making = self._shared["making"][process.number] and answer in (None, worker.FAILED)
+        if answer == worker.REFUSED or making:
+            self._give_up(process, answer, "an environment could not be made")
+        fault = process.fault(answer, self._timeout)
+        lane = int(self._shared["at"][process.number])
         if lane >= 0:
-            self._faults[lane] = reason
+            self._faults[lane] = fault
         else:
             process.starts_in_vain += 1
         if process.starts_in_vain == _STARTS_IN_VAIN:
-            raise RuntimeError(f"{self._id}: a worker ended again and again: {reason}")
+            message = f"{self._id}: a worker ended again and again"
+            raise environment_error(message, fault)
         self._replace(process)
+
+    def _give_up(self, process: "_Process", answer: bytes | None, what: str) -> NoReturn:
+        """Raise an error for what would be no better on another worker."""
+        fault = process.fault(answer, self._start_timeout)
+        process.kill()
+        if answer == worker.REFUSED:
+            raise UserError(f"{self._id}: {fault.reason}")
+        if answer is None:
+            raise UserError(
+                f"start_timeout={self._start_timeout:g}: {self._id} takes longer to start: must "
+                "be more seconds"
+            )
+        raise environment_error(f"{self._id}: {what}", fault)
 
     def _replace(self, process: "_Process") -> None:
         process.kill()
@@ -271,21 +319,21 @@ class _Process:
         except ConnectionError:
             return b""
 
-    def reason(self, answer: bytes | None, seconds: float) -> str:
+    def fault(self, answer: bytes | None, seconds: float) -> Fault:
         """Why `answer` is not the one that was hoped for."""
         if answer is None:
-            return f"no sign of life for {seconds:g} s"
-        if answer == worker.FAILED:
+            return Fault(f"no sign of life for {seconds:g} s")
+        if answer in (worker.FAILED, worker.REFUSED):
             with suppress(EOFError, ConnectionError):
                 (size,) = worker.LENGTH.unpack(worker.read(self.connection, worker.LENGTH.size))
-                return worker.read(self.connection, size).decode()
+                return Fault(*json.loads(worker.read(self.connection, size)))
         try:
             code = self.popen.wait(_CLOSE_SECONDS)
         except subprocess.TimeoutExpired:
-            return "the worker closed its connection"
+            return Fault("the worker closed its connection")
         if code < 0:
-            return f"the worker was killed by {signal.Signals(-code).name}"
-        return f"the worker exited with code {code}"
+            return Fault(f"the worker was killed by {signal.Signals(-code).name}")
+        return Fault(f"the worker exited with code {code}")
 
     def kill(self) -> None:
         """End it and all processes that it started; harmless where it has ended."""
@@ -325,9 +373,10 @@ def _layout(spec: EnvSpec, count: int, workers: int) -> tuple[dict[str, Any], in
         ("ended", np.uint8, (2,)),
         ("owner", np.int32, ()),  # the worker that steps the lane
         ("at", np.int64, ()),  # of each worker, the lane that it steps, -1 for none
+        ("making", np.uint8, ()),  # of each worker, whether it makes an environment
         ("seconds", np.float64, ()),  # of each worker, for its last turn
     ):
-        whole = ((workers if name in ("at", "seconds") else count), *(shape or ()))
+        whole = ((workers if name in ("at", "making", "seconds") else count), *(shape or ()))
         layout[name] = [np.dtype(dtype).str, whole, offset]
         size = int(np.prod(whole)) * np.dtype(dtype).itemsize
         offset += -(-size // 64) * 64  # nobody shares a cache line with another array

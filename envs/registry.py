@@ -87,8 +87,9 @@ def make(id: str, /, **kwargs: Any) -> Env | HostEnv:
       id: suite/name: "brax/ant", "gymnasium/HalfCheetah-v5" (steps on the host),
         "gymnasium/phys2d/CartPole-v1" (Gymnasium's functional JAX environments),
         "gymnasium/my_module:MyEnv-v0" (registered by a module, which is imported).
-      **kwargs: `max_episode_steps` for any of them; `backend` for Brax; `workers` (processes) and
-        `step_timeout` (seconds) for those on the host; otherwise passed on to the environment.
+      **kwargs: `max_episode_steps` for any of them; `backend` for Brax; `workers` (processes),
+        `step_timeout` and `start_timeout` (seconds) for those on the host; otherwise passed on to
+        the environment.
 
     Raises:
       UserError: unknown id (with close matches) or argument, or a space that policies cannot use.

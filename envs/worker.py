@@ -6,28 +6,53 @@ Run as a script, not imported, so that a worker starts without JAX and without t
 
 import fcntl
 import importlib
+import inspect
 import json
 import mmap
+import numbers
 import os
 import signal
 import socket
 import struct
 import sys
+import sysconfig
 import time
-from typing import Any
+import traceback
+from array import array
+from collections.abc import Iterator
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
 IDLE, STEP, RESET = 0, 1, 2
 """What a lane is to do next."""
 
-READY, DONE, FAILED = b"r", b"d", b"f"
-"""What a worker answers; FAILED is followed by the length and the text of a reason."""
+READY, DONE, FAILED, REFUSED = b"r", b"d", b"f", b"x"
+"""What a worker answers. FAILED (the environment raised) and REFUSED (it does not keep Gymnasium's
+interface) are followed by the length of a `Fault` as JSON, and the `Fault`."""
 
 SPAN = struct.Struct("<II")
 """A request: the lanes from the first number up to the second, as far as they are this worker's."""
 
 LENGTH = struct.Struct("<I")
+
+
+class Fault(NamedTuple):
+    """What went wrong in an environment."""
+
+    reason: str
+    """In one line."""
+    traceback: str = ""
+    """As Python shows it; empty where nothing was raised."""
+    place: str = ""
+    """file:line of the innermost line outside of installed packages."""
+
+    def __str__(self) -> str:
+        return f"{self.reason} ({self.place})" if self.place else self.reason
+
+
+class InterfaceError(Exception):
+    """What an environment returned is not what Gymnasium's interface or its spaces say."""
 
 
 def arrays(memory: mmap.mmap, layout: dict[str, Any]) -> dict[str, np.ndarray]:
@@ -82,7 +107,7 @@ def main() -> None:
         make = cloudpickle.loads(pickled)
         worker = _Worker(make, arrays(memory, setup["arrays"]), setup["number"])
     except Exception as error:
-        _fail(connection, error)
+        _report(connection, error)
         return
     try:
         connection.sendall(READY)
@@ -91,16 +116,30 @@ def main() -> None:
             try:
                 worker.step(first, last)
             except Exception as error:
-                _fail(connection, error)
+                _report(connection, error)
                 return
             connection.sendall(DONE)
     except (EOFError, ConnectionError):
         worker.close()
 
 
-def _fail(connection: socket.socket, error: Exception) -> None:
-    reason = " ".join(f"{type(error).__name__}: {error}".split()).encode()
-    connection.sendall(FAILED + LENGTH.pack(len(reason)) + reason)
+def _report(connection: socket.socket, error: Exception) -> None:
+    if isinstance(error, InterfaceError):
+        kind, fault = REFUSED, Fault(str(error))
+    else:
+        kind, fault = FAILED, fault_of(error)
+    described = json.dumps(fault).encode()
+    connection.sendall(kind + LENGTH.pack(len(described)) + described)
+
+
+def fault_of(error: BaseException) -> Fault:
+    """What is to be told of an exception."""
+    reason = " ".join(f"{type(error).__name__}: {error}".split())
+    frames = traceback.extract_tb(error.__traceback__)
+    installed = tuple(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib"))
+    own = [f for f in frames if not f.filename.startswith((*installed, __file__, "<"))]
+    place = "".join(f"{frame.filename}:{frame.lineno}" for frame in (own or frames)[-1:])
+    return Fault(reason, "".join(traceback.format_exception(error)), place)
 
 
 class _Worker:
@@ -111,56 +150,240 @@ class _Worker:
         self._shared = shared
         self._number = number
         self._at = shared["at"].data
-        # One at once, so that one that cannot be made is known before it is needed.
+        # One at once, so that one that cannot be made is known before it is needed. It becomes
+        # that of the first lane: there are never more environments than lanes.
         self._spare = [self._new()]
         self._envs: dict[int, Any] = {}
+        self._new_lanes: set[int] = set()
+        """Those whose environment has not stepped yet."""
         space = self._spare[0].action_space
         # A Python int for Discrete; the row itself, which has the space's shape and dtype, else.
         self._discrete = space.shape == () and np.issubdtype(space.dtype, np.integer)
 
     def step(self, first: int, last: int) -> None:
         began = time.perf_counter()
-        shared, at, envs = self._shared, self._at, self._envs
+        shared, at, envs, new_lanes = self._shared, self._at, self._envs, self._new_lanes
         mine = first + np.flatnonzero(shared["owner"][first:last] == self._number)
-        commands = shared["command"][mine].tolist()
+        lanes, commands = mine.tolist(), shared["command"][mine].tolist()
         actions = shared["action"][mine]
         if self._discrete:
             actions = actions.tolist()
         obs = shared["obs"]
+        # Assigning to a row spreads what is too short over it. Of as many numbers as there should
+        # be it takes no other shape, but for leading dimensions of 1, and nothing fits a number.
+        size, is_array = obs[0].size, obs.ndim > 1
         # What is small goes into the shared arrays at once: writing a number costs as much as
         # writing a few dozen.
-        rewards, ends = [0.0] * len(commands), [(False, False)] * len(commands)
-        for i, (lane, command) in enumerate(zip(mine.tolist(), commands, strict=True)):
+        rewards, terminated = [0.0] * len(lanes), [False] * len(lanes)
+        truncated = terminated.copy()
+        for i, (lane, command) in enumerate(zip(lanes, commands, strict=True)):
             if command == IDLE:
                 continue
             at[self._number] = lane
-            if command == STEP:
-                value, rewards[i], terminated, truncated, _ = envs[lane].step(actions[i])
-                ends[i] = terminated, truncated
+            if command == RESET:
+                value = self._reset(lane)
+            elif new_lanes and lane in new_lanes:
+                value, rewards[i], terminated[i], truncated[i] = self._first_step(lane, actions[i])
             else:
-                if lane not in envs:
-                    envs[lane] = self._spare.pop() if self._spare else self._new()
-                value, _ = envs[lane].reset(seed=int(shared["seed"][lane]))
+                value, rewards[i], terminated[i], truncated[i], _ = envs[lane].step(actions[i])
+            if is_array and (value.__class__ is not np.ndarray or value.size != size):
+                value = self._array(value, lane, "reset" if command == RESET else "step")
             obs[lane] = value
-        shared["reward"][mine] = rewards
-        shared["ended"][mine] = ends
+        try:
+            # Not from the list, in which NumPy takes None for NaN.
+            shared["reward"][mine] = array("d", rewards)
+            shared["ended"][mine, 0] = terminated
+            shared["ended"][mine, 1] = truncated
+        except (TypeError, ValueError):
+            for lane, *outcome in zip(lanes, rewards, terminated, truncated, strict=True):
+                if lane in envs:
+                    self._check_outcome(lane, *outcome)
+            raise
         at[self._number] = -1
         shared["seconds"][self._number] = time.perf_counter() - began
+
+    def _reset(self, lane: int) -> Any:
+        """Start an episode; the observation."""
+        fresh = lane not in self._envs
+        if fresh:
+            self._envs[lane] = self._spare.pop() if self._spare else self._new()
+            self._new_lanes.add(lane)
+        env, seed = self._envs[lane], int(self._shared["seed"][lane])
+        try:
+            returned = env.reset(seed=seed)
+        except (TypeError, ValueError):
+            if fresh:
+                self._find_malformed(lane, "reset", seed=seed)
+            raise
+        if not _is_start(returned):
+            self._find_malformed(lane, "reset", seed=seed)
+            self._refuse(env, lane, "reset", _malformed(returned), _STARTS)
+        if fresh:
+            self._check_observation(returned[0], lane, "reset")
+        return returned[0]
+
+    def _first_step(self, lane: int, action: Any) -> tuple[Any, Any, Any, Any]:
+        """The first step of a lane, of which all is checked."""
+        env = self._envs[lane]
+        try:
+            returned = env.step(action)
+        except (TypeError, ValueError):
+            self._find_malformed(lane, "step", action)
+            raise
+        if not _is_outcome(returned):
+            self._find_malformed(lane, "step", action)
+            self._refuse(env, lane, "step", _malformed(returned), _OUTCOMES)
+        value, *outcome, _ = returned
+        self._check_observation(value, lane, "step")
+        self._check_outcome(lane, *outcome)
+        self._new_lanes.remove(lane)
+        return value, *outcome
+
+    def _find_malformed(self, lane: int, call: str, *args: Any, **kwargs: Any) -> None:
+        """Refuse the innermost layer that returns something else than Gymnasium's interface says.
+
+        The environment itself is asked once more, then each of its wrappers.
+        """
+        fits, expected = (_is_start, _STARTS) if call == "reset" else (_is_outcome, _OUTCOMES)
+        for layer in reversed(list(_layers(self._envs[lane]))):
+            try:
+                returned = getattr(layer, call)(*args, **kwargs)
+            except Exception:
+                return
+            if not fits(returned):
+                self._refuse(layer, lane, call, _malformed(returned), expected)
+
+    def _array(self, value: Any, lane: int, call: str) -> np.ndarray:
+        """An observation that came as something else than an array of the right size."""
+        try:
+            value = np.asarray(value)
+            fits = value.size == self._shared["obs"][lane].size
+        except ValueError:  # lists of different lengths
+            fits = False
+        if not fits:
+            self._check_observation(value, lane, call)
+        return value
+
+    def _check_observation(self, value: Any, lane: int, call: str) -> None:
+        env = self._envs[lane]
+        space, row, env = env.observation_space, self._shared["obs"][lane], env.unwrapped
+        declared = f"{space}" if not hasattr(space, "low") else f"Box {row.shape} of {row.dtype}"
+        declared = f"an element of its observation_space, {' '.join(declared.split())}"
+        try:
+            found = np.asarray(value)
+        except ValueError:
+            found = np.asarray(None)
+        if found.dtype.hasobject:
+            self._refuse(env, lane, call, f"the observation {_shown(value)}", declared)
+        what = f"an observation of shape {found.shape} and dtype {found.dtype}"
+        if found.shape != row.shape or not _keeps_values(found, row.dtype):
+            self._refuse(env, lane, call, what, declared)
+        # Categories, of which none stands for another number.
+        if not hasattr(space, "low") and not space.contains(found.astype(row.dtype)[()]):
+            self._refuse(env, lane, call, f"the observation {_shown(value)}", declared)
+
+    def _check_outcome(self, lane: int, reward: Any, terminated: Any, truncated: Any) -> None:
+        env = self._envs[lane].unwrapped
+        if not isinstance(reward, numbers.Real) and not _is_scalar(reward, "biuf"):
+            self._refuse(env, lane, "step", f"the reward {_shown(reward)}", "one number")
+        for name, flag in (("terminated", terminated), ("truncated", truncated)):
+            if not _is_scalar(flag, "b") and not (_is_scalar(flag, "iu") and flag in (0, 1)):
+                self._refuse(env, lane, "step", f"{name}={_shown(flag)}", "True or False")
+
+    def _refuse(self, layer: Any, lane: int, call: str, found: str, wanted: str) -> NoReturn:
+        """Raise an error that says what came, in which call, and where that is written."""
+        self._at[self._number] = lane
+        seed = self._shared["seed"][lane]
+        where = f"reset(seed={seed})"
+        if call == "step":
+            where = f"step {_steps(self._envs[lane])} of the episode with seed {seed}"
+        raise InterfaceError(f"{where} returned {found}: must be {wanted}; {_place(layer, call)}")
 
     def _new(self) -> Any:
         # The process that made the pool has made one before, and shown what that had to say.
         shown = os.dup(2)
+        self._shared["making"][self._number] = 1
         with open(os.devnull, "w") as nowhere:
             os.dup2(nowhere.fileno(), 2)
         try:
-            return self._make()
+            made = self._make()
         finally:
             os.dup2(shown, 2)
             os.close(shown)
+        self._shared["making"][self._number] = 0
+        return made
 
     def close(self) -> None:
         for env in [*self._envs.values(), *self._spare]:
             env.close()
+
+
+_STARTS = "(observation, info), info a dict"
+_OUTCOMES = "(observation, reward, terminated, truncated, info), info a dict"
+
+
+def _is_start(returned: Any) -> bool:
+    return isinstance(returned, tuple | list) and len(returned) == 2 and _is_info(returned[1])
+
+
+def _is_outcome(returned: Any) -> bool:
+    return isinstance(returned, tuple | list) and len(returned) == 5 and _is_info(returned[4])
+
+
+def _is_info(info: Any) -> bool:
+    return isinstance(info, dict)
+
+
+def _is_scalar(value: Any, kinds: str) -> bool:
+    return np.ndim(value) == 0 and np.asarray(value).dtype.kind in kinds
+
+
+def _keeps_values(found: np.ndarray, dtype: np.dtype) -> bool:
+    """Whether numbers are of a kind that the dtype has, and integers within its range."""
+    if found.dtype.kind in "iu" and dtype.kind in "iu":
+        return bool((found.astype(dtype) == found).all())
+    return np.can_cast(found.dtype, dtype, "same_kind")
+
+
+def _malformed(returned: Any) -> str:
+    """What came in place of a tuple of the right length."""
+    if isinstance(returned, tuple | list):
+        parts = ", ".join(type(part).__name__ for part in returned[:6])
+        return f"{len(returned)} values ({parts}{', ...' if len(returned) > 6 else ''})"
+    if isinstance(returned, np.ndarray):
+        return f"an array of shape {returned.shape}"
+    return f"a {type(returned).__name__}"
+
+
+def _shown(value: Any) -> str:
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _layers(env: Any) -> Iterator[Any]:
+    """An environment, its outermost wrapper first."""
+    yield env
+    while env is not env.unwrapped:
+        env = env.env
+        yield env
+
+
+def _steps(env: Any) -> int:
+    """Steps since the reset, as Gymnasium's time limit counts them once it is told of them."""
+    try:
+        return max(1, int(env.get_wrapper_attr("_elapsed_steps") or 0))
+    except AttributeError:
+        return 1
+
+
+def _place(layer: Any, call: str) -> str:
+    """Where a method of an environment is written."""
+    name = f"see {type(layer).__name__}.{call}"
+    try:
+        function = getattr(type(layer), call)
+        return f"{name} ({inspect.getsourcefile(function)}:{inspect.getsourcelines(function)[1]})"
+    except (OSError, TypeError):  # written in C, or in a text that is gone
+        return name
 
 
 if __name__ == "__main__":

@@ -6,27 +6,28 @@ takes the next job, and all that an episode depends on comes from its key and th
 """
 
 import logging
+import math
 import time
-from dataclasses import dataclass
-from functools import cached_property, partial
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from envs.base import IDLE, RESET, STEP, Lanes, Received
+from envs.base import IDLE, RESET, STEP, Fault, Lanes, Received
+from envs.errors import environment_error
 from es_rl import processes
-from es_rl.jobs import Jobs, Played, step_keys
+from es_rl.host_acting import BLOCK, Constants, HostActing, as_float32
+from es_rl.jobs import Jobs, Played
 from es_rl.pacing import PACE_SECONDS, Notify
-from es_rl.rollout import Behaviour, PyTree, where
+from es_rl.rollout import Behaviour, PyTree
 
-_EVALUATION_BIT = 1 << 31
+TRAINING_SEEDS = 1 << 30
+"""Training resets environments with seeds below this, evaluation with seeds from here to twice as
+much: simulators often take a signed integer of 32 bits."""
 _LANES_PER_WORKER = 128
 """Half of them step at a time: enough to make little of what an exchange costs."""
-_BLOCK = 32
-"""Rows of a matrix product. One of another size may round differently, so actions are computed in
-blocks of this size, however many lanes there are: they then change no return."""
 _ATTEMPTS = 2
 """How often a job is played whose environment fails."""
 _FAILURES_IN_VAIN = 16
@@ -36,9 +37,9 @@ _log = logging.getLogger("es_rl")
 
 
 def episode_seeds(keys: jax.Array, *, evaluation: bool) -> np.ndarray:
-    """One seed per episode key for `reset`: below 2^31 for training, from 2^31 for evaluation."""
-    bits = np.asarray(jax.random.key_data(keys))[..., -1] & (_EVALUATION_BIT - 1)
-    return bits.astype(np.int64) + evaluation * _EVALUATION_BIT
+    """One seed per episode key for `reset`: below 2^30 for training, else from there to 2^31."""
+    bits = np.asarray(jax.random.key_data(keys))[..., -1] & (TRAINING_SEEDS - 1)
+    return bits.astype(np.int64) + evaluation * TRAINING_SEEDS
 
 
 def lanes_for(jobs: int, workers: int, lanes: int | None = None) -> int:
@@ -54,121 +55,22 @@ def lanes_for(jobs: int, workers: int, lanes: int | None = None) -> int:
 
 def with_idle_lanes(lanes: int) -> int:
     """How many lanes a `HostRollout` needs to keep so many busy: two halves of whole blocks."""
-    return 2 * _BLOCK * -(-lanes // (2 * _BLOCK))
+    return 2 * BLOCK * -(-lanes // (2 * BLOCK))
 
 
-class _Carry(NamedTuple):
-    """What one half keeps on the device between steps; all arrays are (blocks, rows, ...)."""
-
-    selected: PyTree
-    memory: PyTree
-    obs_sum: jax.Array
-    obs_squares: jax.Array
+def busy_lanes(busy: int) -> np.ndarray:
+    """The numbers of the lanes that a `HostRollout` uses: the first ones of each half."""
+    middle = with_idle_lanes(busy) // 2
+    return np.concatenate([np.arange(-(-busy // 2)), middle + np.arange(busy // 2)])
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["leaves"], meta_fields=["structure"])
-@dataclass(frozen=True)
-class Constants:
-    """What stays the same during a play, taken apart once.
-
-    Left to JAX it happens in every call, in Python where there are Flax's dataclasses or typed
-    keys, and takes longer than the actions of a small network.
-    """
-
-    leaves: list[jax.Array]
-    """Of (shared, keys); of typed keys their data."""
-    structure: tuple[Any, tuple[Any, ...]]
-    """The tree, and for each leaf the kind of key that it is, or None."""
-
-    @staticmethod
-    def of(shared: PyTree, keys: jax.Array) -> "Constants":
-        """Of what a `Behaviour` shares, and one typed key per episode."""
-        leaves, tree = jax.tree.flatten((shared, keys))
-        kinds = [jax.random.key_impl(x) if _is_key(x) else None for x in leaves]
-        leaves = [jax.random.key_data(x) if _is_key(x) else x for x in leaves]
-        return Constants(leaves, (tree, tuple(kinds)))
-
-    def together(self) -> tuple[PyTree, jax.Array]:
-        """(shared, keys)."""
-        tree, kinds = self.structure
-        leaves = [
-            x if kind is None else jax.random.wrap_key_data(x, impl=kind)
-            for x, kind in zip(self.leaves, kinds, strict=True)
-        ]
-        shared, keys = jax.tree.unflatten(tree, leaves)
-        return shared, keys
-
-
-def _is_key(x: Any) -> bool:
-    return bool(jnp.issubdtype(jnp.result_type(x), jax.dtypes.prng_key))
-
-
-@dataclass(frozen=True, eq=False)
-class HostActing:
-    """Computes the actions of lanes, in blocks; compiles once."""
-
-    behaviour: Behaviour
-
-    @cached_property
-    def start(self) -> Any:
-        """(constants, obs) -> the carry of a half, with any values."""
-
-        def start(constants: Constants, obs: jax.Array) -> _Carry:
-            shared, keys = constants.together()
-            nobody = jnp.zeros((obs.shape[0] // _BLOCK, _BLOCK), jnp.int32)
-            selected, memory = self._of_members(shared, nobody)
-            first = jax.tree.map(lambda x: x[0, 0], (selected, memory))
-            vector = jax.eval_shape(self.behaviour.act, shared, *first, obs[0], keys[0])[2]
-            zeros = jnp.zeros((*nobody.shape, *vector.shape))
-            return _Carry(selected, memory, zeros, zeros)
-
-        return jax.jit(start)
-
-    @cached_property
-    def act(self) -> Any:
-        """(constants, carry, numbers, obs) -> (actions, carry).
-
-        For a half of n lanes: `obs` is (n, ...), `numbers` (4, n) int32, whose rows are 1 where an
-        episode starts, else 0; the member; the number of the episode's key; its steps so far.
-        """
-
-        def act(constants: Constants, carry: _Carry, numbers: jax.Array, obs: jax.Array) -> Any:
-            shared, keys = constants.together()
-            fresh, member, episode, steps = numbers.reshape(4, -1, _BLOCK)
-            fresh = fresh.astype(bool)
-
-            def refill(carry: _Carry) -> _Carry:
-                zeros = jnp.zeros_like(carry.obs_sum)
-                new = _Carry(*self._of_members(shared, member), zeros, zeros)
-                return jax.tree.map(partial(where, fresh), new, carry)
-
-            # In most steps of long episodes nobody starts, and looking factors up is what a
-            # perturbed network costs beyond an unperturbed one.
-            carry = jax.lax.cond(fresh.any(), refill, lambda carry: carry, carry)
-
-            def block(
-                rows: tuple[_Carry, jax.Array, jax.Array, jax.Array],
-            ) -> tuple[jax.Array, _Carry]:
-                carry, episode, steps, obs = rows
-                policy_keys, _ = jax.vmap(step_keys)(keys[episode], steps)
-                actions, memory, vector = jax.vmap(self.behaviour.act, in_axes=(None, 0, 0, 0, 0))(
-                    shared, carry.selected, carry.memory, obs, policy_keys
-                )
-                sums = carry.obs_sum + vector, carry.obs_squares + vector**2
-                return actions, carry._replace(memory=memory, obs_sum=sums[0], obs_squares=sums[1])
-
-            obs = obs.reshape(-1, _BLOCK, *obs.shape[1:])
-            actions, carry = jax.lax.map(block, (carry, episode, steps, obs))
-            return actions.reshape(-1, *actions.shape[2:]), carry
-
-        return jax.jit(act, donate_argnums=1)
-
-    def _of_members(self, shared: PyTree, member: jax.Array) -> tuple[PyTree, PyTree]:
-        select = jax.vmap(jax.vmap(self.behaviour.select, in_axes=(None, 0)), in_axes=(None, 0))
-        memory = jax.tree.map(
-            lambda x: jnp.broadcast_to(x, (*member.shape, *x.shape)), self.behaviour.memory
-        )
-        return select(shared, member), memory
+def first_observation(lanes: Lanes, seed: int) -> np.ndarray | None:
+    """What an episode starts with; None where the environment fails."""
+    lanes.begin()
+    span = slice(0, 1)
+    lanes.send(span, np.array([RESET], np.uint8), np.array([seed]), None)
+    received = lanes.receive(span)
+    return None if received.lost[0] else received.obs[0]
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,6 +88,8 @@ class HostRollout:
     """S, how many lanes to use here."""
     max_steps: int | None = None
     """Episodes are cut after so many steps, or where the environment ends them."""
+    warned: set[str] = field(default_factory=set)
+    """Of what a warning was given: one of a kind is enough."""
 
     def play(
         self, shared: PyTree, keys: jax.Array, seeds: np.ndarray, notify: Notify | None = None
@@ -202,6 +106,7 @@ class HostRollout:
           notify: told how many of this process's jobs have ended, every half second.
 
         Raises:
+          UserError: the environment returns what it may not.
           RuntimeError: jobs fail and none ends, or the environment cannot be started.
         """
         self.lanes.begin()
@@ -258,6 +163,7 @@ class _Play:
         self.failed = 0
         self.returns = np.zeros(self.num_jobs)
         self.lengths = np.zeros(self.num_jobs, np.int32)
+        self.nonfinite_actions = np.zeros(self.num_jobs, np.int32)
         self.obs_moments: np.ndarray | None = None
         """Sums and sums of squares, (2, jobs, d)."""
 
@@ -274,22 +180,35 @@ class _Play:
         if self.obs_moments is None:
             self.obs_moments = np.zeros((2, self.num_jobs, sums.shape[1]), np.float32)
         self.returns[jobs], self.lengths[jobs] = half.total[lanes], half.steps[lanes]
+        for lane in lanes[~np.isfinite(half.total[lanes])]:
+            self.warn_of("the rewards so far are", half.job[lane], half.steps[lane])
         self.obs_moments[:, jobs] = sums[lanes], squares[lanes]
 
-    def may_retry(self, job: int, step: int, reason: str) -> bool:
+    def may_retry(self, job: int, step: int, fault: Fault) -> bool:
         """Note that a job has failed; whether to play it once more."""
         self.attempts[job] += 1
         again = self.attempts[job] < _ATTEMPTS
         seed = self.seeds[self.jobs.episode[job]]
-        message = f"{self.rollout.env_id}, seed {seed}, step {step}: {reason}"
+        where = f"{self.rollout.env_id}, seed {seed}, step {step}"
         outcome = "played once more" if again else "failed again, counts as not finite"
-        _log.warning("%s; %s", message, outcome)
+        _log.warning("%s: %s; %s", where, fault.reason, outcome)
         if not again:
             self.returns[job] = np.nan
             self.failed += 1
             if self.failed == min(_FAILURES_IN_VAIN, self.num_jobs) and not self.lengths.any():
-                raise RuntimeError(f"{self.failed} episodes failed and none ended; {message}")
+                raise environment_error(
+                    f"{self.failed} episodes failed and none ended; {where}", fault
+                )
         return again
+
+    def warn_of(self, what: str, job: int, step: int) -> None:
+        """Say that something is not finite; once, as it is seldom alone."""
+        if what not in self.rollout.warned:
+            self.rollout.warned.add(what)
+            seed = self.seeds[self.jobs.episode[job]]
+            _log.warning(
+                "%s, seed %d, step %d: %s not finite", self.rollout.env_id, seed, step, what
+            )
 
     def played(self) -> Played:
         """What came of the jobs; `lane_steps` is (J,) too, all of them at the first one."""
@@ -297,7 +216,7 @@ class _Play:
         executed = np.zeros(self.num_jobs, np.int32)
         executed[0] = self.executed
         sums, squares = self.obs_moments
-        return Played(self.returns.astype(np.float32), self.lengths, sums, squares, executed)
+        return Played(self.returns, self.lengths, sums, squares, executed, self.nonfinite_actions)
 
 
 class _Half:
@@ -307,7 +226,7 @@ class _Half:
         size = span.stop - span.start
         self._play = play
         self._span = span
-        self._job = np.full(size, -1)
+        self.job = np.full(size, -1)
         """(n,), what each lane plays; -1 for nothing."""
         self._command = np.full(size, IDLE, np.uint8)
         """(n,), what each lane is told."""
@@ -320,18 +239,18 @@ class _Half:
     @property
     def busy(self) -> bool:
         """Whether any lane has something to do."""
-        return bool((self._job >= 0).any())
+        return bool((self.job >= 0).any())
 
     @property
     def num_busy(self) -> int:
         """How many lanes have something to do."""
-        return int(np.sum(self._job >= 0))
+        return int(np.sum(self.job >= 0))
 
     def assign(self, lanes: np.ndarray) -> None:
         """Give lanes new jobs, as far as there are any."""
-        self._job[lanes] = self._play.next_jobs(len(lanes))
+        self.job[lanes] = self._play.next_jobs(len(lanes))
         self._command[lanes] = IDLE
-        self._restart(lanes[self._job[lanes] >= 0])
+        self._restart(lanes[self.job[lanes] >= 0])
 
     def _restart(self, lanes: np.ndarray) -> None:
         self._command[lanes] = RESET
@@ -340,25 +259,25 @@ class _Half:
 
     def send(self) -> None:
         play, rollout = self._play, self._play.rollout
-        seeds = play.seeds[play.jobs.episode[self._job]]
+        seeds = play.seeds[play.jobs.episode[self.job]]
         rollout.lanes.send(self._span, self._command, seeds, self._actions)
-        play.executed += len(self._job)
+        play.executed += len(self.job)
 
     def exchange(self) -> None:
         """Wait for the lanes, and tell them how to go on."""
         received = self._play.rollout.lanes.receive(self._span)
-        playing, commanded = (self._job >= 0) & ~received.lost, self._command
+        playing, commanded = (self.job >= 0) & ~received.lost, self._command
         stepped = playing & (commanded == STEP)
         fresh = playing & (commanded == RESET)
         self.total[stepped] += received.reward[stepped]
         self.steps[stepped] += 1
-        self._command = np.where(self._job >= 0, STEP, IDLE).astype(np.uint8)
+        self._command = np.where(self.job >= 0, STEP, IDLE).astype(np.uint8)
         over = received.terminated | received.truncated
         if self._play.rollout.max_steps is not None:
             over = over | (self.steps >= self._play.rollout.max_steps)
         done = np.flatnonzero(stepped & over)
         if len(done):
-            self._play.finish(self._job[done], self, done)
+            self._play.finish(self.job[done], self, done)
             self.assign(done)
         if received.lost.any():
             self._replay(received, commanded)
@@ -369,10 +288,10 @@ class _Half:
 
     def _replay(self, received: Received, commanded: np.ndarray) -> None:
         """Start lost episodes again, but for those that have failed too often."""
-        for lane in np.flatnonzero(received.lost & (self._job >= 0)).tolist():
-            reason = received.faults.get(self._span.start + lane)
+        for lane in np.flatnonzero(received.lost & (self.job >= 0)).tolist():
+            fault = received.faults.get(self._span.start + lane)
             step = int(self.steps[lane]) + int(commanded[lane] == STEP)
-            again = reason is None or self._play.may_retry(int(self._job[lane]), step, reason)
+            again = fault is None or self._play.may_retry(int(self.job[lane]), step, fault)
             if again:
                 self._restart(np.array([lane]))
             else:
@@ -383,14 +302,25 @@ class _Half:
         obs = as_float32(obs)
         if self.carry is None:
             self.carry = rollout.acting.start(constants, obs)
+        self._note_nonfinite("the observation is", obs)
         # Rows of idle lanes are computed with the others, whatever they hold.
         jobs = self._play.jobs
-        member, episode = jobs.member[self._job], jobs.episode[self._job]
+        member, episode = jobs.member[self.job], jobs.episode[self.job]
         numbers = np.stack((fresh, member, episode, self.steps))
         actions, self.carry = rollout.acting.act(constants, self.carry, numbers, obs)
         self._actions = np.asarray(actions)
+        lanes = self._note_nonfinite("the action is", self._actions)
+        if len(lanes):
+            self._play.nonfinite_actions[self.job[lanes]] += 1
 
-
-def as_float32(obs: np.ndarray) -> np.ndarray:
-    """Observations as policies see them: floating-point ones as float32."""
-    return obs.astype(np.float32) if np.issubdtype(obs.dtype, np.floating) else obs
+    def _note_nonfinite(self, what: str, rows: np.ndarray) -> np.ndarray:
+        """The lanes about to step whose row is not finite, after a warning."""
+        flat = rows.reshape(-1)
+        # A tenth of the time that looking at each number takes. If it overflows, they are.
+        if rows.dtype.kind != "f" or math.isfinite(np.vdot(flat, flat)):
+            return np.empty(0, int)
+        finite = np.isfinite(rows.reshape(len(rows), -1)).all(axis=1)
+        lanes = np.flatnonzero((self._command == STEP) & ~finite)
+        for lane in lanes[:1]:
+            self._play.warn_of(what, self.job[lane], self.steps[lane])
+        return lanes

@@ -22,7 +22,7 @@ class Played(NamedTuple):
     """What came of J jobs, in job order."""
 
     returns: Array
-    """(J,) float32, undiscounted."""
+    """(J,), undiscounted: float32 on the accelerator, float64 on the host."""
     lengths: Array
     """(J,) int32, env steps."""
     obs_sum: Array
@@ -31,6 +31,9 @@ class Played(NamedTuple):
     """(J, d) sums of their squares."""
     lane_steps: Array
     """(devices,) int32, how many steps were executed, those of idle lanes included."""
+    nonfinite_actions: Array | None = None
+    """(J,) int32, steps whose action was not finite; None on the accelerator, where they are not
+    counted: what comes of them is, in the observations."""
 
 
 def make_jobs(population_size: int, episodes_per_member: int, sharing: int) -> Jobs:

@@ -120,7 +120,8 @@ def gather_shares(rows: T, items: int) -> T:
     """The rows of all processes, in one exchange.
 
     Args:
-      rows: a pytree of 32-bit NumPy arrays, with a row for each item of this process's `share`.
+      rows: a pytree of NumPy arrays of 32- or 64-bit numbers, with a row for each item of this
+        process's `share`.
       items: how many there are in all.
 
     Returns:
@@ -129,12 +130,12 @@ def gather_shares(rows: T, items: int) -> T:
     if count() == 1:
         return rows
     leaves, tree = jax.tree.flatten(rows)
-    packed = np.concatenate([x.view(np.int32).reshape(len(x), -1) for x in leaves], axis=1)
+    packed = np.concatenate([x.reshape(len(x), -1).view(np.int32) for x in leaves], axis=1)
     most = -(-items // count())
     every = gather(np.pad(packed, ((0, most - len(packed)), (0, 0))))
     sizes = np.diff(_bounds(items))
     whole = np.concatenate([part[:size] for part, size in zip(every, sizes, strict=True)])
-    ends = np.cumsum([x[:1].size for x in leaves])[:-1]
+    ends = np.cumsum([x[:1].nbytes // 4 for x in leaves])[:-1]
     columns = np.split(whole, ends, axis=1)
     return jax.tree.unflatten(
         tree,

@@ -138,7 +138,7 @@ def _make_envs(name: str, suite: Suite) -> list[Env | HostEnv]:
     for task in suite.tasks:
         try:
             made.append(envs.make(task.env, **task.env_kwargs))
-        except ValueError as error:
+        except UserError as error:
             raise UserError(f"suite={name}: task {task.env}, env_kwargs: {error}") from error
     return made
 

@@ -153,7 +153,7 @@ def _steps_on_the_host() -> str:
             lanes.send(whole, commands, seeds, np.zeros(2, np.int64))
             received = lanes.receive(whole)
             if received.faults:
-                raise RuntimeError("; ".join(received.faults.values()))
+                raise RuntimeError("; ".join(fault.reason for fault in received.faults.values()))
         if not (received.reward == 1).all():
             raise RuntimeError(f"rewards are {received.reward.tolist()}: must be 1")
     finally:

@@ -3,9 +3,8 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-import jax
 import tyro
 
 import agents
@@ -13,11 +12,12 @@ import envs
 from agents.evaluation import Evaluation
 from agents.filming import film, record
 from agents.policy import Policy
+from agents.untrained import untrained_policy
 from envs.base import Env, HostEnv
 from envs.errors import UserError
 from es_rl.files import write_whole
 from experiments.cli import check_output, parse
-from experiments.startup import env_kwargs, import_modules, start_jax
+from experiments.startup import ON_HOST, env_kwargs, import_modules, start_jax
 from experiments.videos import check_name, write_video
 from experiments.viewer import MAX_PANELS, Panel, page
 
@@ -31,7 +31,19 @@ class ReplayFlags:
     agent: Literal["random", "zero"] | None = None
     """Needs no run: look at an environment with random or zero actions."""
     env_kwargs: tuple[str, ...] = ()
-    """With --agent, arguments of the environment, as backend=spring max_episode_steps=200."""
+    """With --agent, arguments of the environment, as backend=spring."""
+    max_episode_steps: int | None = None
+    """With --agent, steps after which an episode is cut."""
+    lanes: int | None = None
+    """Environments stepped side by side, if they step on the host: up to 32 unless given. With
+    --lanes 1 --workers 1 there is never more than one."""
+    workers: int | None = None
+    """Processes that step an environment on the host: as many as are worth it, up to one per core,
+    unless given."""
+    step_timeout: float | None = None
+    """Seconds after which a step on the host counts as hanging: 60 unless given."""
+    start_timeout: float | None = None
+    """Seconds that making an environment on the host may take: 120 unless given."""
     episodes: int = 10
     """How many episodes."""
     seed: int = 0
@@ -61,17 +73,25 @@ def main(arguments: list[str]) -> int:
         check_name(flags.video)
     if flags.html is not None and flags.html.suffix.lower() != ".html":
         raise UserError(f"html={flags.html}: must end in .html")
+    for name in ("lanes", "workers", "max_episode_steps"):
+        if getattr(flags, name) is not None and getattr(flags, name) < 1:
+            raise UserError(f"{name}={getattr(flags, name)}: must be at least 1")
     for name in ("video", "html"):
         if getattr(flags, name) is not None:
             check_output(name, getattr(flags, name))
     if flags.env_kwargs and flags.agent is None:
         raise UserError(f"env_kwargs={flags.env_kwargs[0]}: only with --agent; a run has its own")
+    if flags.max_episode_steps is not None and flags.agent is None:
+        steps = flags.max_episode_steps
+        raise UserError(f"max_episode_steps={steps}: only with --agent; a run has its own")
     start_jax()
     import_modules(flags.modules, "" if flags.agent is None else flags.run)
     policy, env = _untrained(flags) if flags.agent is not None else _saved(flags)
     # First, as not every environment has such a page.
     shown = "" if flags.html is None else _page(policy, env, flags)
-    evaluation = agents.evaluate(policy, env, episodes=flags.episodes, seed=flags.seed)
+    evaluation = agents.evaluate(
+        policy, env, episodes=flags.episodes, seed=flags.seed, lanes=flags.lanes
+    )
     if flags.json:
         print(json.dumps(_as_json(policy, evaluation)))
     else:
@@ -95,7 +115,7 @@ def _saved(flags: ReplayFlags) -> tuple[Policy, Env | HostEnv]:
     if run in envs.list_ids() and not Path(run).exists():
         raise UserError(f"{run} is an environment, not a run: add --agent random or --agent zero")
     policy = agents.load_policy(run, trusted=flags.trust)
-    env = envs.make(policy.spec.id, **policy.spec.kwargs)
+    env = envs.make(policy.spec.id, **policy.spec.kwargs, **_on_host(flags, policy.spec.id))
     for name in ("observation_space", "action_space"):
         given, wanted = getattr(policy.spec, name), getattr(env.spec, name)
         if given != wanted:
@@ -109,9 +129,25 @@ def _saved(flags: ReplayFlags) -> tuple[Policy, Env | HostEnv]:
 def _untrained(flags: ReplayFlags) -> tuple[Policy, Env | HostEnv]:
     """A policy that has learnt nothing, on the environment that the flags name."""
     assert flags.agent is not None
-    env = envs.make(flags.run, **env_kwargs(flags.env_kwargs))
-    with agents.make(flags.agent, env) as agent:
-        return agent.snapshot(agent.init(jax.random.key(0))), env
+    given = _on_host(flags, flags.run)
+    if flags.max_episode_steps is not None:
+        given["max_episode_steps"] = flags.max_episode_steps
+    env = envs.make(flags.run, **given, **env_kwargs(flags.env_kwargs, given))
+    return untrained_policy(flags.agent, env.spec), env
+
+
+def _on_host(flags: ReplayFlags, env_id: str) -> dict[str, Any]:
+    """What was chosen for an environment that steps on the host.
+
+    Raises:
+      UserError: this one does not.
+    """
+    given = {name: getattr(flags, name) for name in ON_HOST}
+    given = {name: value for name, value in given.items() if value is not None}
+    for name, value in given.items():
+        if not env_id.startswith("gymnasium/"):
+            raise UserError(f"{name}={value}: only gymnasium/... environments have one")
+    return given
 
 
 def _page(policy: Policy, env: Env | HostEnv, flags: ReplayFlags) -> str:

@@ -4,20 +4,18 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Generic, TypeAlias, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
 import tyro
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 import agents
 import envs
 from agents.base import Agent
 from agents.filming import film
-from agents.loop import OnProgress
 from agents.policy import Policy
 from agents.policy_files import named_file
 from agents.presets import preset
@@ -27,8 +25,9 @@ from envs.errors import NoPicture, UserError, one_line
 from envs.registry import split_id
 from es_rl import processes
 from experiments.cli import parse
+from experiments.progress import shown_progress
 from experiments.signals import acknowledged
-from experiments.startup import ProcessFlags, env_kwargs, import_modules, start_jax
+from experiments.startup import ON_HOST, ProcessFlags, env_kwargs, import_modules, start_jax
 from experiments.videos import why_not, write_video
 
 Config = TypeVar("Config")
@@ -40,6 +39,15 @@ _CHANGEABLE = ("env_steps", "target_return", "checkpoint_every", "checkpoint_sec
 """Of a run's config.json, what holds when it goes on, and what does unless a flag is given."""
 _MOST_AT_ONCE = 1 << 26
 """Episodes of a generation, or transitions of an update, in a run that goes on."""
+
+_WRONG = {
+    "failed_episodes": "{:,} episodes failed",
+    "nonfinite_members": "{:,} times a member's return was not finite",
+    "nonfinite_observations": "{:,} episodes had an observation that was not finite",
+    "nonfinite_actions": "{:,} actions were not finite",
+    "nonfinite_steps": "{:,} steps were left out, as a number in them was not finite",
+}
+"""Counts of metrics.jsonl that are 0 where all is well."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +61,8 @@ class RunFlags(ProcessFlags):
     unless given."""
     step_timeout: float | None = None
     """Seconds after which a step on the host counts as hanging: 60 unless given."""
+    start_timeout: float | None = None
+    """Seconds that making an environment on the host may take: 120 unless given."""
     modules: Annotated[tuple[str, ...], tyro.conf.arg(name="import")] = ()
     """Modules to import first, which register environments of your own with Gymnasium."""
 
@@ -81,6 +91,9 @@ class TrainFlags(RunFlags, Generic[Config]):
     """Episodes of an evaluation: 128, on the host 32."""
     backend: str | None = None
     """Physics of Brax: generalized, spring, positional or mjx."""
+    max_episode_steps: int | None = None
+    """Steps after which an episode is cut, in evaluation too: what the environment is registered
+    with unless given."""
     env_kwargs: tuple[str, ...] = ()
     """Arguments of the environment, as max_episode_steps=200 forward_reward_weight=2.0; values are
     Python's or JSON (is_slippery=False), or else text."""
@@ -148,7 +161,7 @@ def main(arguments: list[str]) -> int:
     start_jax(getattr(flags.settings, "devices", None))
     flags.join()
     import_modules(flags.modules, flags.env)
-    given = {name: getattr(flags, name) for name in ("backend", "workers", "step_timeout")}
+    given = {name: getattr(flags, name) for name in ("backend", "max_episode_steps", *ON_HOST)}
     options = {name: value for name, value in given.items() if value is not None}
     env = envs.make(flags.env, **options, **env_kwargs(flags.env_kwargs, options))
     agent = agents.make(flags.agent, env, **vars(flags.settings))
@@ -201,7 +214,7 @@ def _resume(arguments: list[str]) -> int:
     start_jax(getattr(configured, "devices", None))
     flags.join()
     import_modules(flags.modules)
-    given = {name: getattr(flags, name) for name in ("workers", "step_timeout")}
+    given = {name: getattr(flags, name) for name in ON_HOST}
     on_host = {name: value for name, value in given.items() if value is not None}
     env = envs.make(env_id, **{**config["env_kwargs"], **on_host})
     agent = agents.make(config["agent"], env, **settings)
@@ -229,12 +242,14 @@ def _check_size(settings: Any) -> None:
 
 def _train(agent: Agent, flags: RunFlags, out: Path, **options: Any) -> int:
     """Train, show how it goes and how it went."""
+    wrong: Counter[str] = Counter()
     follows = "training ends, the policy is evaluated and a checkpoint saved"
-    with acknowledged(follows), agent, _progress(options["env_steps"]) as (show, show_within):
+    with acknowledged(follows), agent, shown_progress(options["env_steps"]) as (show, show_within):
         films = _Films(agent, out / "videos", flags.video_every)
 
         def on_generation(metrics: dict[str, Any], snapshot: Callable[[], Policy]) -> None:
             show(metrics)
+            wrong.update({name: int(metrics.get(name, 0)) for name in _WRONG})
             films.after(metrics["generation"], snapshot)
 
         result = agents.train(
@@ -247,12 +262,15 @@ def _train(agent: Agent, flags: RunFlags, out: Path, **options: Any) -> int:
     if processes.is_main():
         _print(agent, options["seed"], result)
         print(f"run: {out}")
-    if result.new_generations == 0 and result.stopped_by is None:
-        print(
-            f"this run had ended: its budget is {options['env_steps']:,} env steps, its target "
-            f"return {options['target_return']}; to go on: es-rl train --resume {out} with more "
-            "--env-steps, or a higher --target-return"
-        )
+        if result.new_generations == 0 and result.stopped_by is None:
+            print(
+                f"this run had ended: its budget is {options['env_steps']:,} env steps, its target "
+                f"return {options['target_return']}; to go on: es-rl train --resume {out} with "
+                "more --env-steps, or a higher --target-return"
+            )
+        for name, count in wrong.items():
+            if count:
+                print(f"warning: {_WRONG[name].format(count)} ({name})", file=sys.stderr)
     if result.stopped_by is not None:
         if processes.is_main():
             print(f"stopped by signal {result.stopped_by}; the policy is in {out / 'policy'}")
@@ -288,12 +306,12 @@ class _Films:
 
 def _check_run(flags: RunFlags) -> None:
     flags.check()
-    counts = ("video_every", "checkpoint_every", "keep", "workers", *PLACES)
+    counts = ("video_every", "checkpoint_every", "keep", "workers", "max_episode_steps", *PLACES)
     for name in (*counts, "env_steps", "eval_every", "eval_episodes"):
         value = getattr(flags, name, None)
         if value is not None and value < 1:
             raise UserError(f"{name}={value}: must be at least 1")
-    for name in ("checkpoint_seconds", "step_timeout"):
+    for name in ("checkpoint_seconds", "step_timeout", "start_timeout"):
         value = getattr(flags, name)
         if value is not None and not value > 0:
             raise UserError(f"{name}={value}: must be a number of seconds above 0")
@@ -304,11 +322,7 @@ def _check(flags: TrainFlags[Any]) -> None:
     if flags.seed < 0:
         raise UserError(f"seed={flags.seed}: must be at least 0")
     _check_run(flags)
-    for name, suite in (
-        ("backend", "brax"),
-        ("workers", "gymnasium"),
-        ("step_timeout", "gymnasium"),
-    ):
+    for name, suite in (("backend", "brax"), *((name, "gymnasium") for name in ON_HOST)):
         value = getattr(flags, name)
         if value is not None and not flags.env.startswith(f"{suite}/"):
             raise UserError(f"{name}={value}: only {suite}/... environments have one")
@@ -332,61 +346,3 @@ def _value_of(flag: str, arguments: list[str]) -> str | None:
         if argument.startswith(flag + "="):
             return argument.removeprefix(flag + "=")
     return None
-
-
-OnMetrics: TypeAlias = Callable[[dict[str, Any]], None]
-_LINE_SECONDS = 30.0
-"""Between two lines about a long generation, where no bar can be shown."""
-
-
-@contextmanager
-def _progress(env_steps: int) -> Iterator[tuple[OnMetrics, OnProgress]]:
-    """What shows a generation that has ended, and what shows one that is under way.
-
-    On a terminal that is a bar; elsewhere nothing, but for a line now and then in long generations.
-    """
-    if not sys.stderr.isatty():
-        yield lambda metrics: None, _Lines()
-        return
-    from rich.console import Console
-
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.percentage:3.0f} %"),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("compiling", total=env_steps)
-        latest, shown = "-", ""
-
-        def show(metrics: dict[str, Any]) -> None:
-            nonlocal latest, shown
-            if "eval_return_mean" in metrics:
-                latest = f"{metrics['eval_return_mean']:.1f}"
-            shown = (
-                f"generation {metrics['generation']}  "
-                f"{metrics['steps_per_second']:,.0f} steps/s  "
-                f"return {metrics['return_mean']:.1f}  evaluation {latest}"
-            )
-            bar.update(task, completed=metrics["env_steps"], description=shown)
-
-        def show_within(what: str, ended: int, total: int) -> None:
-            within = f"{what}: {ended:,} of {total:,} episodes"
-            bar.update(task, description=f"{shown}  {within}" if shown else within)
-
-        yield show, show_within
-
-
-class _Lines:
-    """Prints how far a generation or an evaluation is, at most every half minute."""
-
-    def __init__(self) -> None:
-        self._last = time.monotonic()
-
-    def __call__(self, what: str, ended: int, total: int) -> None:
-        now = time.monotonic()
-        if now - self._last >= _LINE_SECONDS:
-            self._last = now
-            print(f"{what}: {ended:,} of {total:,} episodes ended", file=sys.stderr, flush=True)

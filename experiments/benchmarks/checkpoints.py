@@ -10,7 +10,8 @@ import jax
 import agents
 import envs
 from agents.evaluation import Evaluator
-from agents.evolution import EggrollConfig, EvolutionAgent
+from agents.evolution import EvolutionAgent
+from agents.evolution_config import EggrollConfig
 from experiments.benchmarks.timing import Row, Table
 
 _ENVS: dict[str, dict[str, Any]] = {

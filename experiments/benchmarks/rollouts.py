@@ -13,7 +13,8 @@ from flax import linen as nn
 from jax.sharding import Mesh, PartitionSpec
 
 import envs
-from agents.evolution import EggrollConfig, EvolutionAgent, EvolutionState, with_counts
+from agents.evolution import EvolutionAgent, EvolutionState, with_counts
+from agents.evolution_config import EggrollConfig
 from envs.base import Env
 from es_rl.devices import AXIS, Program, make_mesh, replicated
 from es_rl.jobs import Jobs, Played, reset_key, step_keys

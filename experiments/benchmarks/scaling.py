@@ -23,7 +23,8 @@ import jax
 import numpy as np
 
 import envs
-from agents.evolution import EggrollConfig, EvolutionAgent
+from agents.evolution import EvolutionAgent
+from agents.evolution_config import EggrollConfig
 from es_rl import processes
 from es_rl.jobs import Played
 from experiments.cli import parse

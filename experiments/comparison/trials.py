@@ -3,6 +3,8 @@
 import json
 import math
 import shutil
+import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
@@ -21,7 +23,8 @@ from agents.presets import preset
 from agents.registry import configure
 from agents.settings import expected
 from envs.base import Env, HostEnv
-from envs.errors import UserError, one_line
+from envs.errors import RemoteTraceback, UserError, one_line
+from envs.worker import fault_of
 from es_rl.files import write_whole
 from experiments.comparison.results import Point, Run, Task, run_from_json
 
@@ -129,6 +132,9 @@ class Trials:
             raise
         except Exception as error:
             reason = " ".join(f"{type(error).__name__}: {error}".split())
+            if not isinstance(error, UserError):
+                reason += _place(error)
+                traceback.print_exception(error, file=sys.stderr)
             return Run(self.task.env, self.agent, seed, reason)
         # JSON has no NaN: the mean of an evaluation that is not finite is null.
         curve = [p if math.isfinite(p.return_mean) else (*p[:2], None) for p in run.curve]
@@ -188,6 +194,13 @@ class Trials:
 
     def _path(self, seed: int) -> Path:
         return self.folder / f"seed-{seed}"
+
+
+def _place(error: Exception) -> str:
+    """Where an exception comes from, unless its message says so."""
+    if isinstance(error.__cause__, RemoteTraceback):
+        return ""
+    return f" ({fault_of(error).place})"
 
 
 def settings_of(agent: str, env_id: str, given: dict[str, Any]) -> dict[str, Any]:

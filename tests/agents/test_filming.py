@@ -34,7 +34,8 @@ def test_recordings_are_the_episodes_of_the_evaluation(agent, name, options):
     policy = make_policy(agent, env)
     evaluation = agents.evaluate(policy, env, episodes=4, seed=5)
     recordings = record(policy, env, episodes=4, seed=5)
-    returns = np.float32([recording.returns[-1] for recording in recordings])
+    earned = [recording.returns[-1] for recording in recordings]
+    returns = np.array(earned, evaluation.returns.dtype)
     np.testing.assert_array_equal(returns, evaluation.returns)
     assert len(set(returns.tolist())) == 4
     assert [recording.steps for recording in recordings] == evaluation.lengths.tolist()
@@ -51,4 +52,4 @@ def test_a_film_too_is_an_episode_of_the_evaluation():
     env = envs.make("gymnasium/Pendulum-v1", workers=1, max_episode_steps=30)
     policy = make_policy("random", env)
     (earned,) = agents.evaluate(policy, env, episodes=1, seed=2).returns
-    assert np.float32(film(policy, env, seed=2).episode_return) == earned
+    assert film(policy, env, seed=2).episode_return == earned

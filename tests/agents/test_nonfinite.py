@@ -9,7 +9,7 @@ import optax
 import pytest
 
 import agents
-from agents.evolution import EggrollConfig
+from agents.evolution_config import EggrollConfig
 from agents.ppo_update import Transitions, generalized_advantages, without_nonfinite
 from envs.probes import Probe
 from es_rl import observations

@@ -8,7 +8,7 @@ import pytest
 
 import agents
 import envs
-from agents.evolution import EggrollConfig
+from agents.evolution_config import EggrollConfig
 from agents.ppo import PPOConfig
 from agents.schedule import Schedule
 

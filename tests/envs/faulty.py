@@ -57,4 +57,4 @@ class Faulty(gymnasium.Env):
         raise AssertionError(self.kind)
 
 
-gymnasium.register("Faulty-v0", "tests.envs.faulty:Faulty")
+gymnasium.register("Faulty-v0", "tests.envs.faulty:Faulty", max_episode_steps=1000)

@@ -1,12 +1,21 @@
-# ruff: noqa: E402, NPY002
-"""Environments as people write them: small inputs that failed or must keep working.
+"""Environments as people write them: each is wrong, or unusual, in one way.
 
-`gymnasium.register` happens on import: `es-rl train gymnasium/OldReset-v0 --import odd_envs`.
+Importing the module registers them with Gymnasium: `es-rl train gymnasium/OldReset-v0 --import
+tests.envs.odd_envs`.
 """
+
+import socket
+import time
 
 import gymnasium
 import numpy as np
 from gymnasium import register, spaces
+from gymnasium.wrappers import (
+    FlattenObservation,
+    FrameStackObservation,
+    RecordEpisodeStatistics,
+    TimeAwareObservation,
+)
 
 
 class Base(gymnasium.Env):
@@ -205,11 +214,11 @@ class GlobalRandom(Base):
     """np.random.seed at reset and np.random afterwards, as much code does."""
 
     def reset(self, *, seed=None, options=None):
-        np.random.seed(seed)
+        np.random.seed(seed)  # noqa: NPY002
         return super().reset(seed=seed)
 
     def _draw(self):
-        self.x = np.random.uniform(-1, 1, 2).astype(np.float32)
+        self.x = np.random.uniform(-1, 1, 2).astype(np.float32)  # noqa: NPY002
 
     def good(self, action):
         return float(self.x[0])
@@ -334,42 +343,120 @@ class Ragged(Base):
         return [float(v) for v in self.x]
 
 
+class LateShortObs(Base):
+    """Right at first, then of another length."""
+
+    def _obs(self):
+        return self.x if self.t < 3 else self.x[:1]
+
+
+class FloatsForInts(Base):
+    observation_space = spaces.MultiDiscrete([3, 3])
+
+    def _obs(self):
+        return np.array([0.7, 1.2])
+
+
+class NoCategory(Base):
+    observation_space = spaces.Discrete(3)
+
+    def _obs(self):
+        return 3
+
+
+class RewardPair(Base):
+    def good(self, action):
+        return np.array([0.5, 0.5])
+
+
+class EndNone(Base):
+    def step(self, action):
+        o, r, d, tr, i = super().step(action)
+        return o, r, d, None, i
+
+
+class NoInfo(Base):
+    def step(self, action):
+        o, r, d, tr, i = super().step(action)
+        return o, r, d, tr, None
+
+
+class Missing(Base):
+    """A key is missing."""
+
+    def step(self, action):
+        return self.x, {}["speed"], False, False, {}
+
+
+class Unmade(Base):
+    def __init__(self, what="speed"):
+        self.speed = {}[what]
+
+
+class Slow(Base):
+    """Takes a while to make."""
+
+    def __init__(self, seconds=0.0):
+        time.sleep(seconds)
+
+
+class Port(Base):
+    """Takes a port of this machine, which nobody else can have meanwhile."""
+
+    def __init__(self, port):
+        self.socket = socket.create_server(("127.0.0.1", port))
+
+    def close(self):
+        self.socket.close()
+
+
+class Unseeded(Base):
+    def _draw(self):
+        self.x = np.random.default_rng().uniform(-1, 1, 2).astype(np.float32)
+
+
+class NaNAction(Base):
+    """What a policy does where NumPy's square root has failed."""
+
+    action_space = spaces.Box(-1, 1, (1,), np.float32)
+
+    def _obs(self):
+        return np.array([self.x[0], np.nan if self.t == 2 else 0.0], np.float32)
+
+    def good(self, action):
+        return 1.0
+
+
 for name, cls in list(globals().items()):
     if isinstance(cls, type) and issubclass(cls, Base) and cls is not Base:
         register(
             f"{name}-v0",
-            entry_point=f"odd_envs:{name}",
+            entry_point=f"tests.envs.odd_envs:{name}",
             max_episode_steps=None if name == "Long" else 200,
         )
 
-register("NpLimit-v0", entry_point="odd_envs:SameArray", max_episode_steps=np.int64(50))
+register("NpLimit-v0", entry_point="tests.envs.odd_envs:SameArray", max_episode_steps=np.int64(50))
 
-register("FloatLimit-v0", entry_point="odd_envs:SameArray", max_episode_steps=10 / 0.2)
+register("FloatLimit-v0", entry_point="tests.envs.odd_envs:SameArray", max_episode_steps=10 / 0.2)
 
 register(
     "NpThreshold-v0",
-    entry_point="odd_envs:SameArray",
+    entry_point="tests.envs.odd_envs:SameArray",
     max_episode_steps=50,
     reward_threshold=np.float32(9),
 )
 
-from gymnasium.wrappers import (
-    FlattenObservation,
-    FrameStackObservation,
-    RecordEpisodeStatistics,
-    TimeAwareObservation,
-)
 
 register(
     "DictFlat-v0",
-    entry_point="odd_envs:DictObs",
+    entry_point="tests.envs.odd_envs:DictObs",
     max_episode_steps=50,
     additional_wrappers=(FlattenObservation.wrapper_spec(),),
 )
 
 register(
     "Frames-v0",
-    entry_point="odd_envs:SameArray",
+    entry_point="tests.envs.odd_envs:SameArray",
     max_episode_steps=50,
     additional_wrappers=(
         FrameStackObservation.wrapper_spec(stack_size=3),
@@ -379,7 +466,7 @@ register(
 
 register(
     "Time-v0",
-    entry_point="odd_envs:SameArray",
+    entry_point="tests.envs.odd_envs:SameArray",
     max_episode_steps=50,
     additional_wrappers=(TimeAwareObservation.wrapper_spec(),),
 )

@@ -1,0 +1,85 @@
+"""Making the first of a registered environment, and saying why that cannot be done."""
+
+import logging
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import gymnasium
+
+from envs.errors import UserError
+
+_PATIENCE_SECONDS = 10.0
+"""How often somebody who waits for an environment to be made is told so."""
+_EXTRAS = ("box2d", "classic-control", "mujoco")
+
+_log = logging.getLogger("es_rl")
+
+
+def make_first(
+    single: Callable[[], gymnasium.Env],
+    name: str,
+    registered: gymnasium.envs.registration.EnvSpec,
+) -> gymnasium.Env:
+    """Build one; where that fails for what a person can mend, say so in one line."""
+    try:
+        with _patience(name):
+            return single()
+    except (gymnasium.error.DependencyNotInstalled, ImportError) as error:
+        raise UserError(f"gymnasium/{name}: {one_line(error)}{_hint(registered)}") from error
+    except gymnasium.error.Error as error:
+        raise UserError(f"env='gymnasium/{name}': {one_line(error)}") from error
+    except Exception as error:  # whatever its constructor raises
+        if not _is_for_its_arguments(error, registered):
+            raise
+        kind = "" if isinstance(error, TypeError | ValueError) else f"{type(error).__name__}: "
+        raise UserError(f"env='gymnasium/{name}': {kind}{one_line(error)}") from error
+
+
+def _is_for_its_arguments(
+    error: Exception, registered: gymnasium.envs.registration.EnvSpec
+) -> bool:
+    """Whether other arguments are what is needed, as far as can be told.
+
+    Gymnasium's own environments can be made. One of a user's may be at fault itself, unless it is
+    the call that fails: for an argument that is unknown or missing.
+    """
+    if str(registered.entry_point).startswith("gymnasium."):
+        return True
+    innermost = traceback.extract_tb(error.__traceback__)[-1].filename
+    called = innermost == gymnasium.envs.registration.__file__
+    return isinstance(error, TypeError) and (
+        called or "got an unexpected keyword argument" in str(error)
+    )
+
+
+@contextmanager
+def _patience(name: str) -> Iterator[None]:
+    """Say so, now and then, while an environment is being made."""
+    over = threading.Event()
+
+    def remind() -> None:
+        seconds = 0.0
+        while not over.wait(_PATIENCE_SECONDS):
+            seconds += _PATIENCE_SECONDS
+            _log.warning("gymnasium/%s: an environment is being made for %.0f s", name, seconds)
+
+    threading.Thread(target=remind, daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
+
+
+def _hint(registered: gymnasium.envs.registration.EnvSpec) -> str:
+    """How to install what an environment of Gymnasium's own needs."""
+    for extra in _EXTRAS:
+        if f".{extra.replace('-', '_')}" in str(registered.entry_point):
+            return f' (pip install "es-rl[{extra}]")'
+    return ""
+
+
+def one_line(error: Exception) -> str:
+    """Its message."""
+    return " ".join(str(error).split())

@@ -1,0 +1,68 @@
+"""How far training is: a bar on a terminal, and a line now and then elsewhere."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeAlias
+
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from agents.loop import OnProgress
+
+OnMetrics: TypeAlias = Callable[[dict[str, Any]], None]
+_LINE_SECONDS = 30.0
+"""Between two lines about a long generation, where no bar can be shown."""
+
+
+@contextmanager
+def shown_progress(env_steps: int) -> Iterator[tuple[OnMetrics, OnProgress]]:
+    """What shows a generation that has ended, and what shows one that is under way.
+
+    On a terminal that is a bar; elsewhere nothing, but for a line now and then in long generations.
+    """
+    if not sys.stderr.isatty():
+        yield lambda metrics: None, _Lines()
+        return
+    from rich.console import Console
+
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:3.0f} %"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("compiling", total=env_steps)
+        latest, shown = "-", ""
+
+        def show(metrics: dict[str, Any]) -> None:
+            nonlocal latest, shown
+            if "eval_return_mean" in metrics:
+                latest = f"{metrics['eval_return_mean']:.1f}"
+            shown = (
+                f"generation {metrics['generation']}  "
+                f"{metrics['steps_per_second']:,.0f} steps/s  "
+                f"return {metrics['return_mean']:.1f}  evaluation {latest}"
+            )
+            bar.update(task, completed=metrics["env_steps"], description=shown)
+
+        def show_within(what: str, ended: int, total: int) -> None:
+            within = f"{what}: {ended:,} of {total:,} episodes"
+            bar.update(task, description=f"{shown}  {within}" if shown else within)
+
+        yield show, show_within
+
+
+class _Lines:
+    """Prints how far a generation or an evaluation is, at most every half minute."""
+
+    def __init__(self) -> None:
+        self._last = time.monotonic()
+
+    def __call__(self, what: str, ended: int, total: int) -> None:
+        now = time.monotonic()
+        if now - self._last >= _LINE_SECONDS:
+            self._last = now
+            print(f"{what}: {ended:,} of {total:,} episodes ended", file=sys.stderr, flush=True)
