@@ -1,7 +1,6 @@
 """Environments as people write them: what can be trained can be saved, loaded and replayed."""
 
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,8 +16,7 @@ from envs.base import EnvSpec
 from envs.errors import UserError
 from experiments import replay
 
-sys.path.append(str(Path(__file__).parents[1] / "envs"))
-envs.import_module("odd_envs")
+envs.import_module("tests.envs.odd_envs")
 
 TINY = {"population_size": 4, "hidden": ()}
 

@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -32,8 +31,7 @@ def test_a_missing_library_is_looked_for_and_named(monkeypatch):
     assert "\n" not in str(error.value)
 
 
-sys.path.append(str(Path(__file__).parent))
-envs.import_module("odd_envs")
+envs.import_module("tests.envs.odd_envs")
 
 
 def film(name):

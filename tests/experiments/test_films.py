@@ -1,6 +1,5 @@
 """A film that cannot be made ends nothing: no training run, and no report."""
 
-import sys
 from pathlib import Path
 
 import pytest
@@ -9,8 +8,7 @@ import agents
 import envs
 from experiments import cli, compare, train, videos
 
-sys.path.append(str(Path(__file__).parents[1] / "envs"))
-envs.import_module("odd_envs")
+envs.import_module("tests.envs.odd_envs")
 
 
 def test_a_film_that_fails_does_not_end_training(tmp_path, monkeypatch, caplog):
