@@ -22,7 +22,7 @@ _SUITES: dict[str, tuple[Callable[[], Iterable[str]], Callable[..., Env | HostEn
     "probe": (probes.names, probes.make),
 }
 _REGISTERED: dict[str, Maker] = {}
-_NOT_SAVED = ("workers", "step_timeout")
+_NOT_SAVED = ("workers", "step_timeout", "start_timeout")
 """Arguments that say where an environment runs, not what it is."""
 _MOST_STEPS = 10**9
 """Of an episode, as they are counted in 32 bits."""
