@@ -6,6 +6,7 @@ the other.
 """
 
 import copy
+import gc
 import json
 import os
 import re
@@ -62,7 +63,10 @@ def run(tmp_path_factory):
     agents.train(agent, out=folder, **budget)
     state = agent.init(jax.random.key(0))
     like = (state, agent.snapshot(state).weights)
-    return SimpleNamespace(folder=folder, agent=agent, budget=budget, like=like)
+    yield SimpleNamespace(folder=folder, agent=agent, budget=budget, like=like)
+    # The errors that Orbax left are reported here, not in the tests of the next module.
+    time.sleep(1.0)
+    gc.collect()
 
 
 @pytest.fixture
