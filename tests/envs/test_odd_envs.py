@@ -18,7 +18,7 @@ from agents.evaluation import evaluation_keys
 from agents.ppo_collect import HostCollector
 from envs.errors import UserError
 from es_rl.host_rollout import episode_seeds
-from es_rl.rollout import episode_keys
+from es_rl.jobs import episode_keys
 from tests.envs.odd_runs import make, train
 
 ROOT = Path(__file__).parents[2]
