@@ -119,7 +119,7 @@ class Checkpoints:
         arguments = self._orbax.args.Composite(
             state=self._orbax.args.StandardSave(filled),
             progress=self._orbax.args.JsonSave(
-                {"digest": _digest(leaves, step, progress), "progress": progress}
+                {"digests": _digests(leaves, step, progress), "progress": progress}
             ),
         )
         with _quiet(), _as_os_error():
@@ -242,7 +242,7 @@ class Checkpoints:
             for name, e in expected.items()
         }
         progress = read.progress["progress"]
-        if read.progress["digest"] != _digest(leaves, step, progress):
+        if read.progress["digests"] != _digests(leaves, step, progress):
             raise UserError(f"{folder}: what it holds is not what was saved")
         if check is not None:
             check(step, progress)
@@ -310,14 +310,19 @@ def _kinds_of(leaves: dict[str, Any]) -> dict[str, tuple[tuple[int, ...], np.dty
     return {str(name): (tuple(x.shape), np.dtype(x.dtype)) for name, x in leaves.items()}
 
 
-def _digest(leaves: dict[str, np.ndarray], step: int, progress: dict[str, Any]) -> str:
-    """Of all that a checkpoint is: Orbax itself notices damage only where it cannot read on."""
-    total = hashlib.sha256(json.dumps([step, progress], sort_keys=True).encode())
+def _digests(leaves: dict[str, np.ndarray], step: int, progress: dict[str, Any]) -> dict[str, str]:
+    """Of the state, and of all that a checkpoint is.
+
+    Orbax itself notices damage only where it cannot read on. The state's own digest does not depend
+    on the times that progress holds.
+    """
+    state = hashlib.sha256()
     for name in sorted(leaves):
         leaf = leaves[name]
-        total.update(f"{name} {leaf.dtype} {leaf.shape}".encode())
-        total.update(np.ascontiguousarray(leaf).data)
-    return total.hexdigest()
+        state.update(f"{name} {leaf.dtype} {leaf.shape}".encode())
+        state.update(np.ascontiguousarray(leaf).data)
+    whole = json.dumps([state.hexdigest(), step, progress], sort_keys=True).encode()
+    return {"state": state.hexdigest(), "whole": hashlib.sha256(whole).hexdigest()}
 
 
 def _check_sizes(folder: Path, array_bytes: int) -> None:

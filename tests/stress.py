@@ -117,7 +117,7 @@ def _outcome(run: Path) -> dict[str, object]:
         "policies": [
             (run / name / "weights.safetensors").read_bytes() for name in ("policy", "best")
         ],
-        "state": json.loads((latest / "progress" / "metadata").read_text())["digest"],
+        "state": json.loads((latest / "progress" / "metadata").read_text())["digests"]["state"],
         "generations": latest.name,
     }
 

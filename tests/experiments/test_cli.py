@@ -148,7 +148,7 @@ from gymnasium import spaces
 class DictEnv(gymnasium.Env):
     observation_space = spaces.Dict({"x": spaces.Box(-1, 1, (2,))})
     action_space = spaces.Discrete(2)
-gymnasium.register("DictEnv-v0", DictEnv)
+gymnasium.register("DictEnv-v0", DictEnv, max_episode_steps=10)
 from experiments import cli
 cli.main(["train", "gymnasium/DictEnv-v0"])
 """

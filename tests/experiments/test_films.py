@@ -69,7 +69,7 @@ def test_any_failure_of_a_film_is_a_line(tmp_path, monkeypatch, capsys):
     best = type("Best", (), {"policy": Path("nowhere/policy")})
     monkeypatch.setattr(compare.report, "best_run", lambda *arguments: best)
     monkeypatch.setattr(compare, "film", lambda *arguments, **options: 1 / 0)
-    monkeypatch.setattr(compare, "load_policy", lambda *arguments, **options: None)
+    monkeypatch.setattr(compare, "_policy", lambda *arguments, **options: None)
     assert list(compare._films(found, tmp_path)) == []
     assert "no film of random on probe/policy_reward: ZeroDivisionError" in capsys.readouterr().out
 
