@@ -24,7 +24,7 @@ from es_rl.devices import Program, all_at_once, make_mesh, replicated, spread
 from es_rl.host_rollout import HostRollout, episode_seeds, with_idle_lanes
 from es_rl.jobs import Jobs, Played, episode_keys
 from es_rl.pacing import Notify, PacedRollout
-from es_rl.rollout import Behaviour, Playing, Rollout
+from es_rl.rollout import Behaviour, Episodes, Progress, Rollout
 
 EVALUATION_LANES = 32
 """Lanes on each device, or on the host, whatever the number of episodes: a matrix product of
@@ -176,7 +176,7 @@ class _Programs:
         rollout = Rollout(env, behaviour, _jobs(episodes), mesh, EVALUATION_LANES)
         everywhere, apart = replicated(mesh), spread(mesh)
 
-        def start(weights: Weights, key_data: jax.Array) -> Playing:
+        def start(weights: Weights, key_data: jax.Array) -> tuple[Episodes, Progress]:
             key = jax.random.wrap_key_data(key_data)
             return rollout.start(weights, episode_keys(key, episodes))
 
@@ -186,16 +186,16 @@ class _Programs:
         self._started = start
 
     def compile(self, weights: Weights) -> None:
-        playing = jax.eval_shape(self._started, weights, _key_data(0))
+        started, progress = jax.eval_shape(self._started, weights, _key_data(0))
         all_at_once(
             lambda: self._start.compile(weights, _key_data(0)),
-            lambda: self._advance.compile(weights, playing),
-            lambda: self._finish.compile(playing),
+            lambda: self._advance.compile(weights, started, progress),
+            lambda: self._finish.compile(progress),
         )
 
     def play(self, weights: Weights, seed: int, notify: Notify | None) -> Played:
-        playing = self._start(weights, _key_data(seed))
-        return self._finish(self._advance(weights, playing, notify))
+        started, progress = self._start(weights, _key_data(seed))
+        return self._finish(self._advance(weights, started, progress, notify))
 
 
 def evaluation_lanes(env: HostEnv, busy: int = EVALUATION_LANES) -> Lanes:

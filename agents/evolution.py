@@ -34,7 +34,7 @@ from es_rl.host_rollout import (
 from es_rl.jobs import Played, as_int, episode_keys, make_jobs, wide_sum
 from es_rl.observations import Moments
 from es_rl.pacing import Notify, PacedRollout
-from es_rl.rollout import Behaviour, Playing, Rollout
+from es_rl.rollout import Behaviour, Episodes, Progress, Rollout
 
 _LOCATIONS = ("mean", "max", "min")
 """Statistics of returns that move with a constant."""
@@ -121,7 +121,7 @@ class EvolutionAgent(Agent):
         self.rollout, self._noise_placed = rollout, noise
         everywhere, apart = devices.replicated(self.mesh), devices.spread(self.mesh)
         self._start = Program(
-            self._start_generation, in_shardings=everywhere, out_shardings=(noise, apart)
+            self._start_generation, in_shardings=everywhere, out_shardings=(noise, apart, apart)
         )
         self._advance = PacedRollout(rollout)
         self._finish = Program(
@@ -173,11 +173,11 @@ class EvolutionAgent(Agent):
     @in_32_bits
     def compile(self, state: EvolutionState) -> None:
         if self.lanes is None:
-            noise, playing = jax.eval_shape(self._start_generation, state)
+            noise, episodes, progress = jax.eval_shape(self._start_generation, state)
             devices.all_at_once(
                 lambda: self._start.compile(state),
-                lambda: self._advance.compile((state, noise), playing),
-                lambda: self._finish.compile(state, noise, playing),
+                lambda: self._advance.compile((state, noise), episodes, progress),
+                lambda: self._finish.compile(state, noise, progress),
             )
             return
         noise, keys = self.ask(state)
@@ -193,9 +193,9 @@ class EvolutionAgent(Agent):
         self, state: EvolutionState, notify: Notify | None = None
     ) -> tuple[EvolutionState, dict[str, Any]]:
         if self.lanes is None:
-            noise, playing = self._start(state)
-            playing = self._advance((state, noise), playing, notify)
-            return with_counts(self._finish(state, noise, playing))
+            noise, episodes, progress = self._start(state)
+            progress = self._advance((state, noise), episodes, progress, notify)
+            return with_counts(self._finish(state, noise, progress))
         noise, keys = self.ask(state)
         seeds = episode_seeds(keys, evaluation=False)
         if self.network.normalizes and state.moments.count == 0:
@@ -280,14 +280,14 @@ class EvolutionAgent(Agent):
         sample = self.config.sample_actions
         return *self.network.action(forward, memory, vector, key, sample=sample), vector
 
-    def _start_generation(self, state: EvolutionState) -> tuple[es_rl.Noise, Playing]:
+    def _start_generation(self, state: EvolutionState) -> tuple[es_rl.Noise, Episodes, Progress]:
         noise, keys = self._ask_and_keys(state)
-        return noise, self.rollout.start((state, noise), keys)
+        return noise, *self.rollout.start((state, noise), keys)
 
     def _finish_generation(
-        self, state: EvolutionState, noise: es_rl.Noise, playing: Playing
+        self, state: EvolutionState, noise: es_rl.Noise, progress: Progress
     ) -> tuple[EvolutionState, Any, dict[str, Any]]:
-        return self.learn(state, noise, self.rollout.finish(playing))
+        return self.learn(state, noise, self.rollout.finish(progress))
 
     def learn(
         self, state: EvolutionState, noise: es_rl.Noise, played: Played

@@ -2,14 +2,14 @@
 
 import time
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import jax
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from es_rl.devices import Program, replicated, spread
-from es_rl.rollout import NO_LIMIT, Playing, PyTree, Rollout
+from es_rl.rollout import NO_LIMIT, Episodes, Progress, PyTree, Rollout
 
 Notify: TypeAlias = Callable[[int, int], None]
 """Called from time to time with how many episodes have ended, and how many there are. It may raise
@@ -35,35 +35,44 @@ class PacedRollout:
         )
         self._program = Program(
             self._advance,
-            in_shardings=(shared, apart, everywhere),
-            out_shardings=(apart, apart),
-            donate_argnums=1,
+            in_shardings=(shared, apart, apart, everywhere),
+            out_shardings=apart,
+            donate_argnums=2,
         )
 
-    def compile(self, shared: PyTree, playing: Playing) -> None:
+    def compile(self, shared: PyTree, episodes: Episodes, progress: Progress) -> None:
         """Compile for arguments of these shapes; nothing else of them is used."""
-        self._program.compile(shared, playing, np.int32(0))
+        self._program.compile(shared, episodes, progress, np.int32(0))
 
-    def __call__(self, shared: PyTree, playing: Playing, notify: Notify | None = None) -> Playing:
-        """Play on until every job has ended. `playing` is of no use afterwards.
+    def __call__(
+        self,
+        shared: PyTree,
+        episodes: Episodes,
+        progress: Progress,
+        notify: Notify | None = None,
+    ) -> Progress:
+        """Play on until every job has ended. `progress` is of no use afterwards.
 
         Several processes do so in one call, in which nobody is notified: between calls each would
         have to know of the others' jobs.
         """
         total = len(self._rollout.jobs.member)
         if jax.process_count() > 1:
-            return self._program(shared, playing, np.int32(NO_LIMIT))[0]
+            return self._program(shared, episodes, progress, np.int32(NO_LIMIT))[0]
         while True:
             began = time.perf_counter()
-            playing, ended = self._program(shared, playing, np.int32(self._steps))
-            done = int(np.sum(ended))
+            steps = np.int32(self._steps)
+            progress, ended = self._program(shared, episodes, progress, steps)
+            done = int(np.asarray(ended).sum())
             if done == total:
-                return playing
+                return progress
             seconds = time.perf_counter() - began
             self._steps = min(max(1, int(self._steps * PACE_SECONDS / seconds)), NO_LIMIT)
             if notify is not None:
                 notify(done, total)
 
-    def _advance(self, shared: PyTree, playing: Playing, steps: jax.Array) -> Any:
-        playing = self._rollout.advance(shared, playing, steps)
-        return playing, self._rollout.ended(playing)
+    def _advance(
+        self, shared: PyTree, episodes: Episodes, progress: Progress, steps: jax.Array
+    ) -> tuple[Progress, jax.Array]:
+        progress = self._rollout.advance(shared, episodes, progress, steps)
+        return progress, self._rollout.ended(progress)

@@ -57,8 +57,9 @@ class _Lanes(NamedTuple):
     obs_squares: jax.Array
 
 
-class _Progress(NamedTuple):
-    """A device's rollout between two steps."""
+class Progress(NamedTuple):
+    """How far a rollout is, between two steps. The first axis of every array is spread over the
+    devices."""
 
     lanes: _Lanes
     job: jax.Array
@@ -82,13 +83,12 @@ class _Queue(NamedTuple):
     """(1,) int32: jobs from here on are padding."""
 
 
-class Playing(NamedTuple):
-    """A rollout under way. The first axis of every array is spread over the devices."""
+class Episodes(NamedTuple):
+    """What a rollout plays. The first axis of every array is spread over the devices."""
 
     queue: _Queue
     pool: State
     """The start states of a device's episodes."""
-    progress: _Progress
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,34 +122,37 @@ class Rollout:
           shared: see `Behaviour`.
           keys: (episodes,) typed keys, one per distinct episode of the jobs.
         """
-        playing = self.start(shared, keys)
-        return self.finish(self.advance(shared, playing, jnp.int32(NO_LIMIT)))
+        episodes, progress = self.start(shared, keys)
+        return self.finish(self.advance(shared, episodes, progress, jnp.int32(NO_LIMIT)))
 
-    def start(self, shared: PyTree, keys: jax.Array) -> Playing:
+    def start(self, shared: PyTree, keys: jax.Array) -> tuple[Episodes, Progress]:
         """Make the start states. No lane has a job yet. The arguments are those of `play`."""
         member, episode, pool, lengths = map(jnp.asarray, self._shares)
         queue = _Queue(member, episode, keys[pool], lengths)
         return self._on_devices(self._start_share, self.shared_spec, self._apart)(shared, queue)
 
-    def advance(self, shared: PyTree, playing: Playing, steps: jax.Array) -> Playing:
+    def advance(
+        self, shared: PyTree, episodes: Episodes, progress: Progress, steps: jax.Array
+    ) -> Progress:
         """Go on until every job has ended, or for so many steps of all lanes side by side.
 
         Args:
           shared: see `Behaviour`.
-          playing: how far the rollout is.
+          episodes: from `start`.
+          progress: how far the rollout is.
           steps: int32 scalar; a step of a single lane at the end counts like one of all lanes.
         """
-        specs = self.shared_spec, self._apart, PartitionSpec()
-        return self._on_devices(self._advance_share, *specs)(shared, playing, steps)
+        specs = self.shared_spec, self._apart, self._apart, PartitionSpec()
+        return self._on_devices(self._advance_share, *specs)(shared, episodes, progress, steps)
 
-    def ended(self, playing: Playing) -> jax.Array:
+    def ended(self, progress: Progress) -> jax.Array:
         """(devices,) int32, how many jobs have ended on each device."""
-        active = playing.progress.active.reshape(self.mesh.size, -1)
-        return playing.progress.queued - jnp.sum(active, axis=1, dtype=jnp.int32)
+        active = progress.active.reshape(self.mesh.size, -1)
+        return progress.queued - jnp.sum(active, axis=1, dtype=jnp.int32)
 
-    def finish(self, playing: Playing) -> Played:
+    def finish(self, progress: Progress) -> Played:
         """What came of the jobs, once all of them have ended."""
-        packed = self._on_devices(pack, self._apart)(playing.progress.played)
+        packed = self._on_devices(pack, self._apart)(progress.played)
         # The one exchange between devices.
         everywhere = NamedSharding(self.mesh, PartitionSpec())
         gathered = jax.lax.with_sharding_constraint(packed, everywhere)
@@ -184,7 +187,7 @@ class Rollout:
         as_int = [np.asarray(x, np.int32) for x in (local, pool, lengths)]
         return self.jobs.member[padded].reshape(-1), *(x.reshape(-1) for x in as_int)
 
-    def _start_share(self, shared: PyTree, queue: _Queue) -> Playing:
+    def _start_share(self, shared: PyTree, queue: _Queue) -> tuple[Episodes, Progress]:
         pool = jax.vmap(lambda key: self.env.reset(reset_key(key)))(queue.keys)
         num_jobs, size = queue.member.shape[0], self._observation_size(shared, pool)
         zeros, per_job = jnp.zeros((self.lanes, size)), jnp.zeros((num_jobs, size))
@@ -203,33 +206,35 @@ class Rollout:
             per_job,
             jnp.zeros(1, jnp.int32),
         )
-        progress = _Progress(
+        progress = Progress(
             nobody,
             job=jnp.zeros(self.lanes, jnp.int32),
             active=jnp.zeros(self.lanes, bool),
             queued=jnp.zeros(1, jnp.int32),
             played=nothing,
         )
-        return Playing(queue, pool, progress)
+        return Episodes(queue, pool), progress
 
-    def _advance_share(self, shared: PyTree, playing: Playing, steps: jax.Array) -> Playing:
-        queue, pool, progress = playing
+    def _advance_share(
+        self, shared: PyTree, episodes: Episodes, progress: Progress, steps: jax.Array
+    ) -> Progress:
+        queue, pool = episodes
 
-        def many_left(carry: tuple[_Progress, jax.Array]) -> jax.Array:
+        def many_left(carry: tuple[Progress, jax.Array]) -> jax.Array:
             progress, steps = carry
             waiting = (progress.queued < queue.length)[0]
             return (waiting | (jnp.sum(progress.active) > self.tail)) & (steps > 0)
 
-        def refill_and_go_on(carry: tuple[_Progress, jax.Array]) -> tuple[_Progress, jax.Array]:
+        def refill_and_go_on(carry: tuple[Progress, jax.Array]) -> tuple[Progress, jax.Array]:
             progress, steps = carry
             progress = self._refill(queue, pool, progress)
             return self._until_one_ends(shared, queue, progress, steps)
 
-        def some_left(carry: tuple[_Progress, jax.Array]) -> jax.Array:
+        def some_left(carry: tuple[Progress, jax.Array]) -> jax.Array:
             progress, steps = carry
             return progress.active.any() & (steps > 0)
 
-        def go_on_with_one(carry: tuple[_Progress, jax.Array]) -> tuple[_Progress, jax.Array]:
+        def go_on_with_one(carry: tuple[Progress, jax.Array]) -> tuple[Progress, jax.Array]:
             progress, steps = carry
             lane = jnp.argmax(progress.active)[None]
             alone = progress._replace(
@@ -245,9 +250,9 @@ class Rollout:
         carry = jax.lax.while_loop(many_left, refill_and_go_on, (progress, steps))
         if self.tail:
             carry = jax.lax.while_loop(some_left, go_on_with_one, carry)
-        return Playing(queue, pool, carry[0])
+        return carry[0]
 
-    def _refill(self, queue: _Queue, pool: State, progress: _Progress) -> _Progress:
+    def _refill(self, queue: _Queue, pool: State, progress: Progress) -> Progress:
         """Give the lanes that are idle the next jobs of the queue, in lane order."""
         idle = ~progress.active
         job = jnp.where(idle, progress.queued + jnp.cumsum(idle) - 1, progress.job)
@@ -259,7 +264,7 @@ class Rollout:
             self._fresh_memory(len(job)),
             *jax.tree.map(jnp.zeros_like, progress.lanes[2:]),
         )
-        return _Progress(
+        return Progress(
             jax.tree.map(lambda new, old: where(fresh, new, old), started, progress.lanes),
             job,
             progress.active | fresh,
@@ -268,8 +273,8 @@ class Rollout:
         )
 
     def _until_one_ends(
-        self, shared: PyTree, queue: _Queue, progress: _Progress, most: jax.Array
-    ) -> tuple[_Progress, jax.Array]:
+        self, shared: PyTree, queue: _Queue, progress: Progress, most: jax.Array
+    ) -> tuple[Progress, jax.Array]:
         """Step all lanes until an episode has ended, and note what it earned.
 
         `most` bounds the number of steps; returned is what is left of it.

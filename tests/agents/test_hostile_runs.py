@@ -491,7 +491,7 @@ def test_whatever_stands_in_the_progress(run, data, other):
         for name in ("evaluation", "best_evaluation"):
             evaluation = getattr(progress, name)
             assert evaluation.returns.shape == evaluation.lengths.shape
-            assert evaluation.returns.dtype == np.float32
+            assert evaluation.returns.dtype == np.float64
         assert 0 <= progress.best_env_steps <= progress.env_steps <= 2**62
         assert 0 <= progress.best_generation <= progress.evaluated_generation
         assert progress.evaluated_generation <= progress.generation

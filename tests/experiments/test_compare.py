@@ -1,7 +1,6 @@
-import re
-
 """`es-rl compare`: whole comparisons of small agents on probes."""
 
+import re
 import signal
 import subprocess
 import sys
