@@ -15,17 +15,18 @@ LONG = 2**30
 
 
 @pytest.mark.parametrize(
-    ("name", "rollout"), [("probe/policy_reward", Rollout), ("gymnasium/CartPole-v1", HostRollout)]
+    ("name", "rollout", "last"),
+    [("probe/policy_reward", Rollout, "finish"), ("gymnasium/CartPole-v1", HostRollout, "play")],
 )
-def test_env_steps_beyond_32_bits(name, rollout, tmp_path, monkeypatch):
-    play = rollout.play
+def test_env_steps_beyond_32_bits(name, rollout, last, tmp_path, monkeypatch):
+    play = getattr(rollout, last)
 
     def long(self, *arguments):
         played = play(self, *arguments)
         steps = (jnp if rollout is Rollout else np).full_like(played.lengths, LONG)
         return played._replace(lengths=steps)
 
-    monkeypatch.setattr(rollout, "play", long)
+    monkeypatch.setattr(rollout, last, long)
     agent = agents.make("eggroll", envs.make(name), population_size=8, hidden=(), lanes=8)
     result = agents.train(agent, env_steps=10 * LONG, eval_episodes=2, out=tmp_path / "run")
     assert result.env_steps == 16 * LONG
