@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN = $(VENV)/bin
 RUN := runs/quickstart-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: train test test-agents test-others lint stress clean
+.PHONY: train test test-agents test-others lint stress starts clean
 
 # Train CartPole, then replay the trained policy into a GIF.
 train: $(VENV)/.installed
@@ -28,6 +28,11 @@ lint: $(VENV)/.installed
 # Kill runs at random moments and resume them: a quarter of an hour.
 stress: $(VENV)/.installed
 	$(BIN)/python -m tests.stress evolution=100 host=20 ppo=20 host_ppo=20
+
+# Start every environment of Brax with each backend and three populations: an hour or two.
+starts: $(VENV)/.installed
+	mkdir -p runs
+	$(BIN)/python -m tests.starts runs/starts.jsonl
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
