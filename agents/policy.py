@@ -25,6 +25,7 @@ from agents.network import Network, NetworkConfig, Weights
 from agents.policy_files import (
     DESCRIPTION,
     MAX_DESCRIPTION_BYTES,
+    MOST_EPISODES,
     WEIGHTS,
     check_evaluation,
     named_file,
@@ -198,7 +199,7 @@ def check_savable(policy: Policy, *, episodes: int = 0) -> None:
     changed = [name for name in written if read[name] != written[name]]
     if changed:
         raise UserError(f"{start}: its {changed[0]} would become {read[changed[0]]!r}")
-    most = (MAX_DESCRIPTION_BYTES - len(data)) // _EPISODE_BYTES
+    most = min((MAX_DESCRIPTION_BYTES - len(data)) // _EPISODE_BYTES, MOST_EPISODES)
     if episodes > most:
         raise UserError(
             f"eval_episodes={episodes}: must be at most {most}, as many as a policy is saved with"

@@ -30,6 +30,7 @@ import envs
 from agents.evaluation import Evaluator
 from agents.run_folder import RunFolder, read_config
 from agents.schedule import Progress
+from envs import gymnasium_suite
 from envs.errors import UserError
 from es_rl.checkpoints import Checkpoints
 from experiments import cli, startup, train
@@ -719,6 +720,7 @@ def test_a_suite_of_a_users_own_environments(tmp_path, monkeypatch, capsys):
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(gymnasium_suite, "_IMPORTED", [])  # or later workers look for it
     (tmp_path / "hostile_runs_envs.py").write_text(
         "import gymnasium\n"
         "gymnasium.register('HostileRuns-v0', 'gymnasium.envs.classic_control:CartPoleEnv')\n"

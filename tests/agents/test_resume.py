@@ -179,8 +179,8 @@ def test_updates_that_fail_in_vain_end_the_run_with_the_best_policy_saved(
     step, evaluate = agent.step, budget["evaluator"]
     done = []
 
-    def breaks(state):
-        state, metrics = step(state)
+    def breaks(state, notify):
+        state, metrics = step(state, notify)
         done.append(metrics)
         broken = {"return_mean": np.nan, "update_skipped": 1} if len(done) > 3 else {}
         return state, {**metrics, **broken}
