@@ -1,6 +1,7 @@
 """What an agent opens it closes: no worker process outlives it."""
 
 import os
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -20,8 +21,11 @@ ONE_STEP = {
 
 def workers():
     """The processes that this one has started and not waited for."""
-    tasks = Path(f"/proc/{os.getpid()}/task").iterdir()
-    return {pid for task in tasks for pid in (task / "children").read_text().split()}
+    pids = set()
+    for task in Path(f"/proc/{os.getpid()}/task").iterdir():
+        with suppress(FileNotFoundError):  # a thread that has ended meanwhile
+            pids.update((task / "children").read_text().split())
+    return pids
 
 
 @pytest.fixture(scope="module")
