@@ -6,11 +6,11 @@ from es_rl.neighbours import check
 check(__file__, "envs", "es_rl")
 
 from agents.base import Agent
-from agents.evaluation import Evaluation, Evaluator, evaluate
-from agents.loop import Diverged, TrainResult
-from agents.policy import Policy, load_policy
+from agents.policies.policy import Policy, load_policy
 from agents.registry import list_agents, make
-from agents.training import train
+from agents.training.evaluation import Evaluation, Evaluator, evaluate
+from agents.training.loop import Diverged, TrainResult
+from agents.training.train import train
 
 __all__ = [
     "Agent",

@@ -5,9 +5,9 @@ from typing import Any, Protocol, Self
 import jax
 from jax.sharding import Mesh
 
-from agents.policy import Policy
+from agents.policies.policy import Policy
 from envs.base import Env, HostEnv, Lanes
-from es_rl.pacing import Notify
+from es_rl.play.pacing import Notify
 
 
 class Agent(Protocol):

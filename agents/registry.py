@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from agents.actors import ZeroActor
 from agents.base import Agent
-from agents.evolution import EvolutionAgent
-from agents.evolution_config import EggrollConfig, EvolutionConfig
-from agents.network import Weights
-from agents.policy import Policy, check_savable
-from agents.ppo import PPOAgent, PPOConfig
-from agents.presets import preset
+from agents.evolution.agent import EvolutionAgent
+from agents.evolution.config import EggrollConfig, EvolutionConfig
+from agents.policies.actors import ZeroActor
+from agents.policies.network import Weights
+from agents.policies.policy import Policy, check_savable
+from agents.ppo.agent import PPOAgent, PPOConfig
+from agents.presets.evolution import preset
 from agents.sbx_ppo import SbxPPOAgent, SbxPPOConfig
 from agents.untrained import UntrainedAgent, UntrainedConfig
 from envs.base import Env, HostEnv

@@ -17,17 +17,17 @@ from gymnasium import spaces
 
 from agents import settings
 from agents.base import Agent
-from agents.evaluation import evaluation_lanes
-from agents.network import Network, NetworkConfig, Weights
-from agents.policy import Policy
-from agents.spaces import bounded
+from agents.policies.network import Network, NetworkConfig, Weights
+from agents.policies.policy import Policy
+from agents.policies.spaces import bounded
+from agents.training.evaluation import evaluation_lanes
 from envs.base import Env, EnvSpec, HostEnv, Lanes
 from envs.errors import UserError
-from envs.gymnasium_suite import GymnasiumEnv
 from envs.precision import in_32_bits
+from envs.suites.gymnasium_suite import GymnasiumEnv
 from es_rl.devices import make_mesh
-from es_rl.host_rollout import TRAINING_SEEDS
-from es_rl.pacing import Notify
+from es_rl.play.host_rollout import TRAINING_SEEDS
+from es_rl.play.pacing import Notify
 
 SbxActivation: TypeAlias = Literal["tanh", "relu"]
 

@@ -7,15 +7,15 @@ import jax
 import numpy as np
 
 from agents import settings
-from agents.actors import RandomActor, ZeroActor
 from agents.base import Agent
-from agents.evaluation import EVALUATION_LANES, Evaluator, evaluation_lanes
-from agents.network import Weights
-from agents.policy import Policy
+from agents.policies.actors import RandomActor, ZeroActor
+from agents.policies.network import Weights
+from agents.policies.policy import Policy
+from agents.training.evaluation import EVALUATION_LANES, Evaluator, evaluation_lanes
 from envs.base import Env, EnvSpec, HostEnv, Lanes
 from envs.errors import UserError
 from es_rl.devices import make_mesh
-from es_rl.pacing import Notify
+from es_rl.play.pacing import Notify
 
 
 def untrained_policy(name: str, spec: EnvSpec) -> Policy:

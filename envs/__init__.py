@@ -1,12 +1,12 @@
 """Environments: one contract, and the adapters to each suite."""
 
 from envs.base import Env, EnvSpec, HostEnv, Lanes, Received, State
-from envs.brax_suite import from_brax
 from envs.errors import NoPicture, UserError
-from envs.gymnasium_suite import from_func_env, import_module
+from envs.pictures.rendering import go_headless
+from envs.pictures.scene import Geom, Scene
 from envs.registry import list_ids, make, register
-from envs.rendering import go_headless
-from envs.scene import Geom, Scene
+from envs.suites.brax_suite import from_brax
+from envs.suites.gymnasium_suite import from_func_env, import_module
 
 __all__ = [
     "Env",

@@ -9,12 +9,12 @@ import jax
 import numpy as np
 from flax import struct
 
-from envs.scene import Scene
+from envs.host.worker import IDLE as IDLE
+from envs.host.worker import RESET as RESET
+from envs.host.worker import STEP as STEP
+from envs.host.worker import Fault as Fault
+from envs.pictures.scene import Scene
 from envs.values import plain
-from envs.worker import IDLE as IDLE
-from envs.worker import RESET as RESET
-from envs.worker import STEP as STEP
-from envs.worker import Fault as Fault
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Errors: those that the person who runs a program can mend, and those of a user's environment."""
 
-from envs.worker import Fault
+from envs.host.worker import Fault
 
 
 class UserError(ValueError):

@@ -8,10 +8,10 @@ from typing import Any, TypeAlias
 
 import gymnasium
 
-from envs import brax_suite, gymnasium_suite, probes
 from envs.base import Env, EnvSpec, HostEnv
 from envs.errors import UserError
 from envs.precision import in_32_bits
+from envs.suites import brax_suite, gymnasium_suite, probes
 from envs.values import is_json, plain
 
 Maker: TypeAlias = Callable[..., Env | HostEnv]

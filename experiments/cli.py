@@ -58,7 +58,7 @@ def module_of(command: str) -> str:
         close = difflib.get_close_matches(command, COMMANDS, n=1)
         hint = f"did you mean {close[0]}?" if close else f"must be one of {', '.join(COMMANDS)}"
         raise UserError(f"no command {command!r}: {hint}")
-    return f"experiments.{'list_envs' if command == 'envs' else command}"
+    return f"experiments.commands.{'list_envs' if command == 'envs' else command}"
 
 
 def _usage() -> str:

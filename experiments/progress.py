@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from agents.loop import OnProgress
+from agents.training.loop import OnProgress
 
 OnMetrics: TypeAlias = Callable[[dict[str, Any]], None]
 _LINE_SECONDS = 30.0

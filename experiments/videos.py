@@ -8,7 +8,7 @@ from typing import Any
 import imageio.v3 as imageio
 import numpy as np
 
-from agents.filming import Film
+from agents.training.filming import Film
 from envs.errors import UserError
 from es_rl.files import write_whole
 

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from agents.filming import Recording
+from agents.training.filming import Recording
 from envs.errors import UserError
-from envs.scene import Geom, Scene
+from envs.pictures.scene import Geom, Scene
 
 MAX_PANELS = 4
 """Episodes side by side: more are too small to see."""

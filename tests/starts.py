@@ -29,7 +29,7 @@ name, backend, population, episode_steps = sys.argv[1], sys.argv[2], *map(int, s
 start_jax()
 
 import agents, envs
-from agents.watchdog import Watchdog
+from agents.training.watchdog import Watchdog
 
 try:
     env = envs.make(f"brax/{name}", backend=backend)
@@ -76,7 +76,7 @@ def start(name: str, backend: str, population: int, episode_steps: int) -> dict:
 
 
 def main() -> None:
-    from envs.brax_suite import names
+    from envs.suites.brax_suite import names
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("file", type=Path)

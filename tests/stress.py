@@ -48,8 +48,6 @@ def main() -> int:
     import orbax.checkpoint  # noqa: F401
     import tensorboardX  # noqa: F401
 
-    from experiments import train  # noqa: F401
-
     moments = random.Random(options.seed)
     failures = 0
     for case, runs in wanted.items():

@@ -9,9 +9,9 @@ import jax
 
 import agents
 import envs
-from agents.evaluation import Evaluator
-from agents.evolution import EvolutionAgent
-from agents.evolution_config import EggrollConfig
+from agents.evolution.agent import EvolutionAgent
+from agents.evolution.config import EggrollConfig
+from agents.training.evaluation import Evaluator
 from experiments.benchmarks.timing import Row, Table
 
 _ENVS: dict[str, dict[str, Any]] = {

@@ -12,11 +12,11 @@ import numpy as np
 from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorEnv
 
 import envs
-from agents.evolution import EvolutionAgent, EvolutionState
-from agents.evolution_config import EggrollConfig
+from agents.evolution.agent import EvolutionAgent, EvolutionState
+from agents.evolution.config import EggrollConfig
 from envs.base import RESET, STEP, HostEnv
-from es_rl.host_acting import Constants
-from es_rl.host_rollout import episode_seeds
+from es_rl.play.host_acting import Constants
+from es_rl.play.host_rollout import episode_seeds
 from experiments.benchmarks.timing import Contender, Row, Table, side_by_side
 
 _MEMBERS = 256

@@ -13,13 +13,13 @@ from flax import linen as nn
 from jax.sharding import Mesh, PartitionSpec
 
 import envs
-from agents.evolution import EvolutionAgent, EvolutionState, with_counts
-from agents.evolution_config import EggrollConfig
+from agents.evolution.agent import EvolutionAgent, EvolutionState, with_counts
+from agents.evolution.config import EggrollConfig
 from envs.base import Env
 from es_rl.devices import AXIS, Program, make_mesh, replicated
-from es_rl.jobs import Jobs, Played, reset_key, step_keys
-from es_rl.pacing import Notify
-from es_rl.rollout import Behaviour, PyTree
+from es_rl.play.jobs import Jobs, Played, reset_key, step_keys
+from es_rl.play.pacing import Notify
+from es_rl.play.rollout import Behaviour, PyTree
 from experiments.benchmarks.timing import Contender, Row, Table, side_by_side
 
 _NETWORK = {"hidden": (256, 256, 256)}

@@ -23,12 +23,12 @@ import jax
 import numpy as np
 
 import envs
-from agents.evolution import EvolutionAgent
-from agents.evolution_config import EggrollConfig
+from agents.evolution.agent import EvolutionAgent
+from agents.evolution.config import EggrollConfig
 from es_rl import processes
-from es_rl.jobs import Played
+from es_rl.play.jobs import Played
 from experiments.cli import parse
-from experiments.launch import free_address
+from experiments.commands.launch import free_address
 from experiments.startup import machine, start_jax
 
 _ON_HOST = "gymnasium/Pendulum-v1"

@@ -11,7 +11,7 @@ from typing import Any
 
 import envs
 from agents import list_agents
-from agents.presets import preset
+from agents.presets.evolution import preset
 from agents.registry import config_type
 from agents.settings import LARGEST, expected
 from envs.errors import UserError

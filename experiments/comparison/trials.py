@@ -16,15 +16,15 @@ import numpy as np
 
 import agents
 from agents.base import Agent
-from agents.evaluation import Evaluator
-from agents.policy import Policy
-from agents.policy_files import read_description
-from agents.presets import preset
+from agents.policies.policy import Policy
+from agents.policies.policy_files import read_description
+from agents.presets.evolution import preset
 from agents.registry import configure
 from agents.settings import expected
+from agents.training.evaluation import Evaluator
 from envs.base import Env, HostEnv
 from envs.errors import RemoteTraceback, UserError, one_line
-from envs.worker import fault_of
+from envs.host.worker import fault_of
 from es_rl.files import write_whole
 from experiments.comparison.results import Point, Run, Task, run_from_json
 

@@ -275,7 +275,7 @@ def test_presets_learn_within_their_budgets(env_id, threshold, budget):
 
 @pytest.mark.parametrize("name", agents.list_agents())
 def test_every_preset_builds(name):
-    from agents.presets import preset, tuned_ids
+    from agents.presets.evolution import preset, tuned_ids
     from agents.registry import configure
 
     assert {"gymnasium/phys2d/CartPole-v1", "brax/ant", "brax/hopper"} <= tuned_ids()

@@ -8,8 +8,8 @@ import pytest
 
 import agents
 import envs
-from es_rl.host_rollout import HostRollout
-from es_rl.rollout import Rollout
+from es_rl.play.host_rollout import HostRollout
+from es_rl.play.rollout import Rollout
 
 LONG = 2**30
 

@@ -8,7 +8,7 @@ import pytest
 
 import agents
 import envs
-from agents.filming import film, record
+from agents.training.filming import film, record
 
 
 def make_policy(name, env):

@@ -20,7 +20,7 @@ import safetensors.numpy
 
 import agents
 import envs
-from agents.network import Network, NetworkConfig, Weights
+from agents.policies.network import Network, NetworkConfig, Weights
 from experiments import cli
 
 FILES = ("policy.json", "weights.safetensors")
@@ -156,7 +156,7 @@ def test_another_format(folder, version):
         ("actor.activation", "os.system", "must be one of tanh"),
         ("actor.activation", ["tanh"], "must be one of tanh"),
         ("actor.\x1b[2J", 1, "unexpected keyword argument '?[2J'"),
-        ("actor.kind", "agents.actors:ZeroActor", "must be network, random or zero"),
+        ("actor.kind", "agents.policies.actors:ZeroActor", "must be network, random or zero"),
         ("actor", ["network"], "must be network, random or zero"),
         ("weights", "../../elsewhere", "it has no 'weights'"),
         ("agent", "[/red]", "agent='[/red]': must be a name"),

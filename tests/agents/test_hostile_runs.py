@@ -27,13 +27,14 @@ from hypothesis import strategies as st
 
 import agents
 import envs
-from agents.evaluation import Evaluator
-from agents.run_folder import RunFolder, read_config
-from agents.schedule import Progress
-from envs import gymnasium_suite
+from agents.training.evaluation import Evaluator
+from agents.training.run_folder import RunFolder, read_config
+from agents.training.schedule import Progress
 from envs.errors import UserError
+from envs.suites import gymnasium_suite
 from es_rl.checkpoints import Checkpoints
-from experiments import cli, startup, train
+from experiments import cli, startup
+from experiments.commands import train
 from experiments.comparison.trials import Trials, settings_of
 
 # Where one array cannot be read, Orbax leaves the errors of the others for nobody to ask for.
@@ -215,7 +216,7 @@ def test_a_link_to_the_whole_run_is_the_users_own(run, place, tmp_path):
 
 
 def test_films_replace_what_has_their_name(place):
-    from agents.filming import Film
+    from agents.training.filming import Film
     from experiments.videos import write_video
 
     inside, outside = place
@@ -651,7 +652,7 @@ def kept(trials, run):
 
 
 def honest_run(trials):
-    from agents.presets import preset
+    from agents.presets.evolution import preset
 
     source = preset("eggroll", "probe/policy_reward").source
     return {**KEPT, "settings": json.loads(json.dumps(trials.settings)), "source": source}
@@ -715,7 +716,7 @@ def test_files_of_a_comparison_are_replaced(place):
 
 
 def test_a_suite_of_a_users_own_environments(tmp_path, monkeypatch, capsys):
-    from experiments import compare
+    from experiments.commands import compare
     from experiments.comparison import suites
 
     monkeypatch.chdir(tmp_path)

@@ -9,10 +9,10 @@ import optax
 import pytest
 
 import agents
-from agents.evolution_config import EggrollConfig
-from agents.ppo_update import Transitions, generalized_advantages, without_nonfinite
-from envs.probes import Probe
-from es_rl import observations
+from agents.evolution.config import EggrollConfig
+from agents.ppo.update import Transitions, generalized_advantages, without_nonfinite
+from envs.suites.probes import Probe
+from es_rl.play import observations
 
 ES = {"population_size": 16, "hidden": (4,), "learning_rate_decay": 0.5}
 PPO = {

@@ -11,10 +11,10 @@ from gymnasium import spaces
 
 import agents
 import envs
-from agents.policy import check_savable
+from agents.policies.policy import check_savable
 from envs.base import EnvSpec
 from envs.errors import UserError
-from experiments import replay
+from experiments.commands import replay
 
 envs.import_module("tests.envs.odd_envs")
 
@@ -139,6 +139,6 @@ def test_an_evaluation_that_would_not_fit_is_refused_before_training():
 
 def test_spaces_whose_weights_are_too_many_are_refused(tmp_path):
     spec = EnvSpec("own/x", spaces.Discrete(2**20), spaces.Discrete(2**20), 10)
-    config = agents.network.NetworkConfig(hidden=())
+    config = agents.policies.network.NetworkConfig(hidden=())
     with pytest.raises(UserError, match="of weights: must be at most 4 GiB"):
-        agents.network.Network(spec.observation_space, spec.action_space, config)
+        agents.policies.network.Network(spec.observation_space, spec.action_space, config)

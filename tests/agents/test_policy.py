@@ -10,9 +10,9 @@ from gymnasium import spaces
 
 import agents
 import envs
-from agents.actors import RandomActor, ZeroActor
-from agents.filming import film
-from agents.network import Network, NetworkConfig, Weights
+from agents.policies.actors import RandomActor, ZeroActor
+from agents.policies.network import Network, NetworkConfig, Weights
+from agents.training.filming import film
 from envs.base import EnvSpec
 
 

@@ -11,9 +11,9 @@ from gymnasium import spaces
 
 import agents
 import envs
-from agents import distributions
-from agents.ppo import PPOAgent, PPOConfig
-from agents.ppo_update import Transitions, generalized_advantages
+from agents.policies import distributions
+from agents.ppo.agent import PPOAgent, PPOConfig
+from agents.ppo.update import Transitions, generalized_advantages
 
 BOX = spaces.Box(-1.0, 1.0, (2,), np.float32)
 MULTI = spaces.MultiDiscrete([3, 2], start=[5, 0])

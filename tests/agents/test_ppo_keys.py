@@ -8,7 +8,8 @@ import numpy as np
 from gymnasium import spaces
 
 import agents
-from agents import distributions, ppo_keys
+from agents.policies import distributions
+from agents.ppo import keys as ppo_keys
 from envs.base import EnvSpec, State
 
 SMALL = {"num_epochs": 3, "hidden": (2,)}

@@ -17,7 +17,7 @@ jax.config.update("jax_num_cpu_devices", 2)
 {setting}
 assert jax.numpy.zeros(1).dtype == "float64"
 import agents, envs
-from experiments import replay
+from experiments.commands import replay
 
 env = envs.make("{name}", max_episode_steps=10)
 agent = agents.make("{agent}", env, **{settings})

@@ -14,7 +14,7 @@ import pytest
 import agents
 import envs
 from experiments.cli import main
-from experiments.launch import free_address
+from experiments.commands.launch import free_address
 
 ROOT = Path(__file__).parents[2]
 COMMAND = (sys.executable, "-m", "experiments.cli")

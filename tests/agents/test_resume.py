@@ -15,8 +15,8 @@ import pytest
 
 import agents
 import envs
-from agents.evaluation import Evaluator
-from agents.run_folder import RunFolder
+from agents.training.evaluation import Evaluator
+from agents.training.run_folder import RunFolder
 from envs.errors import UserError
 
 ES = {"population_size": 16, "hidden": (4,), "learning_rate": 0.1}

@@ -11,8 +11,8 @@ from gymnasium import spaces
 
 import agents
 import envs
-from agents.ppo import PPOConfig
-from agents.ppo_presets import ppo_preset, ppo_tuned_ids
+from agents.ppo.agent import PPOConfig
+from agents.presets.ppo import ppo_preset, ppo_tuned_ids
 from agents.sbx_ppo import SbxPPOConfig
 from envs.errors import UserError
 

@@ -8,9 +8,9 @@ import pytest
 
 import agents
 import envs
-from agents.evolution_config import EggrollConfig
-from agents.ppo import PPOConfig
-from agents.schedule import Schedule
+from agents.evolution.config import EggrollConfig
+from agents.ppo.agent import PPOConfig
+from agents.training.schedule import Schedule
 
 
 def test_numpys_numbers_and_lists_are_settings():

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from agents import distributions
-from agents import spaces as s
+from agents.policies import distributions
+from agents.policies import spaces as s
 
 KEY = jax.random.key(0)
 

@@ -10,8 +10,8 @@ import pytest
 
 import agents
 import envs
-from agents.watchdog import Watchdog
-from es_rl import pacing
+from agents.training.watchdog import Watchdog
+from es_rl.play import pacing
 from tests.agents.test_resume import ES, evaluator_of, metrics_of, weights_of
 
 
@@ -84,7 +84,7 @@ def test_a_signal_gives_the_generation_up_and_resume_plays_it(
 def test_on_the_host_a_signal_gives_the_generation_up_too(tmp_path, monkeypatch):
     env = envs.make("gymnasium/CartPole-v1", max_episode_steps=30, workers=1)
     agent = agents.make("eggroll", env, **ES)
-    monkeypatch.setattr("es_rl.host_rollout.PACE_SECONDS", 0.0)
+    monkeypatch.setattr("es_rl.play.host_rollout.PACE_SECONDS", 0.0)
     options = {"env_steps": 1000, "eval_every": 100, "eval_episodes": 4}
     agents.train(agent, out=tmp_path / "whole", **options)
 
@@ -143,7 +143,7 @@ def test_the_watchdog_is_silent_while_there_is_progress_or_work(caplog):
 
 def test_training_is_watched(agent, budget, caplog, monkeypatch):
     monkeypatch.setattr(
-        "agents.training.Watchdog", lambda advice: Watchdog(advice, still_seconds=0.2)
+        "agents.training.train.Watchdog", lambda advice: Watchdog(advice, still_seconds=0.2)
     )
 
     def stand_still(what, ended, total):

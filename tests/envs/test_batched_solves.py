@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import envs
-from envs import batched_solves
-from envs.brax_suite import names
+from envs.suites import batched_solves
+from envs.suites.brax_suite import names
 
 
 def random(*shape, dtype=np.float32):

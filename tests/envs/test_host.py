@@ -98,7 +98,7 @@ def test_lanes_follow_a_plain_loop():
 def test_a_worker_with_little_to_do_hands_its_lanes_over_when_their_episodes_end(
     nap, used, monkeypatch
 ):
-    monkeypatch.setattr("envs.gymnasium_suite._cores", lambda: 2)
+    monkeypatch.setattr("envs.suites.gymnasium_suite._cores", lambda: 2)
     lanes = envs.make("gymnasium/Whereabouts-v0", nap=nap).lanes(6)
     span, seeds, actions = slice(1, 5), np.zeros(4, int), np.zeros((4, 2), int)
 
@@ -156,7 +156,9 @@ def test_wrappers_modules_and_classes_of_the_script_itself(tmp_path, monkeypatch
         "gymnasium.register('Own-v0', make, max_episode_steps=7)\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr("envs.gymnasium_suite._IMPORTED", [])  # later workers will not find it
+    monkeypatch.setattr(
+        "envs.suites.gymnasium_suite._IMPORTED", []
+    )  # later workers will not find it
     env = envs.make("gymnasium/own_envs:Own-v0", factor=10.0)
     assert env.spec.id == "gymnasium/Own-v0"
     assert (env.spec.max_episode_steps, float(env.spec.action_space.high[0])) == (7, 1.0)

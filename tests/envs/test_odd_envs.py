@@ -14,11 +14,11 @@ import pytest
 
 import agents
 import envs
-from agents.evaluation import evaluation_keys
-from agents.ppo_collect import HostCollector
+from agents.ppo.collect import HostCollector
+from agents.training.evaluation import evaluation_keys
 from envs.errors import UserError
-from es_rl.host_rollout import episode_seeds
-from es_rl.jobs import episode_keys
+from es_rl.play.host_rollout import episode_seeds
+from es_rl.play.jobs import episode_keys
 from tests.envs.odd_runs import make, train
 
 ROOT = Path(__file__).parents[2]
@@ -152,8 +152,8 @@ def test_a_path_in_sys_path_is_harmless(monkeypatch, tmp_path):
 
 
 def test_making_an_environment_may_take_its_time_and_one_is_told(monkeypatch, caplog):
-    monkeypatch.setattr("envs.pool._PATIENCE_SECONDS", 0.3)
-    monkeypatch.setattr("envs.making._PATIENCE_SECONDS", 0.3)
+    monkeypatch.setattr("envs.host.pool._PATIENCE_SECONDS", 0.3)
+    monkeypatch.setattr("envs.suites.making._PATIENCE_SECONDS", 0.3)
     # Longer than a step may take: the second lane's is made while the first is waited for.
     env = make("Slow", seconds=1.0, step_timeout=0.6, start_timeout=60)
     result, _ = train(env, lanes=2)

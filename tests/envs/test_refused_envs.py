@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 import agents
-from agents.repetition import check_repeats
+from agents.training.repetition import check_repeats
 from agents.untrained import untrained_policy
 from envs.errors import RemoteTraceback, UserError
-from es_rl.host_rollout import with_idle_lanes
+from es_rl.play.host_rollout import with_idle_lanes
 from experiments.comparison.results import Task
 from experiments.comparison.trials import Trials, settings_of
 from tests.envs import odd_envs

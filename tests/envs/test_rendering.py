@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import envs
-from envs import rendering
 from envs.errors import NoPicture, UserError
+from envs.pictures import rendering
 
 
 @pytest.mark.parametrize(("there", "chosen"), [(True, "egl"), (False, "disable")])

@@ -7,7 +7,7 @@ import pytest
 
 import envs
 from envs.errors import UserError
-from envs.scene import scene_of
+from envs.pictures.scene import scene_of
 
 ALL_SHAPES = """
 <mujoco>

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 import envs
-from es_rl.host_rollout import HostRollout, lanes_for, with_idle_lanes
-from es_rl.jobs import Jobs, episode_keys
-from es_rl.rollout import Behaviour
+from es_rl.play.host_rollout import HostRollout, lanes_for, with_idle_lanes
+from es_rl.play.jobs import Jobs, episode_keys
+from es_rl.play.rollout import Behaviour
 
 envs.import_module("tests.envs.faulty")
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 import envs
-from es_rl import observations
 from es_rl.devices import lanes_per_device, make_mesh, tail_lanes
-from es_rl.jobs import Jobs, as_int, episode_keys, make_jobs, reset_key, step_keys, wide_sum
-from es_rl.rollout import Behaviour, Rollout
+from es_rl.play import observations
+from es_rl.play.jobs import Jobs, as_int, episode_keys, make_jobs, reset_key, step_keys, wide_sum
+from es_rl.play.rollout import Behaviour, Rollout
 
 POPULATION, EPISODES = 13, 2
 ENV = envs.make("probe/random_length")

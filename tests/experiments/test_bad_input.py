@@ -27,9 +27,9 @@ import envs
 from agents import list_agents
 from agents.registry import config_type
 from experiments import cli
+from experiments.commands.train import ResumeFlags, TrainFlags
 from experiments.comparison.results import Task
 from experiments.comparison.suites import bundled
-from experiments.train import ResumeFlags, TrainFlags
 
 # It makes one even without a database of examples.
 set_hypothesis_home_dir(Path(tempfile.gettempdir(), "es-rl-hypothesis"))

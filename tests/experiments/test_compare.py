@@ -8,7 +8,8 @@ import time
 
 import pytest
 
-from experiments import cli, compare
+from experiments import cli
+from experiments.commands import compare
 from experiments.comparison import results, suites
 
 SUITE = """

@@ -8,8 +8,9 @@ from types import SimpleNamespace
 import jax
 import pytest
 
-from agents import provenance
-from experiments import cli, doctor
+from agents.training import provenance
+from experiments import cli
+from experiments.commands import doctor
 
 QUICK = {"computing": doctor.PROBES["computing"]}
 

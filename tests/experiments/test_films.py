@@ -6,7 +6,8 @@ import pytest
 
 import agents
 import envs
-from experiments import cli, compare, train, videos
+from experiments import cli, videos
+from experiments.commands import compare, train
 
 envs.import_module("tests.envs.odd_envs")
 

@@ -7,9 +7,9 @@ import pytest
 
 import agents
 import envs
-from envs import available
 from envs.errors import UserError
-from experiments import list_envs
+from envs.suites import available
+from experiments.commands import list_envs
 
 
 def listed(capsys, *arguments):

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from agents.filming import Recording
-from envs.scene import Geom, Scene
+from agents.training.filming import Recording
+from envs.pictures.scene import Geom, Scene
 from experiments import cli
 from experiments.viewer import Panel, figure, head, page
 from tests.experiments.browser import Browser

@@ -1,0 +1,1 @@
+"""Policies: networks, spaces, and the files that they are saved in."""

@@ -1,0 +1,56 @@
+"""Actors that learn nothing, for looking at an environment: random and zero."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from gymnasium import spaces
+
+from agents.policies import spaces as _spaces
+
+
+@dataclass(frozen=True, eq=False)
+class RandomActor:
+    """Uniform actions; standard normal where a Box has no bounds."""
+
+    action_space: spaces.Space
+    memory = ()
+
+    def __post_init__(self) -> None:
+        _spaces.check_action_space(self.action_space)
+
+    def act(
+        self, weights: Any, memory: Any, obs: jax.Array, key: jax.Array
+    ) -> tuple[jax.Array, Any]:
+        del weights, obs
+        space = self.action_space
+        if isinstance(space, spaces.Box):
+            bounded = _spaces.bounded(space)
+            low, high = (np.where(bounded, edge, 0.0) for edge in (space.low, space.high))
+            uniform = low + jax.random.uniform(key, space.shape) * (high - low)
+            normal = jnp.clip(jax.random.normal(key, space.shape), space.low, space.high)
+            return jnp.where(bounded, uniform, normal).astype(jnp.float32), memory
+        # Sampling from equal logits is uniform.
+        logits = jnp.zeros(_spaces.encoded_size(space))
+        return _spaces.decode(space, logits, squash="clip", sample=True, key=key), memory
+
+
+@dataclass(frozen=True, eq=False)
+class ZeroActor:
+    """Zero, or the nearest to it that the space has; the first category of discrete spaces."""
+
+    action_space: spaces.Space
+    memory = ()
+
+    def __post_init__(self) -> None:
+        _spaces.check_action_space(self.action_space)
+
+    def act(
+        self, weights: Any, memory: Any, obs: jax.Array, key: jax.Array
+    ) -> tuple[jax.Array, Any]:
+        del weights, obs
+        head = jnp.zeros(_spaces.encoded_size(self.action_space))
+        action = _spaces.decode(self.action_space, head, squash="clip", sample=False, key=key)
+        return action, memory

@@ -1,0 +1,357 @@
+"""Policies: to call, to save, and to load from files that cannot run code.
+
+A saved policy is a folder of two files: `policy.json` (environment, spaces, network, evaluation)
+and `weights.safetensors` (parameters and observation statistics).
+"""
+
+import hashlib
+import json
+import math
+import os
+import re
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+import safetensors.numpy
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from agents.policies import spaces as _spaces
+from agents.policies.actors import RandomActor, ZeroActor
+from agents.policies.network import Network, NetworkConfig, Weights
+from agents.policies.policy_files import (
+    DESCRIPTION,
+    MAX_DESCRIPTION_BYTES,
+    MOST_EPISODES,
+    WEIGHTS,
+    check_evaluation,
+    named_file,
+    parse,
+    read_description,
+    read_weights,
+    weight_bytes,
+)
+from envs.base import EnvSpec
+from envs.errors import UserError, one_line
+from envs.precision import in_32_bits
+from es_rl.files import write_whole
+
+FORMAT = 3
+"""The version of the files that this code writes and reads."""
+
+_KEYS = {"format", "agent", "env", "actor", "weights_sha256", "training", "evaluation"}
+_EPISODE_BYTES = 60
+"""The most that the return and the length of an episode take in `policy.json`."""
+_WRONG = (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError)
+"""What comes of a description that is none."""
+
+
+class Actor(Protocol):
+    """A rule for actions, as a pure function."""
+
+    @property
+    def memory(self) -> Any:
+        """What it remembers when an episode starts, a pytree of arrays; () for nothing."""
+        ...
+
+    def act(
+        self, weights: Weights, memory: Any, obs: jax.Array, key: jax.Array
+    ) -> tuple[jax.Array, Any]:
+        """One action for one observation, and what to remember for the next."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Policy:
+    """A policy for one environment: policy(obs) -> action, numpy in and out."""
+
+    spec: EnvSpec
+    """The environment that it was trained on."""
+    actor: Actor
+    weights: Weights
+    agent: str
+    """The name of the agent that made it."""
+    training: dict[str, Any] = field(default_factory=dict)
+    """JSON values: seed, env steps and so on."""
+    evaluation: dict[str, Any] | None = None
+    """What it was saved with: {"seed": int, "returns": [float], "lengths": [int]}."""
+
+    def __post_init__(self) -> None:
+        # It becomes part of titles, where brackets are markup.
+        if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_ .+-]{0,99}", self.agent):
+            raise UserError(
+                f"agent={self.agent!r}: must be a name of at most 100 letters, digits and _ . + -"
+            )
+
+    @cached_property
+    def _act(self) -> Any:
+        return jax.jit(jax.vmap(self.actor.act, in_axes=(None, 0, 0, 0)))
+
+    @in_32_bits
+    def __call__(self, obs: np.ndarray | int, key: jax.Array | None = None) -> np.ndarray:
+        """The action for one observation, or the actions for a batch of them.
+
+        Args:
+          obs: an element of the observation space, or a stack of n elements.
+          key: a typed key, for the random policy (fresh randomness unless given).
+
+        Raises:
+          UserError: the observation has another shape, or the policy has a memory.
+        """
+        if jax.tree.leaves(self.actor.memory):
+            raise UserError("this policy has a memory: call policy.step(obs, memory)")
+        return self.step(obs, key=key)[0]
+
+    @in_32_bits
+    def step(
+        self, obs: np.ndarray | int, memory: Any = None, key: jax.Array | None = None
+    ) -> tuple[np.ndarray, Any]:
+        """(action, memory) for one observation, or for a batch of them.
+
+        Args:
+          obs: an element of the observation space, or a stack of n elements.
+          memory: what the step before returned; None where the episode starts.
+          key: as in a call.
+
+        Raises:
+          UserError: the observation has another shape.
+        """
+        obs = np.asarray(obs)
+        shape = self.spec.observation_space.shape or ()
+        batched = obs.shape[1:] == shape and obs.ndim == len(shape) + 1
+        if not batched and obs.shape != shape:
+            raise UserError(f"obs has shape {obs.shape}: must be {shape} or (n, *{shape})")
+        if key is None:
+            key = jax.random.key(int.from_bytes(os.urandom(4), "little"))
+        batch = obs if batched else obs[None]
+        if memory is None:
+            memory = jax.tree.map(lambda x: np.stack([x] * len(batch)), self.actor.memory)
+        keys = jax.random.split(key, len(batch))
+        actions, memory = self._act(self.weights, memory, batch, keys)
+        actions = np.asarray(actions, self.spec.action_space.dtype)
+        return (actions if batched else actions[0]), memory
+
+    def save(self, folder: str | Path) -> None:
+        """Write `policy.json` and `weights.safetensors` into `folder`, making it if need be."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        blob = safetensors.numpy.save(_flatten(self.weights))
+        write_whole(folder / WEIGHTS, blob)
+        digest = hashlib.sha256(blob).hexdigest()
+        write_whole(folder / DESCRIPTION, _as_bytes(_to_json(self, digest)))
+
+
+def load_policy(folder: str | Path, *, trusted: bool = False) -> Policy:
+    """Read a saved policy, from whomever it comes: all is checked, and no code is run.
+
+    Args:
+      folder: the policy's folder, or a run's folder that holds one as `policy/`.
+      trusted: let the arguments of its environment name files, which the environment will open.
+
+    Raises:
+      UserError: no policy is there, or a file is damaged; one line says what is wrong.
+    """
+    folder = Path(folder)
+    if not os.path.exists(folder / DESCRIPTION) and os.path.exists(folder / "policy" / DESCRIPTION):
+        folder = folder / "policy"
+    try:
+        policy, digest = _from_json(read_description(folder / DESCRIPTION))
+        named = None if trusted else named_file(policy.spec.kwargs)
+        if named is not None:
+            raise UserError(
+                f"the environment's argument {named} must not be a path or a module, unless the "
+                "policy is trusted (--trust, or load_policy(..., trusted=True))"
+            )
+        flat = read_weights(folder / WEIGHTS, _shapes(policy.actor), digest)
+        return replace(policy, weights=_as_weights(flat))
+    except ValueError as error:
+        raise UserError(f"policy {str(folder)!r}: {one_line(error)}") from error
+
+
+def check_savable(policy: Policy, *, episodes: int = 0) -> None:
+    """Refuse a policy that could not be loaded once it is saved, before anything is spent on it.
+
+    Its description is written in memory and read as `load_policy` reads it, and must equal itself.
+
+    Args:
+      policy: of any weights; only their shapes count.
+      episodes: of the evaluation that it will be saved with.
+
+    Raises:
+      UserError: something of it does not survive; the message says what.
+    """
+    written = _to_json(policy, "")
+    start = f"env={policy.spec.id}: a policy for it could not be loaded once saved"
+    try:
+        data = _as_bytes(written)
+        loaded, _ = _from_json(parse(DESCRIPTION, data))
+        weight_bytes(_shapes(policy.actor))
+    except (UserError, TypeError, ValueError, RecursionError) as error:
+        raise UserError(f"{start} ({one_line(error.__cause__ or error)})") from error
+    for name, value in vars(policy.spec).items():
+        found = getattr(loaded.spec, name)
+        if found != value:
+            raise UserError(f"{start}: its {name} {value!r} would become {found!r}")
+    read = _to_json(loaded, "")
+    changed = [name for name in written if read[name] != written[name]]
+    if changed:
+        raise UserError(f"{start}: its {changed[0]} would become {read[changed[0]]!r}")
+    most = min((MAX_DESCRIPTION_BYTES - len(data)) // _EPISODE_BYTES, MOST_EPISODES)
+    if episodes > most:
+        raise UserError(
+            f"eval_episodes={episodes}: must be at most {most}, as many as a policy is saved with"
+        )
+
+
+def _to_json(policy: Policy, digest: str) -> dict[str, Any]:
+    """What `policy.json` holds; `digest` is of the weights' file."""
+    return {
+        "format": FORMAT,
+        "agent": policy.agent,
+        "env": _spec_to_json(policy.spec),
+        "actor": _actor_to_json(policy.actor),
+        "weights_sha256": digest,
+        "training": policy.training,
+        "evaluation": _evaluation_to_json(policy.evaluation),
+    }
+
+
+def _as_bytes(description: dict[str, Any]) -> bytes:
+    return (json.dumps(description, indent=1) + "\n").encode()
+
+
+def _from_json(description: dict[str, Any]) -> tuple[Policy, str]:
+    """A policy but for its weights, and the digest of the file that has those.
+
+    Raises:
+      UserError: the description is none of a policy, or of another format.
+    """
+    version = description.get("format")
+    if version != FORMAT:
+        raise UserError(f"written in format {version!r}, this version reads {FORMAT}")
+    try:
+        unknown = description.keys() - _KEYS
+        if unknown:
+            raise UserError(f"it has no {min(unknown)!r}")
+        spec = _spec_from_json(description["env"])
+        policy = Policy(
+            spec,
+            _actor_from_json(description["actor"], spec),
+            Weights({}, np.zeros(0), np.zeros(0)),
+            description["agent"],
+            dict(description["training"]),
+            _evaluation_from_json(description["evaluation"]),
+        )
+        return policy, description["weights_sha256"]
+    except _WRONG as error:
+        reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        raise UserError(
+            f"{DESCRIPTION} is damaged ({reason}): must be as Policy.save writes it"
+        ) from error
+
+
+def _as_weights(flat: dict[str, np.ndarray]) -> Weights:
+    """Weights of named arrays.
+
+    Raises:
+      UserError: a standard deviation is not above 0.
+    """
+    tree = unflatten_dict(flat, sep="/")
+    mean, std = tree["observation"]["mean"], tree["observation"]["std"]
+    if not (std > 0).all():
+        raise UserError(f"{WEIGHTS} is of no use: all of observation/std must be above 0")
+    return Weights(tree.get("params", {}), mean, std)
+
+
+def _shapes(actor: Actor) -> dict[str, tuple[int, ...]]:
+    """Of the weights that an actor needs, without making any."""
+    params, size = {}, 0
+    if isinstance(actor, Network):
+        params = jax.eval_shape(actor.init, jax.eval_shape(jax.random.key, 0))
+        size = actor.observation_size
+    vector = jax.ShapeDtypeStruct((size,), np.dtype(np.float32))
+    tree = _as_tree(Weights(params, vector, vector))  # type: ignore[arg-type]
+    return {name: leaf.shape for name, leaf in flatten_dict(tree, sep="/").items()}
+
+
+def _as_tree(weights: Weights) -> dict[str, Any]:
+    statistics = {"mean": weights.mean, "std": weights.std}
+    return {"params": weights.params, "observation": statistics}
+
+
+def _flatten(weights: Weights) -> dict[str, np.ndarray]:
+    flat = flatten_dict(_as_tree(weights), sep="/")
+    return {name: np.ascontiguousarray(leaf) for name, leaf in flat.items()}
+
+
+def _spec_to_json(spec: EnvSpec) -> dict[str, Any]:
+    return {
+        **vars(spec),
+        "observation_space": _spaces.to_json(spec.observation_space),
+        "action_space": _spaces.to_json(spec.action_space),
+    }
+
+
+def _spec_from_json(description: dict[str, Any]) -> EnvSpec:
+    spaces = {k: _spaces.from_json(description[k]) for k in ("observation_space", "action_space")}
+    spec = EnvSpec(**{**description, **spaces})
+    # `envs.make` imports the module that stands before a colon.
+    if not spec.id.isprintable() or ":" in spec.id or len(spec.id) > 200:
+        raise UserError(f"the environment's id {spec.id!r} must be as `es-rl envs` lists it")
+    if type(spec.max_episode_steps) is not int or not 1 <= spec.max_episode_steps <= 10**9:
+        raise UserError("max_episode_steps must be an integer from 1 to 1000000000")
+    for number in (spec.reward_threshold, spec.frames_per_second):
+        if not isinstance(number, int | float | None):
+            raise UserError(f"{number!r} must be a number")
+    if not spec.frames_per_second > 0:
+        raise UserError(f"frames_per_second {spec.frames_per_second!r} must be above 0")
+    if not isinstance(spec.kwargs, dict):
+        raise UserError("the environment's arguments must be an object")
+    for name in spec.kwargs:
+        if not name.isidentifier():
+            raise UserError(f"the environment's argument {name!r} must be a name")
+    return spec
+
+
+def _evaluation_to_json(evaluation: dict[str, Any] | None) -> dict[str, Any] | None:
+    if evaluation is None:
+        return None
+    # JSON has no infinity and no NaN: they are text.
+    returns = [x if math.isfinite(x) else str(x) for x in evaluation["returns"]]
+    return {**evaluation, "returns": returns}
+
+
+def _evaluation_from_json(description: dict[str, Any] | None) -> dict[str, Any] | None:
+    if description is None:
+        return None
+    # What JSON does not know is text.
+    returns = [float(x) if x in ("inf", "-inf", "nan") else x for x in description["returns"]]
+    evaluation = {**description, "returns": returns}
+    check_evaluation(evaluation)
+    return evaluation
+
+
+def _actor_to_json(actor: Actor) -> dict[str, Any]:
+    match actor:
+        case Network():
+            return {"kind": "network", **asdict(actor.config)}
+        case RandomActor():
+            return {"kind": "random"}
+        case ZeroActor():
+            return {"kind": "zero"}
+    raise TypeError(f"a policy with a {type(actor).__name__} cannot be saved")
+
+
+def _actor_from_json(description: dict[str, Any], spec: EnvSpec) -> Actor:
+    match description:
+        case {"kind": "network", **options}:
+            options["hidden"] = tuple(options["hidden"])
+            return Network(spec.observation_space, spec.action_space, NetworkConfig(**options))
+        case {"kind": "random"}:
+            return RandomActor(spec.action_space)
+        case {"kind": "zero"}:
+            return ZeroActor(spec.action_space)
+    raise UserError("the actor's kind must be network, random or zero")

@@ -1,0 +1,1 @@
+"""Environments that step on the host: worker processes and the pool that drives them."""

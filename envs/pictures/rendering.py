@@ -1,0 +1,146 @@
+"""Pictures of accelerator environments, without a display."""
+
+import ctypes
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import gymnasium
+import jax
+import numpy as np
+from gymnasium.error import DependencyNotInstalled
+from gymnasium.experimental.functional import FuncEnv
+
+from envs.errors import NoPicture
+from envs.pictures.scene import has_mujoco_model
+
+_CONTEXTS = ("mujoco.rendering.classic.gl_context", "mujoco.gl_context")
+"""Where MuJoCo (4, and before) chooses what it draws with."""
+
+
+def go_headless() -> None:
+    """Choose off-screen drawing where there is no display, unless the user has chosen.
+
+    MuJoCo reads its variable when it is imported. `import envs` calls this, so that whatever is
+    imported afterwards is ready to draw; a MuJoCo that was there before is made to read it again.
+    """
+    if sys.platform == "linux" and not os.environ.get("DISPLAY"):
+        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+        if "MUJOCO_GL" not in os.environ:
+            # MuJoCo cannot even be imported where a library that it is to draw with is missing.
+            os.environ["MUJOCO_GL"] = "egl" if _has_library("libEGL.so.1") else "disable"
+            for name in _CONTEXTS:
+                if name in sys.modules:
+                    importlib.reload(sys.modules[name])
+
+
+def _has_library(name: str) -> bool:
+    try:
+        ctypes.CDLL(name)
+    except OSError:
+        return False
+    return True
+
+
+def functional_frames(func_env: FuncEnv, states: Sequence[Any]) -> list[np.ndarray]:
+    """Gymnasium's own pictures of a functional environment's states.
+
+    Raises:
+      NoPicture: the environment has no picture, or pygame is missing.
+    """
+    name = type(func_env).__name__
+    try:
+        canvas = func_env.render_init()
+        frames = []
+        for state in states:
+            canvas, frame = func_env.render_image(jax.tree.map(np.asarray, state), canvas)
+            frames.append(rgb(name, frame))
+        func_env.render_close(canvas)
+    except Exception as error:
+        raise no_picture(name, error) from error
+    return frames
+
+
+def brax_frames(env: Any, states: Sequence[Any]) -> list[np.ndarray]:
+    """Pictures of Brax pipeline states, drawn by MuJoCo with a camera on the first body.
+
+    Raises:
+      NoPicture: no OpenGL context could be made.
+    """
+    try:
+        return list(env.render([jax.tree.map(np.asarray, state) for state in states], 360, 480))
+    except Exception as error:
+        raise _cannot_draw(f"{type(error).__name__}: {error}") from error
+
+
+def host_frame(env: gymnasium.Env) -> np.ndarray:
+    """The picture of an environment as it stands.
+
+    Raises:
+      NoPicture: the environment has none, it or the renderer fails, or pygame is missing.
+    """
+    name = type(env.unwrapped).__name__
+    mujoco = has_mujoco_model(env)
+    # Gymnasium's viewer, once begun, complains on stderr when it is thrown away.
+    if mujoco and os.environ.get("MUJOCO_GL") == "disable":
+        raise _cannot_draw("drawing is off")
+    try:
+        frame = env.render()
+    except Exception as error:
+        if mujoco:
+            raise _cannot_draw(f"{type(error).__name__}: {error}") from error
+        raise no_picture(name, error) from error
+    return rgb(name, frame)
+
+
+def rgb(name: str, frame: Any) -> np.ndarray:
+    """A picture as (height, width, 3) uint8.
+
+    Args:
+      name: of what drew it.
+      frame: grey (height, width), or of 1, 3 or 4 channels, of which the last one, the opacity, is
+        left out; integers from 0 to 255, or floats from 0 to 1 or from 0 to 255.
+
+    Raises:
+      NoPicture: it is none of these.
+    """
+    try:
+        pixels = np.asarray(frame)
+    except ValueError:  # rows of different lengths
+        pixels = np.zeros(0)
+    numbers = np.issubdtype(pixels.dtype, np.number) or pixels.dtype == bool
+    if pixels.ndim == 2:
+        pixels = pixels[..., None]
+    if not numbers or pixels.ndim != 3 or pixels.shape[2] not in (1, 3, 4) or not pixels.size:
+        found = f"{pixels.dtype} of shape {pixels.shape}" if frame is not None else "None"
+        raise NoPicture(
+            f"{name} has no picture: its render returned {found}, must be (height, width) or "
+            "(height, width, channels) with 1, 3 or 4 channels"
+        )
+    pixels = np.broadcast_to(pixels[..., :3], (*pixels.shape[:2], 3))
+    if pixels.dtype == np.uint8:
+        return pixels.copy()
+    whole = np.issubdtype(pixels.dtype, np.integer)
+    pixels = np.nan_to_num(pixels.astype(np.float32), posinf=255.0)
+    # From 0 to 255 such a picture would be black. Rounding may lead a little beyond 1.
+    scale = 1.0 if whole or pixels.max() > 2 else 255.0
+    return np.clip(np.rint(pixels * scale), 0, 255).astype(np.uint8)
+
+
+def no_picture(name: str, error: Exception) -> NoPicture:
+    """Why something cannot be drawn, in one line."""
+    if isinstance(error, NoPicture):
+        return error
+    if isinstance(error, DependencyNotInstalled):
+        return NoPicture(" ".join(str(error).split()))
+    reason = " ".join(f"{type(error).__name__}: {error}".split())
+    return NoPicture(f"{name} has no picture ({reason})")
+
+
+def _cannot_draw(reason: str) -> NoPicture:
+    return NoPicture(
+        f"MuJoCo cannot draw with MUJOCO_GL={os.environ.get('MUJOCO_GL', '')} ({reason}); "
+        "without a display it must be egl: on Debian or Ubuntu install libegl1"
+    )

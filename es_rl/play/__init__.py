@@ -1,0 +1,1 @@
+"""Rollouts: a population's episodes, on devices or in worker processes."""

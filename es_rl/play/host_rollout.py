@@ -1,0 +1,326 @@
+"""Population rollouts of environments that step on the host: the same jobs, the same results.
+
+The lanes are two halves that take turns: while the workers step one, the actions of the other are
+computed in one call. As on the accelerator, a lane whose episode has ended
+takes the next job, and all that an episode depends on comes from its key and the step.
+"""
+
+import logging
+import math
+import time
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import jax
+import numpy as np
+
+from envs.base import IDLE, RESET, STEP, Fault, Lanes, Received
+from envs.errors import environment_error
+from es_rl import processes
+from es_rl.play.host_acting import BLOCK, Constants, HostActing, as_float32
+from es_rl.play.jobs import Jobs, Played
+from es_rl.play.pacing import PACE_SECONDS, Notify
+from es_rl.play.rollout import Behaviour, PyTree
+
+TRAINING_SEEDS = 1 << 30
+"""Training resets environments with seeds below this, evaluation with seeds from here to twice as
+much: simulators often take a signed integer of 32 bits."""
+_LANES_PER_WORKER = 128
+"""Half of them step at a time: enough to make little of what an exchange costs."""
+_ATTEMPTS = 2
+"""How often a job is played whose environment fails."""
+_FAILURES_IN_VAIN = 16
+"""So many jobs that fail before any has ended say that the environment does not work."""
+
+_log = logging.getLogger("es_rl")
+
+
+def episode_seeds(keys: jax.Array, *, evaluation: bool) -> np.ndarray:
+    """One seed per episode key for `reset`: below 2^30 for training, else from there to 2^31."""
+    bits = np.asarray(jax.random.key_data(keys))[..., -1] & (TRAINING_SEEDS - 1)
+    return bits.astype(np.int64) + evaluation * TRAINING_SEEDS
+
+
+def lanes_for(jobs: int, workers: int, lanes: int | None = None) -> int:
+    """How many lanes a rollout keeps busy at most.
+
+    Args:
+      jobs: how many episodes are to be played.
+      workers: how many processes step them.
+      lanes: chosen from the workers unless given.
+    """
+    return min(jobs, _LANES_PER_WORKER * workers if lanes is None else lanes)
+
+
+def with_idle_lanes(lanes: int) -> int:
+    """How many lanes a `HostRollout` needs to keep so many busy: two halves of whole blocks."""
+    return 2 * BLOCK * -(-lanes // (2 * BLOCK))
+
+
+def busy_lanes(busy: int) -> np.ndarray:
+    """The numbers of the lanes that a `HostRollout` uses: the first ones of each half."""
+    middle = with_idle_lanes(busy) // 2
+    return np.concatenate([np.arange(-(-busy // 2)), middle + np.arange(busy // 2)])
+
+
+def first_observation(lanes: Lanes, seed: int) -> np.ndarray | None:
+    """What an episode starts with; None where the environment fails."""
+    lanes.begin()
+    span = slice(0, 1)
+    lanes.send(span, np.array([RESET], np.uint8), np.array([seed]), None)
+    received = lanes.receive(span)
+    return None if received.lost[0] else received.obs[0]
+
+
+@dataclass(frozen=True, eq=False)
+class HostRollout:
+    """Plays the same jobs, on new episodes, as often as it is asked to."""
+
+    env_id: str
+    """For messages."""
+    lanes: Lanes
+    """At least `with_idle_lanes(busy)`; the others never start."""
+    behaviour: Behaviour
+    jobs: Jobs
+    """Of all processes, which share them: see `es_rl.processes`."""
+    busy: int
+    """S, how many lanes to use here."""
+    max_steps: int | None = None
+    """Episodes are cut after so many steps, or where the environment ends them."""
+    warned: set[str] = field(default_factory=set)
+    """Of what a warning was given: one of a kind is enough."""
+
+    def play(
+        self, shared: PyTree, keys: jax.Array, seeds: np.ndarray, notify: Notify | None = None
+    ) -> Played:
+        """Play every job to its end, this process's share of them, and gather the others'.
+
+        A job whose environment fails is played once more, on a new worker; if it fails again its
+        return is NaN and its length 0. Jobs that are lost beside it are played again.
+
+        Args:
+          shared: see `Behaviour`.
+          keys: (episodes,) typed keys, one per distinct episode of the jobs.
+          seeds: (episodes,) ints, given to the environments' reset.
+          notify: told how many of this process's jobs have ended, every half second.
+
+        Raises:
+          UserError: the environment returns what it may not.
+          RuntimeError: jobs fail and none ends, or the environment cannot be started.
+        """
+        self.lanes.begin()
+        mine = processes.share(len(self.jobs.member))
+        play = _Play(self, Jobs(*(x[mine] for x in self.jobs)), shared, keys, seeds)
+        middle = with_idle_lanes(self.busy) // 2
+        halves = [_Half(play, slice(0, middle)), _Half(play, slice(middle, 2 * middle))]
+        halves[0].assign(np.arange(-(-self.busy // 2)))
+        halves[1].assign(np.arange(self.busy // 2))
+        busy = [half for half in halves if half.busy]
+        for half in busy:
+            half.send()
+        notified = time.perf_counter()
+        while busy:
+            for half in busy:
+                half.exchange()
+            busy = [half for half in busy if half.busy]
+            now = time.perf_counter()
+            if notify is not None and now - notified > PACE_SECONDS:
+                notified = now
+                notify(play.queued - sum(half.num_busy for half in busy), play.num_jobs)
+        gathered = processes.gather_shares(play.played(), len(self.jobs.member))
+        return gathered._replace(lane_steps=gathered.lane_steps.sum(keepdims=True))
+
+    @cached_property
+    def acting(self) -> HostActing:
+        return HostActing(self.behaviour)
+
+    def compile(self, shared: PyTree, keys: jax.Array, obs: np.ndarray) -> None:
+        """Compile for arguments like these, before the first play; `obs` is one observation."""
+        constants = Constants.of(shared, keys)
+        rows = np.stack([as_float32(obs)] * (with_idle_lanes(self.busy) // 2))
+        carry = self.acting.start(constants, rows)
+        self.acting.act(constants, carry, np.zeros((4, len(rows)), np.int32), rows)
+
+
+class _Play:
+    """What one call of `HostRollout.play` has to do, and what came of it so far."""
+
+    def __init__(
+        self,
+        rollout: HostRollout,
+        jobs: Jobs,
+        shared: PyTree,
+        keys: jax.Array,
+        seeds: np.ndarray,
+    ):
+        self.rollout, self.jobs = rollout, jobs
+        self.constants, self.seeds = Constants.of(shared, keys), seeds
+        self.num_jobs = len(jobs.member)
+        self.queued = 0
+        self.executed = 0
+        self.attempts = np.zeros(self.num_jobs, int)
+        self.failed = 0
+        self.returns = np.zeros(self.num_jobs)
+        self.lengths = np.zeros(self.num_jobs, np.int32)
+        self.nonfinite_actions = np.zeros(self.num_jobs, np.int32)
+        self.obs_moments: np.ndarray | None = None
+        """Sums and sums of squares, (2, jobs, d)."""
+
+    def next_jobs(self, count: int) -> np.ndarray:
+        """(count,) the numbers of jobs that have waited longest; -1 where none waits."""
+        jobs = self.queued + np.arange(count)
+        self.queued = min(self.queued + count, self.num_jobs)
+        return np.where(jobs < self.num_jobs, jobs, -1)
+
+    def finish(self, jobs: np.ndarray, half: "_Half", lanes: np.ndarray) -> None:
+        """Note what the jobs earned that lanes of a half have played to their ends."""
+        carry = half.carry
+        sums, squares = (np.concatenate(np.asarray(x)) for x in (carry.obs_sum, carry.obs_squares))
+        if self.obs_moments is None:
+            self.obs_moments = np.zeros((2, self.num_jobs, sums.shape[1]), np.float32)
+        self.returns[jobs], self.lengths[jobs] = half.total[lanes], half.steps[lanes]
+        for lane in lanes[~np.isfinite(half.total[lanes])]:
+            self.warn_of("the rewards so far are", half.job[lane], half.steps[lane])
+        self.obs_moments[:, jobs] = sums[lanes], squares[lanes]
+
+    def may_retry(self, job: int, step: int, fault: Fault) -> bool:
+        """Note that a job has failed; whether to play it once more."""
+        self.attempts[job] += 1
+        again = self.attempts[job] < _ATTEMPTS
+        seed = self.seeds[self.jobs.episode[job]]
+        where = f"{self.rollout.env_id}, seed {seed}, step {step}"
+        outcome = "played once more" if again else "failed again, counts as not finite"
+        _log.warning("%s: %s; %s", where, fault.reason, outcome)
+        if not again:
+            self.returns[job] = np.nan
+            self.failed += 1
+            if self.failed == min(_FAILURES_IN_VAIN, self.num_jobs) and not self.lengths.any():
+                raise environment_error(
+                    f"{self.failed} episodes failed and none ended; {where}", fault
+                )
+        return again
+
+    def warn_of(self, what: str, job: int, step: int) -> None:
+        """Say that something is not finite; once, as it is seldom alone."""
+        if what not in self.rollout.warned:
+            self.rollout.warned.add(what)
+            seed = self.seeds[self.jobs.episode[job]]
+            _log.warning(
+                "%s, seed %d, step %d: %s not finite", self.rollout.env_id, seed, step, what
+            )
+
+    def played(self) -> Played:
+        """What came of the jobs; `lane_steps` is (J,) too, all of them at the first one."""
+        assert self.obs_moments is not None
+        executed = np.zeros(self.num_jobs, np.int32)
+        executed[0] = self.executed
+        sums, squares = self.obs_moments
+        return Played(self.returns, self.lengths, sums, squares, executed, self.nonfinite_actions)
+
+
+class _Half:
+    """One half of the lanes: n of them, stepped at a time."""
+
+    def __init__(self, play: _Play, span: slice):
+        size = span.stop - span.start
+        self._play = play
+        self._span = span
+        self.job = np.full(size, -1)
+        """(n,), what each lane plays; -1 for nothing."""
+        self._command = np.full(size, IDLE, np.uint8)
+        """(n,), what each lane is told."""
+        self._actions: np.ndarray | None = None
+        """(n, ...); None before the first step."""
+        self.carry: Any = None
+        self.steps = np.zeros(size, np.int32)
+        self.total = np.zeros(size)
+
+    @property
+    def busy(self) -> bool:
+        """Whether any lane has something to do."""
+        return bool((self.job >= 0).any())
+
+    @property
+    def num_busy(self) -> int:
+        """How many lanes have something to do."""
+        return int(np.sum(self.job >= 0))
+
+    def assign(self, lanes: np.ndarray) -> None:
+        """Give lanes new jobs, as far as there are any."""
+        self.job[lanes] = self._play.next_jobs(len(lanes))
+        self._command[lanes] = IDLE
+        self._restart(lanes[self.job[lanes] >= 0])
+
+    def _restart(self, lanes: np.ndarray) -> None:
+        self._command[lanes] = RESET
+        self.steps[lanes] = 0
+        self.total[lanes] = 0.0
+
+    def send(self) -> None:
+        play, rollout = self._play, self._play.rollout
+        seeds = play.seeds[play.jobs.episode[self.job]]
+        rollout.lanes.send(self._span, self._command, seeds, self._actions)
+        play.executed += len(self.job)
+
+    def exchange(self) -> None:
+        """Wait for the lanes, and tell them how to go on."""
+        received = self._play.rollout.lanes.receive(self._span)
+        playing, commanded = (self.job >= 0) & ~received.lost, self._command
+        stepped = playing & (commanded == STEP)
+        fresh = playing & (commanded == RESET)
+        self.total[stepped] += received.reward[stepped]
+        self.steps[stepped] += 1
+        self._command = np.where(self.job >= 0, STEP, IDLE).astype(np.uint8)
+        over = received.terminated | received.truncated
+        if self._play.rollout.max_steps is not None:
+            over = over | (self.steps >= self._play.rollout.max_steps)
+        done = np.flatnonzero(stepped & over)
+        if len(done):
+            self._play.finish(self.job[done], self, done)
+            self.assign(done)
+        if received.lost.any():
+            self._replay(received, commanded)
+        if (self._command == STEP).any():
+            self._act(fresh, received.obs)
+        if self.busy:
+            self.send()
+
+    def _replay(self, received: Received, commanded: np.ndarray) -> None:
+        """Start lost episodes again, but for those that have failed too often."""
+        for lane in np.flatnonzero(received.lost & (self.job >= 0)).tolist():
+            fault = received.faults.get(self._span.start + lane)
+            step = int(self.steps[lane]) + int(commanded[lane] == STEP)
+            again = fault is None or self._play.may_retry(int(self.job[lane]), step, fault)
+            if again:
+                self._restart(np.array([lane]))
+            else:
+                self.assign(np.array([lane]))
+
+    def _act(self, fresh: np.ndarray, obs: np.ndarray) -> None:
+        constants, rollout = self._play.constants, self._play.rollout
+        obs = as_float32(obs)
+        if self.carry is None:
+            self.carry = rollout.acting.start(constants, obs)
+        self._note_nonfinite("the observation is", obs)
+        # Rows of idle lanes are computed with the others, whatever they hold.
+        jobs = self._play.jobs
+        member, episode = jobs.member[self.job], jobs.episode[self.job]
+        numbers = np.stack((fresh, member, episode, self.steps))
+        actions, self.carry = rollout.acting.act(constants, self.carry, numbers, obs)
+        self._actions = np.asarray(actions)
+        lanes = self._note_nonfinite("the action is", self._actions)
+        if len(lanes):
+            self._play.nonfinite_actions[self.job[lanes]] += 1
+
+    def _note_nonfinite(self, what: str, rows: np.ndarray) -> np.ndarray:
+        """The lanes about to step whose row is not finite, after a warning."""
+        flat = rows.reshape(-1)
+        # A tenth of the time that looking at each number takes. If it overflows, they are.
+        if rows.dtype.kind != "f" or math.isfinite(np.vdot(flat, flat)):
+            return np.empty(0, int)
+        finite = np.isfinite(rows.reshape(len(rows), -1)).all(axis=1)
+        lanes = np.flatnonzero((self._command == STEP) & ~finite)
+        for lane in lanes[:1]:
+            self._play.warn_of(what, self.job[lane], self.steps[lane])
+        return lanes

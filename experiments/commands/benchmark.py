@@ -1,0 +1,109 @@
+"""`es-rl benchmark`: what the engine costs beside its alternatives, measured in one process.
+
+Every table names its reference; a ratio is the reference's time over the row's, so that more is
+faster. Times are medians over rounds in which all rows of a table take turns, compilation apart.
+"""
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import jax
+import tyro
+
+from agents.training.provenance import versions
+from envs.errors import UserError
+from experiments.benchmarks.timing import Table
+from experiments.cli import parse
+from experiments.startup import machine, start_jax
+
+Section: TypeAlias = Literal[
+    "forward", "update", "generation", "lanes", "memory", "host", "checkpoints"
+]
+
+
+@dataclass(frozen=True)
+class BenchmarkFlags:
+    """Measure the engine beside its alternatives, and print a table for each comparison."""
+
+    sections: tyro.conf.Positional[tuple[Section, ...]] = (
+        "forward",
+        "update",
+        "generation",
+        "lanes",
+        "memory",
+        "host",
+        "checkpoints",
+    )
+    """What to measure; everything takes about half an hour on 2 cores."""
+    rounds: int = 5
+    """Every row is timed so often, in turns with the others of its table."""
+    devices: int | None = None
+    """Devices that share a population: all unless given. On a CPU one is a core."""
+    json: Path | None = None
+    """Write the tables with command, versions and machine to this file."""
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command and return its exit code."""
+    flags: BenchmarkFlags = parse("benchmark", BenchmarkFlags, arguments)
+    for name in ("rounds", "devices"):
+        value = getattr(flags, name)
+        if value is not None and value < 1:
+            raise UserError(f"{name}={value}: must be at least 1")
+    if flags.json is not None and (flags.json.is_dir() or not flags.json.parent.is_dir()):
+        raise UserError(f"json={flags.json}: must be a file in a folder that exists")
+    start_jax(flags.devices)
+    # What is compiled here is timed.
+    jax.config.update("jax_enable_compilation_cache", False)
+    from experiments.benchmarks import checkpoints, engine, host, rollouts
+
+    rounds, devices = flags.rounds, flags.devices
+    measure: dict[Section, Callable[[], Iterable[Table]]] = {
+        "forward": lambda: engine.forward(rounds, devices),
+        "update": lambda: engine.update(rounds),
+        "generation": lambda: rollouts.generation(rounds, devices),
+        "lanes": lambda: rollouts.lanes(rounds, devices),
+        "memory": engine.memory,
+        "host": lambda: host.host(rounds),
+        "checkpoints": lambda: checkpoints.checkpoints(rounds),
+    }
+    tables: list[Table] = []
+    for section in flags.sections:
+        for table in measure[section]():
+            _print(table)
+            tables.append(table)
+            if flags.json is not None:  # after each, as the next may take minutes
+                _write(flags.json, arguments, tables)
+    return 0
+
+
+def _print(table: Table) -> None:
+    from rich.console import Console
+    from rich.table import Table as RichTable
+
+    shown = RichTable(title=table.title, title_justify="left")
+    shown.add_column("")
+    for column in table.columns:
+        shown.add_column(column, justify="right")
+    for row in table.rows:
+        values = [row.values.get(column) for column in table.columns]
+        formats = table.columns.values()
+        cells = ["-" if v is None else format(v, f) for v, f in zip(values, formats, strict=True)]
+        shown.add_row(row.name, *cells)
+    console = Console()
+    console.print(shown)
+    for note in table.notes:
+        console.print(note, highlight=False)
+
+
+def _write(path: Path, arguments: list[str], tables: list[Table]) -> None:
+    record = {
+        "command": " ".join(["es-rl", "benchmark", *arguments]),
+        "versions": versions(),
+        "machine": machine(),
+        "tables": [asdict(table) for table in tables],
+    }
+    path.write_text(json.dumps(record, indent=1) + "\n")

@@ -1,0 +1,241 @@
+"""`es-rl compare`: train several agents from several seeds on a suite of tasks, and report."""
+
+import difflib
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+import jax
+import numpy as np
+import tyro
+
+import agents
+import envs
+from agents import list_agents, load_policy
+from agents.policies.policy import Policy
+from agents.policies.policy_files import named_file, read_json
+from agents.registry import config_type, missing_package, plays
+from agents.training.filming import film
+from agents.training.provenance import versions
+from envs.base import Env, HostEnv
+from envs.errors import UserError
+from es_rl.files import check_plain, write_whole
+from experiments.cli import can_be_made, parse
+from experiments.comparison import report, results, tables
+from experiments.comparison.results import Results, Run, Task
+from experiments.comparison.suites import Suite, load
+from experiments.comparison.trials import (
+    Stopped,
+    Trials,
+    final_returns,
+    make_evaluator,
+    settings_of,
+)
+from experiments.signals import acknowledged
+from experiments.startup import import_modules, machine, start_jax
+from experiments.videos import why_not, write_video
+
+_FILES = ("tasks.json", "results.json", "results.csv", "table.md", "report.html")
+_FOLDERS = ("figures", "runs")
+"""All that a comparison's folder has."""
+_LARGEST_FILM = 256 << 20
+"""Bytes: no episode takes as many."""
+
+
+@dataclass(frozen=True)
+class CompareFlags:
+    """Train agents on the tasks of a suite, from several seeds, and write a report.
+
+    Runs that have ended are kept: started again on the same folder, the command goes on where it
+    was stopped.
+    """
+
+    suite: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SUITE")]
+    """A bundled suite (classic, brax, mujoco), or the path of a .toml file."""
+    agents: tuple[str, ...] = ()
+    """Who is compared: those of the suite unless given."""
+    seeds: int = 5
+    """Every agent learns every task from seeds 0 ... seeds-1."""
+    out: Path | None = None
+    """The comparison's folder: runs/compare/SUITE unless given."""
+    modules: Annotated[tuple[str, ...], tyro.conf.arg(name="import")] = ()
+    """Modules to import first, which register environments of your own with Gymnasium."""
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command and return its exit code."""
+    flags: CompareFlags = parse("compare", CompareFlags, arguments)
+    if flags.seeds < 1:
+        raise UserError(f"seeds={flags.seeds}: must be at least 1")
+    import_modules(flags.modules)
+    suite = load(flags.suite, flags.modules)
+    out = flags.out or Path("runs", "compare", suite.name)
+    _check_folder(out, suite)
+    names = flags.agents or suite.agents
+    _check_agents(names)
+    settings = {
+        (task.env, name): settings_of(name, task.env, suite.settings.get((task.env, name), {}))
+        for task in suite.tasks
+        for name in names
+    }
+    start_jax()
+    made = _make_envs(flags.suite, suite)
+    _claim(out, suite)
+    tasks: list[Task] = []
+    runs: list[Run] = []
+    try:
+        with acknowledged("the run at hand is given up, those that ended are kept"):
+            for task, env in zip(suite.tasks, made, strict=True):
+                folder = out / "runs" / task.env
+                tasks.append(replace(task, random_return=_random_return(env, folder)))
+                for name in filter(lambda name: plays(name, env), names):
+                    chosen = settings[task.env, name]
+                    trials = Trials(task, env, name, chosen, out, folder / name)
+                    for run in trials.runs(flags.seeds):
+                        runs.append(run)
+                        print(_line(task, run), flush=True)
+    except Stopped as stopped:
+        print(f"stopped by signal {stopped.signal}; the same command goes on from here")
+        return 128 + stopped.signal
+    found = Results(
+        suite=suite.name,
+        command=" ".join(["es-rl", "compare", *arguments]),
+        agents=tuple(names),
+        tasks=tuple(tasks),
+        runs=tuple(runs),
+        versions=versions(),
+        machine=machine(),
+    )
+    results.save(found, out / "results.json")
+    tables.write_csv(found, out / "results.csv")
+    write_whole(out / "table.md", tables.markdown_table(found).encode())
+    media = {(env, agent): report.data_uri(path) for env, agent, path in _films(found, out)}
+    print(f"report: {report.write_report(found, out, media)}")
+    return 0
+
+
+def _check_agents(names: tuple[str, ...]) -> None:
+    for name in names:
+        if name not in list_agents():
+            close = difflib.get_close_matches(name, list_agents(), n=1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            raise UserError(f"agents={name}: must be of {', '.join(list_agents())}{hint}")
+        missing = missing_package(name)
+        if missing is not None:
+            others = " ".join(other for other in names if missing_package(other) is None)
+            raise UserError(f"agents={name}: {missing}; without it: --agents {others}")
+        config_type(name)
+    if len(set(names)) < len(names):
+        raise UserError(f"agents={','.join(names)}: names an agent twice, must name each once")
+
+
+def _make_envs(name: str, suite: Suite) -> list[Env | HostEnv]:
+    """Those of all tasks: what is wrong with the last must not be found out after hours."""
+    made = []
+    for task in suite.tasks:
+        try:
+            made.append(envs.make(task.env, **task.env_kwargs))
+        except UserError as error:
+            raise UserError(f"suite={name}: task {task.env}, env_kwargs: {error}") from error
+    return made
+
+
+def _check_folder(out: Path, suite: Suite) -> None:
+    """See that the folder is new or empty, or holds a comparison on the same tasks.
+
+    Raises:
+      UserError: it holds something else.
+    """
+    path = out / "tasks.json"
+    try:
+        check_plain(out, _FILES, _FOLDERS)
+    except (OSError, ValueError) as error:
+        raise UserError(f"out={out}: must be a folder of a comparison: {error}") from error
+    if path.is_file():
+        try:
+            found = read_json(path)
+        except ValueError as error:
+            raise UserError(f"out={out}: must be a folder of a comparison: {error}") from error
+        if found != json.loads(_described(suite)):
+            raise UserError(f"out={out}: holds other tasks or budgets: must be another folder")
+    elif not can_be_made(out) or (out.is_dir() and any(out.iterdir())):
+        raise UserError(f"out={out}: must be an empty or a new folder, or one of a comparison")
+
+
+def _claim(out: Path, suite: Suite) -> None:
+    """Make the folder, and write down in it whose it is."""
+    out.mkdir(parents=True, exist_ok=True)
+    write_whole(out / "tasks.json", _described(suite).encode())
+
+
+def _described(suite: Suite) -> str:
+    return json.dumps([asdict(task) for task in suite.tasks], indent=1) + "\n"
+
+
+def _random_return(env: Env | HostEnv, folder: Path) -> float:
+    """What random actions earn, played once for a comparison."""
+    path = folder / "random.json"
+    if not path.exists():
+        with agents.make("random", env) as agent:
+            policy = agent.snapshot(agent.init(jax.random.key(0)))
+            played = final_returns(make_evaluator(agent), policy)
+        folder.mkdir(parents=True, exist_ok=True)
+        mean = float(np.mean(played))
+        write_whole(path, json.dumps(mean if math.isfinite(mean) else None).encode())
+    found = read_json(path)
+    if found is not None and type(found) not in (int, float):
+        raise UserError(f"out={folder}: random.json must hold a number or null; remove it")
+    return math.nan if found is None else float(found)
+
+
+def _line(task: Task, run: Run) -> str:
+    start = f"{run.env} {run.agent} seed {run.seed}: "
+    if run.error is not None:
+        return f"{start}failed: {run.error}"
+    reached = run.first_reaching(task.threshold)
+    when = "not reached"
+    if reached is not None:
+        below = run.last_below(task.threshold)
+        when = f"reached after {below.seconds if below else 0:.1f} to {reached.seconds:.1f} s"
+    return (
+        f"{start}{run.return_mean:.1f} after {run.env_steps:,} env steps, {run.seconds:.1f} s; "
+        f"{task.threshold:g} {when}"
+    )
+
+
+def _films(found: Results, out: Path) -> Iterator[tuple[str, str, Path]]:
+    """A film of each agent's best policy on each task, where one can be made.
+
+    Whatever keeps it from being made is a line: the report, after hours, is written all the same.
+    """
+    for task in found.tasks:
+        for agent in found.agents:
+            best = report.best_run(found, task.env, agent)
+            if best is None or best.policy is None:
+                continue
+            path = (out / best.policy).parent / "replay.mp4"
+            if not path.exists() or path.stat().st_size > _LARGEST_FILM:
+                try:
+                    env = envs.make(task.env, **task.env_kwargs)
+                    write_video(path, film(_policy(out / best.policy, env), env, seed=1))
+                except Exception as error:
+                    print(f"no film of {agent} on {task.env}: {why_not(error)}")
+                    continue
+            yield task.env, agent, path
+
+
+def _policy(folder: Path, env: Env | HostEnv) -> Policy:
+    """A policy to play on the environment of the suite.
+
+    Raises:
+      UserError: there is none, or it is for another environment.
+    """
+    # What the suite itself opens is trusted: the suite is the user's own.
+    policy = load_policy(folder, trusted=named_file(env.spec.kwargs) is not None)
+    for name in ("id", "kwargs", "observation_space", "action_space"):
+        if getattr(policy.spec, name) != getattr(env.spec, name):
+            raise UserError(f"policy {str(folder)!r}: is not one of {env.spec.id} as in the suite")
+    return policy

@@ -1,0 +1,222 @@
+"""`es-rl doctor`: what is installed, what it runs on, and whether everything works."""
+
+import importlib.util
+import json
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import envs
+from agents.policies.network import NetworkConfig
+from agents.training.filming import Film
+from agents.training.provenance import git_state, versions
+from envs.base import HostEnv
+from envs.errors import UserError
+from envs.host.worker import RESET, STEP
+from experiments.cli import parse
+from experiments.startup import machine, start_jax
+from experiments.videos import FORMATS, write_video
+
+State: TypeAlias = Literal["ok", "--", "failed"]
+
+_EXTRAS = {
+    "box2d": ("Box2D",),
+    "classic-control": ("pygame",),
+    "mujoco": ("mujoco", "imageio"),
+    "sbx": ("sbx", "torch"),
+    "bench": ("evosax",),
+    "cuda": ("jax_cuda13_plugin",),
+}
+"""The modules that each optional extra brings."""
+
+
+@dataclass(frozen=True)
+class DoctorFlags:
+    """Show versions and the machine, then check what the other commands need."""
+
+    json: bool = False
+    """Print one JSON object instead of lines."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """How it went with one thing: "--" is for what is optional and not there."""
+
+    name: str
+    state: State
+    says: str
+    """What was seen, or what is wrong and how to mend it; one line."""
+
+
+class Missing(Exception):
+    """Something optional is not there; the message says how to get it."""
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command and return its exit code: 1 if something that is required does not work."""
+    flags: DoctorFlags = parse("doctor", DoctorFlags, arguments)
+    start_jax()
+    facts = _facts()
+    if not flags.json:
+        _print_facts(facts)
+    checks = []
+    for check in _checks():
+        checks.append(check)
+        if not flags.json:
+            print(f"{check.state:<8}{check.name:<23}{check.says}", flush=True)
+    works = all(check.state != "failed" for check in checks)
+    if flags.json:
+        print(json.dumps({**facts, "checks": [asdict(c) for c in checks], "works": works}))
+    return 0 if works else 1
+
+
+def _facts() -> dict[str, Any]:
+    """What one wants to know before reading on, as JSON values."""
+    try:
+        found = machine()
+    except RuntimeError as error:  # JAX finds no device that it could use
+        found = {"devices": f"none ({_one_line(error)})"}
+    config: Any = jax.config
+    return {
+        "versions": versions(),
+        "machine": found,
+        "matmul_precision": {
+            "es-rl": NetworkConfig().matmul_precision,
+            "jax": config.jax_default_matmul_precision or "default",
+        },
+        "git": git_state(),
+    }
+
+
+def _print_facts(facts: dict[str, Any]) -> None:
+    precision, git = facts["matmul_precision"], facts["git"]
+    state = "none, this is no checkout"
+    if git is not None:
+        state = f"{git['commit']}{', with uncommitted changes' if git['uncommitted'] else ''}"
+    lines = {
+        **facts["versions"],
+        **facts["machine"],
+        "matmul precision": f"{precision['es-rl']} (JAX itself: {precision['jax']})",
+        "git": state,
+    }
+    for name, value in lines.items():
+        print(f"{name:<31}{value}")
+    print(flush=True)
+
+
+def _checks() -> Iterator[Check]:
+    """All of them, each as soon as it is done."""
+    for name, probe in PROBES.items():
+        yield _check(name, probe)
+    for extra in _EXTRAS:
+        yield _check(f"extra {extra}", partial(_has_extra, extra))
+
+
+def _check(name: str, probe: Callable[[], str]) -> Check:
+    try:
+        return Check(name, "ok", probe())
+    except Missing as missing:
+        return Check(name, "--", _one_line(missing))
+    except Exception as error:  # whatever is broken, the others are to be checked too
+        return Check(name, "failed", f"{type(error).__name__}: {_one_line(error)}")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _computes() -> str:
+    ones = jnp.ones((64, 64))
+    total = jax.jit(lambda x: jnp.sum(x @ x))(ones)
+    if float(total) != 64.0**3:
+        raise RuntimeError(f"the sum of a product of ones is {float(total)}: must be {64**3}")
+    (device,) = total.devices()
+    return f"a jitted product on {device.platform}:{device.id}"
+
+
+def _steps_on_the_host() -> str:
+    env = envs.make("gymnasium/CartPole-v1", workers=2, step_timeout=30.0)
+    assert isinstance(env, HostEnv)
+    lanes = env.lanes(2)
+    try:
+        lanes.begin()
+        whole, seeds = slice(0, 2), np.arange(2)
+        for command in (RESET, STEP):
+            commands = np.full(2, command, np.uint8)
+            lanes.send(whole, commands, seeds, np.zeros(2, np.int64))
+            received = lanes.receive(whole)
+            if received.faults:
+                raise RuntimeError("; ".join(fault.reason for fault in received.faults.values()))
+        if not (received.reward == 1).all():
+            raise RuntimeError(f"rewards are {received.reward.tolist()}: must be 1")
+    finally:
+        lanes.close()
+    return "2 workers stepped gymnasium/CartPole-v1"
+
+
+def _draws() -> str:
+    try:
+        env = envs.make("gymnasium/InvertedPendulum-v5", max_episode_steps=1)
+        assert isinstance(env, HostEnv)
+        _, frames = env.film(lambda obs: np.zeros(1, np.float32), 0)
+    except UserError as error:  # training needs no pictures
+        raise Missing(str(error)) from error
+    if frames[0].std() == 0:
+        raise RuntimeError("MuJoCo draws empty pictures")
+    return f"MuJoCo draws without a display, {frames[0].shape[1]} x {frames[0].shape[0]}"
+
+
+def _writes_videos() -> str:
+    frames = [np.full((64, 64, 3), shade, np.uint8) for shade in (0, 120, 240)]
+    with tempfile.TemporaryDirectory() as folder:
+        for ending in FORMATS:
+            path = Path(folder, f"film{ending}")
+            write_video(path, Film(frames, 30.0, 0.0))
+            if path.stat().st_size == 0:
+                raise RuntimeError(f"a {ending} file is empty")
+    return " and ".join(FORMATS)
+
+
+def _keeps_what_is_compiled() -> str:
+    config: Any = jax.config
+    folder = config.jax_compilation_cache_dir
+    if not config.jax_enable_compilation_cache or folder is None:
+        raise Missing("off (JAX_ENABLE_COMPILATION_CACHE=true keeps compiled programs)")
+    if "://" in folder:
+        return f"{folder}, not looked at"
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise RuntimeError(
+            f"{folder} cannot be written ({error.strerror}): let JAX_COMPILATION_CACHE_DIR name "
+            "another folder"
+        ) from error
+    return folder
+
+
+def _has_extra(extra: str) -> str:
+    missing = [name for name in _EXTRAS[extra] if importlib.util.find_spec(name) is None]
+    if missing:
+        raise Missing(f'no {" and no ".join(missing)} (pip install "es-rl[{extra}]")')
+    if extra == "cuda" and jax.default_backend() != "gpu":
+        return "installed, but JAX uses no GPU"
+    return "installed"
+
+
+PROBES: dict[str, Callable[[], str]] = {
+    "computing": _computes,
+    "host workers": _steps_on_the_host,
+    "drawing": _draws,
+    "videos": _writes_videos,
+    "compilation cache": _keeps_what_is_compiled,
+}
+"""What is tried out: each returns what was seen, and raises if it does not work."""

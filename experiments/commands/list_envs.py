@@ -1,0 +1,28 @@
+"""`es-rl envs`: the environments by suite."""
+
+from dataclasses import dataclass
+
+import envs
+from agents.presets.evolution import tuned_ids
+from envs.suites.available import exists, obstacle
+from experiments.cli import parse
+
+
+@dataclass(frozen=True)
+class EnvsFlags:
+    """List the environments; * marks those with tuned settings, and what does not run here says
+    why."""
+
+    suite: str | None = None
+    """brax, gymnasium or probe; all of them unless given."""
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command and return its exit code."""
+    flags: EnvsFlags = parse("envs", EnvsFlags, arguments)
+    tuned = tuned_ids()
+    for env_id in filter(exists, envs.list_ids(flags.suite)):
+        reason = obstacle(env_id)
+        star = " *" if env_id in tuned else ""
+        print(f"{env_id}{star}{f'  ({reason})' if reason else ''}")
+    return 0

@@ -1,0 +1,185 @@
+"""`es-rl replay`: play a saved policy again, as numbers, a video or an interactive 3D page."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+import agents
+import envs
+from agents.policies.policy import Policy
+from agents.training.evaluation import Evaluation
+from agents.training.filming import film, record
+from agents.untrained import untrained_policy
+from envs.base import Env, HostEnv
+from envs.errors import UserError
+from es_rl.files import write_whole
+from experiments.cli import check_output, parse
+from experiments.startup import ON_HOST, env_kwargs, import_modules, start_jax
+from experiments.videos import check_name, write_video
+from experiments.viewer import MAX_PANELS, Panel, page
+
+
+@dataclass(frozen=True)
+class ReplayFlags:
+    """Play the episodes of an evaluation seed with a saved policy, without any noise."""
+
+    run: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]
+    """A run's folder, or a policy's; with --agent an environment, as brax/ant."""
+    agent: Literal["random", "zero"] | None = None
+    """Needs no run: look at an environment with random or zero actions."""
+    env_kwargs: tuple[str, ...] = ()
+    """With --agent, arguments of the environment, as backend=spring."""
+    max_episode_steps: int | None = None
+    """With --agent, steps after which an episode is cut."""
+    lanes: int | None = None
+    """Environments stepped side by side, if they step on the host: up to 32 unless given. With
+    --lanes 1 --workers 1 there is never more than one."""
+    workers: int | None = None
+    """Processes that step an environment on the host: as many as are worth it, up to one per core,
+    unless given."""
+    step_timeout: float | None = None
+    """Seconds after which a step on the host counts as hanging: 60 unless given."""
+    start_timeout: float | None = None
+    """Seconds that making an environment on the host may take: 120 unless given."""
+    episodes: int = 10
+    """How many episodes."""
+    seed: int = 0
+    """Evaluation seed; with the one that the policy was saved with the returns are the same."""
+    video: Path | None = None
+    """Write the first episode to this .mp4 or .gif file; no display is needed."""
+    html: Path | None = None
+    """Write the first episodes, 4 at most, to this .html file: an interactive 3D page, of
+    environments of a MuJoCo model (Brax, MuJoCo)."""
+    json: bool = False
+    """Print one JSON object instead of a table."""
+    trust: bool = False
+    """Let the arguments of the environment name files (as xml_file does): of policies of your
+    own."""
+    modules: Annotated[tuple[str, ...], tyro.conf.arg(name="import")] = ()
+    """Modules to import first, which register the environment with Gymnasium."""
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command and return its exit code."""
+    flags: ReplayFlags = parse("replay", ReplayFlags, arguments)
+    if flags.episodes < 1:
+        raise UserError(f"episodes={flags.episodes}: must be at least 1")
+    if flags.seed < 0:
+        raise UserError(f"seed={flags.seed}: must be at least 0")
+    if flags.video is not None:
+        check_name(flags.video)
+    if flags.html is not None and flags.html.suffix.lower() != ".html":
+        raise UserError(f"html={flags.html}: must end in .html")
+    for name in ("lanes", "workers", "max_episode_steps"):
+        if getattr(flags, name) is not None and getattr(flags, name) < 1:
+            raise UserError(f"{name}={getattr(flags, name)}: must be at least 1")
+    for name in ("video", "html"):
+        if getattr(flags, name) is not None:
+            check_output(name, getattr(flags, name))
+    if flags.env_kwargs and flags.agent is None:
+        raise UserError(f"env_kwargs={flags.env_kwargs[0]}: only with --agent; a run has its own")
+    if flags.max_episode_steps is not None and flags.agent is None:
+        steps = flags.max_episode_steps
+        raise UserError(f"max_episode_steps={steps}: only with --agent; a run has its own")
+    start_jax()
+    import_modules(flags.modules, "" if flags.agent is None else flags.run)
+    policy, env = _untrained(flags) if flags.agent is not None else _saved(flags)
+    # First, as not every environment has such a page.
+    shown = "" if flags.html is None else _page(policy, env, flags)
+    evaluation = agents.evaluate(
+        policy, env, episodes=flags.episodes, seed=flags.seed, lanes=flags.lanes
+    )
+    if flags.json:
+        print(json.dumps(_as_json(policy, evaluation)))
+    else:
+        _print_table(policy, evaluation)
+    if flags.video is not None:
+        recorded = film(policy, env, seed=flags.seed)
+        write_video(flags.video, recorded)
+        if not flags.json:
+            print(f"video of episode 0 (return {recorded.episode_return:.1f}): {flags.video}")
+    if flags.html is not None:
+        flags.html.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(flags.html, shown.encode())
+        if not flags.json:
+            print(f"3D page of {_first_episodes(flags)}: {flags.html}")
+    return 0
+
+
+def _saved(flags: ReplayFlags) -> tuple[Policy, Env | HostEnv]:
+    """A run's policy, on the environment that it was trained on."""
+    run = flags.run
+    if run in envs.list_ids() and not Path(run).exists():
+        raise UserError(f"{run} is an environment, not a run: add --agent random or --agent zero")
+    policy = agents.load_policy(run, trusted=flags.trust)
+    env = envs.make(policy.spec.id, **policy.spec.kwargs, **_on_host(flags, policy.spec.id))
+    for name in ("observation_space", "action_space"):
+        given, wanted = getattr(policy.spec, name), getattr(env.spec, name)
+        if given != wanted:
+            raise UserError(
+                f"policy {run!r}: its {name} is {given} of {given.dtype}, must be {wanted} of "
+                f"{wanted.dtype}, as in {env.spec.id}"
+            )
+    return policy, env
+
+
+def _untrained(flags: ReplayFlags) -> tuple[Policy, Env | HostEnv]:
+    """A policy that has learnt nothing, on the environment that the flags name."""
+    assert flags.agent is not None
+    given = _on_host(flags, flags.run)
+    if flags.max_episode_steps is not None:
+        given["max_episode_steps"] = flags.max_episode_steps
+    env = envs.make(flags.run, **given, **env_kwargs(flags.env_kwargs, given))
+    return untrained_policy(flags.agent, env.spec), env
+
+
+def _on_host(flags: ReplayFlags, env_id: str) -> dict[str, Any]:
+    """What was chosen for an environment that steps on the host.
+
+    Raises:
+      UserError: this one does not.
+    """
+    given = {name: getattr(flags, name) for name in ON_HOST}
+    given = {name: value for name, value in given.items() if value is not None}
+    for name, value in given.items():
+        if not env_id.startswith("gymnasium/"):
+            raise UserError(f"{name}={value}: only gymnasium/... environments have one")
+    return given
+
+
+def _page(policy: Policy, env: Env | HostEnv, flags: ReplayFlags) -> str:
+    episodes = min(flags.episodes, MAX_PANELS)
+    recordings = record(policy, env, episodes=episodes, seed=flags.seed)
+    panels = [Panel(f"episode {i}", recording) for i, recording in enumerate(recordings)]
+    return page(f"{policy.spec.id}, {policy.agent}, evaluation seed {flags.seed}", panels)
+
+
+def _first_episodes(flags: ReplayFlags) -> str:
+    last = min(flags.episodes, MAX_PANELS) - 1
+    return f"episodes 0 to {last}" if last else "episode 0"
+
+
+def _as_json(policy: Policy, evaluation: Evaluation) -> dict[str, object]:
+    return {
+        "env": policy.spec.id,
+        "agent": policy.agent,
+        **evaluation.to_json(),
+        "return_mean": evaluation.mean,
+        "return_std": evaluation.std,
+    }
+
+
+def _print_table(policy: Policy, evaluation: Evaluation) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"{policy.spec.id}, {policy.agent}, evaluation seed {evaluation.seed}")
+    for heading in ("episode", "return", "steps"):
+        table.add_column(heading, justify="right")
+    for i, (earned, steps) in enumerate(zip(evaluation.returns, evaluation.lengths, strict=True)):
+        table.add_row(str(i), f"{earned:.2f}", str(steps))
+    Console().print(table)
+    print(f"mean return {evaluation.mean:.2f} +- {evaluation.std:.2f}")
