@@ -1,0 +1,61 @@
+"""Fitness: how the returns of a member's K episodes become one number, higher is better."""
+
+from collections.abc import Callable
+from typing import Literal, TypeAlias, get_args
+
+import jax
+import jax.numpy as jnp
+
+from envs.errors import UserError
+
+FitnessName: TypeAlias = Literal["mean", "median", "min", "cvar", "success"]
+Fitness: TypeAlias = FitnessName | Callable[[jax.Array], jax.Array]
+"""A name, or a function from the returns (N, K) to the fitness (N,) that JAX can trace."""
+
+CVAR_FRACTION = 0.25
+"""The part of a member's episodes, its worst ones, whose mean return is the "cvar" fitness."""
+
+
+def aggregate(returns: jax.Array, success: jax.Array | None, fitness: Fitness) -> jax.Array:
+    """The fitness (N,) of N members that have played K episodes each.
+
+    Args:
+      returns: (N, K), undiscounted.
+      success: (N, K), 1 where the environment reported success at the end of the episode, 0 where
+        it reported failure, NaN where it reported nothing; None if no environment is known to.
+      fitness: "mean"; "median"; "min", the worst episode; "cvar", the mean of the worst quarter of
+        the episodes, at least one (the conditional value at risk: Rockafellar and Uryasev 2000);
+        "success", the share of successful episodes; or a function of the returns.
+
+    A member with an episode whose return (for "success": whose outcome) is not finite has a fitness
+    that is not finite, whatever the name.
+
+    Raises:
+      UserError: the name is unknown, "success" is asked for where nothing reports it, or the
+        function returns another shape than (N,).
+    """
+    if callable(fitness):
+        result = jnp.asarray(fitness(returns))
+        if result.shape != returns.shape[:1]:
+            raise UserError(
+                f"fitness={getattr(fitness, '__name__', fitness)}: returned an array of shape "
+                f"{result.shape}: must be {returns.shape[:1]}, one number per member"
+            )
+        return result
+    match fitness:
+        case "mean":
+            return returns.mean(axis=1)
+        case "median":
+            return jnp.median(returns, axis=1)
+        case "min":
+            return returns.min(axis=1)
+        case "cvar":
+            worst = max(1, round(CVAR_FRACTION * returns.shape[1]))
+            lowest = jnp.sort(returns, axis=1)[:, :worst].mean(axis=1)
+            # Sorting puts NaN last, where it would be overlooked.
+            return jnp.where(jnp.isnan(returns).any(axis=1), jnp.nan, lowest)
+        case "success":
+            if success is None:
+                raise UserError("fitness='success': the environment does not report success")
+            return success.mean(axis=1)
+    raise UserError(f"fitness={fitness!r}: must be one of {', '.join(get_args(FitnessName))}")
