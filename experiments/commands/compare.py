@@ -1,9 +1,8 @@
 """`es-rl compare`: train several agents from several seeds on a suite of tasks, and report."""
 
-import difflib
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated
@@ -14,10 +13,10 @@ import tyro
 
 import agents
 import envs
-from agents import list_agents, load_policy
+from agents import load_policy
 from agents.policies.policy import Policy
 from agents.policies.policy_files import named_file, read_json
-from agents.registry import config_type, missing_package, plays
+from agents.registry import missing_package, plays
 from agents.training.filming import film
 from agents.training.provenance import versions
 from envs.base import Env, HostEnv
@@ -26,13 +25,12 @@ from es_rl.files import check_plain, write_whole
 from experiments.cli import can_be_made, parse
 from experiments.comparison import report, results, tables
 from experiments.comparison.results import Results, Run, Task
-from experiments.comparison.suites import Suite, load
+from experiments.comparison.suites import Contestant, Suite, load
 from experiments.comparison.trials import (
     Stopped,
     Trials,
     final_returns,
     make_evaluator,
-    settings_of,
 )
 from experiments.signals import acknowledged
 from experiments.startup import import_modules, machine, start_jax
@@ -74,12 +72,12 @@ def main(arguments: list[str]) -> int:
     suite = load(flags.suite, flags.modules)
     out = flags.out or Path("runs", "compare", suite.name)
     _check_folder(out, suite)
-    names = flags.agents or suite.agents
-    _check_agents(names)
+    contestants = suite.choose(flags.agents)
+    _check_installed(contestants)
     settings = {
-        (task.env, name): settings_of(name, task.env, suite.settings.get((task.env, name), {}))
-        for task in suite.tasks
-        for name in names
+        (entry.task.name, contestant.name): entry.settings_of(contestant)
+        for entry in suite.entries
+        for contestant in contestants
     }
     start_jax()
     made = _make_envs(flags.suite, suite)
@@ -88,12 +86,14 @@ def main(arguments: list[str]) -> int:
     runs: list[Run] = []
     try:
         with acknowledged("the run at hand is given up, those that ended are kept"):
-            for task, env in zip(suite.tasks, made, strict=True):
-                folder = out / "runs" / task.env
+            for entry, env in zip(suite.entries, made, strict=True):
+                task, folder = entry.task, out / "runs" / entry.task.name
                 tasks.append(replace(task, random_return=_random_return(env, folder)))
-                for name in filter(lambda name: plays(name, env), names):
-                    chosen = settings[task.env, name]
-                    trials = Trials(task, env, name, chosen, out, folder / name)
+                for contestant in contestants:
+                    if not plays(contestant.kind, env):
+                        continue
+                    chosen = settings[task.name, contestant.name]
+                    trials = Trials(task, env, contestant, chosen, out, folder / contestant.name)
                     for run in trials.runs(flags.seeds):
                         runs.append(run)
                         print(_line(task, run), flush=True)
@@ -103,7 +103,7 @@ def main(arguments: list[str]) -> int:
     found = Results(
         suite=suite.name,
         command=" ".join(["es-rl", "compare", *arguments]),
-        agents=tuple(names),
+        agents=tuple(contestant.name for contestant in contestants),
         tasks=tuple(tasks),
         runs=tuple(runs),
         versions=versions(),
@@ -112,34 +112,34 @@ def main(arguments: list[str]) -> int:
     results.save(found, out / "results.json")
     tables.write_csv(found, out / "results.csv")
     write_whole(out / "table.md", tables.markdown_table(found).encode())
-    media = {(env, agent): report.data_uri(path) for env, agent, path in _films(found, out)}
+    media = {(name, agent): report.data_uri(path) for name, agent, path in _films(found, out)}
     print(f"report: {report.write_report(found, out, media)}")
     return 0
 
 
-def _check_agents(names: tuple[str, ...]) -> None:
-    for name in names:
-        if name not in list_agents():
-            close = difflib.get_close_matches(name, list_agents(), n=1)
-            hint = f"; did you mean {close[0]}?" if close else ""
-            raise UserError(f"agents={name}: must be of {', '.join(list_agents())}{hint}")
-        missing = missing_package(name)
+def _check_installed(contestants: Sequence[Contestant]) -> None:
+    """Refuse agents whose packages are missing.
+
+    Raises:
+      UserError: one is; the message says how to do with it and without it.
+    """
+    for contestant in contestants:
+        missing = missing_package(contestant.kind)
         if missing is not None:
-            others = " ".join(other for other in names if missing_package(other) is None)
-            raise UserError(f"agents={name}: {missing}; without it: --agents {others}")
-        config_type(name)
-    if len(set(names)) < len(names):
-        raise UserError(f"agents={','.join(names)}: names an agent twice, must name each once")
+            able = [c.name for c in contestants if missing_package(c.kind) is None]
+            raise UserError(
+                f"agents={contestant.name}: {missing}; without it: --agents {' '.join(able)}"
+            )
 
 
 def _make_envs(name: str, suite: Suite) -> list[Env | HostEnv]:
     """Those of all tasks: what is wrong with the last must not be found out after hours."""
     made = []
-    for task in suite.tasks:
+    for task in (entry.task for entry in suite.entries):
         try:
             made.append(envs.make(task.env, **task.env_kwargs))
         except UserError as error:
-            raise UserError(f"suite={name}: task {task.env}, env_kwargs: {error}") from error
+            raise UserError(f"suite={name}: task {task.name}, env_kwargs: {error}") from error
     return made
 
 
@@ -172,7 +172,7 @@ def _claim(out: Path, suite: Suite) -> None:
 
 
 def _described(suite: Suite) -> str:
-    return json.dumps([asdict(task) for task in suite.tasks], indent=1) + "\n"
+    return json.dumps([asdict(entry.task) for entry in suite.entries], indent=1) + "\n"
 
 
 def _random_return(env: Env | HostEnv, folder: Path) -> float:
@@ -192,7 +192,7 @@ def _random_return(env: Env | HostEnv, folder: Path) -> float:
 
 
 def _line(task: Task, run: Run) -> str:
-    start = f"{run.env} {run.agent} seed {run.seed}: "
+    start = f"{run.task} {run.agent} seed {run.seed}: "
     if run.error is not None:
         return f"{start}failed: {run.error}"
     reached = run.first_reaching(task.threshold)
@@ -213,7 +213,7 @@ def _films(found: Results, out: Path) -> Iterator[tuple[str, str, Path]]:
     """
     for task in found.tasks:
         for agent in found.agents:
-            best = report.best_run(found, task.env, agent)
+            best = report.best_run(found, task.name, agent)
             if best is None or best.policy is None:
                 continue
             path = (out / best.policy).parent / "replay.mp4"
@@ -222,9 +222,9 @@ def _films(found: Results, out: Path) -> Iterator[tuple[str, str, Path]]:
                     env = envs.make(task.env, **task.env_kwargs)
                     write_video(path, film(_policy(out / best.policy, env), env, seed=1))
                 except Exception as error:
-                    print(f"no film of {agent} on {task.env}: {why_not(error)}")
+                    print(f"no film of {agent} on {task.name}: {why_not(error)}")
                     continue
-            yield task.env, agent, path
+            yield task.name, agent, path
 
 
 def _policy(folder: Path, env: Env | HostEnv) -> Policy:

@@ -54,7 +54,7 @@ class Picture:
     path: Path
     alt: str
     caption: str
-    env: str | None = None
+    task: str | None = None
     """Whose task it shows; None for all."""
 
 
@@ -71,7 +71,7 @@ def draw(results: Results, folder: Path) -> list[Picture]:
         pictures = [_scores(results, folder / "scores.png")]
         pictures.append(_times(results, folder / "seconds-to-threshold.png"))
         for position, task in enumerate(results.tasks):
-            name = re.sub(r"[^A-Za-z0-9]+", "-", task.env).strip("-")[:60]
+            name = re.sub(r"[^A-Za-z0-9]+", "-", task.name).strip("-")[:60]
             for unit in _AXES:
                 path = folder / f"{position:02}-{name}-{unit.replace('_', '-')}.png"
                 pictures.append(_curves(results, task, unit, path))
@@ -85,7 +85,7 @@ def _style(results: Results, agent: str) -> _Style:
 
 
 def _curves(results: Results, task: Task, unit: CurveUnit, path: Path) -> Picture | None:
-    curves = {a: learning_curve(task, results.of(task.env, a), unit) for a in results.agents}
+    curves = {a: learning_curve(task, results.of(task.name, a), unit) for a in results.agents}
     if not any(curves.values()):
         return None
     figure = Figure(figsize=(_WIDTH, _HEIGHT), dpi=_DPI, layout="constrained")
@@ -111,27 +111,27 @@ def _curves(results: Results, task: Task, unit: CurveUnit, path: Path) -> Pictur
     _log_axis(axes, unit)
     axes.set_xlabel(f"{_AXES[unit]} (log scale)")
     axes.set_ylabel("evaluation return")
-    figure.suptitle(task.env, fontsize=12)
+    figure.suptitle(task.name, fontsize=12)
     _legend(figure, axes)
     _save(figure, path)
     stops = task.stop_when_solved
     missing = [f"{a} ({_why(results, task, a)})" for a, curve in curves.items() if curve is None]
     return Picture(
         path,
-        f"Learning curves on {task.env}: evaluation return over {_AXES[unit]} of "
+        f"Learning curves on {task.name}: evaluation return over {_AXES[unit]} of "
         + ", ".join(agent for agent, curve in curves.items() if curve is not None),
         f"Return of the mean policy over {_AXES[unit]}: interquartile mean over seeds and its "
         "pointwise 95 % interval. A curve is the latest evaluation of each seed, without "
         "interpolation, and is drawn only where every seed of the agent has one and none has ended."
         + (" A seed that solved the task and stopped keeps its last one." if stops else "")
         + (f" No curve: {', '.join(missing)}." if missing else ""),
-        task.env,
+        task.name,
     )
 
 
 def _why(results: Results, task: Task, agent: str) -> str:
     common = "no evaluations where all seeds have one"
-    return common if results.of(task.env, agent) else absence(results, task.env, agent)
+    return common if results.of(task.name, agent) else absence(results, task.name, agent)
 
 
 def _scores(results: Results, path: Path) -> Picture | None:
@@ -177,7 +177,7 @@ def _times(results: Results, path: Path) -> Picture | None:
     for task, shown in groups:
         # The name of a task has a line of its own: beside the axis it would leave no room for it.
         transform = axes.get_yaxis_transform()
-        axes.text(0, row, task.env, transform=transform, va="center", weight="bold", fontsize=10)
+        axes.text(0, row, task.name, transform=transform, va="center", weight="bold", fontsize=10)
         for agent, times in shown.items():
             row += 1
             ticks[row] = _short(agent)

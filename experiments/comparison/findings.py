@@ -78,7 +78,7 @@ def head_to_head(results: Results) -> TextTable | None:
     rows = []
     for task in results.tasks:
         cells = [_outcome_text(results, task, first, other) for other in others]
-        rows.append((task.env, *cells))
+        rows.append((task.name, *cells))
     return TextTable(
         f"{first} against each other agent",
         ("task", *(f"against {other}" for other in others)),
@@ -132,13 +132,13 @@ def returns_table(results: Results, task: Task) -> TextTable:
     """The final returns on a task."""
     rows = []
     for agent in results.agents:
-        middle = final_return(results, task.env, agent)
+        middle = final_return(results, task.name, agent)
         if middle is None:
-            rows.append((agent, absence(results, task.env, agent), "-", "-", "-"))
+            rows.append((agent, absence(results, task.name, agent), "-", "-", "-"))
             continue
-        average = final_return(results, task.env, agent, mean)
+        average = final_return(results, task.name, agent, mean)
         score_text = estimate_text(final_score(results, task, agent))
-        seeds = _seeds(results, task.env, agent)
+        seeds = _seeds(results, task.name, agent)
         rows.append((agent, estimate_text(middle), estimate_text(average), score_text, seeds))
     return TextTable(
         "Return of the final evaluation",
@@ -155,7 +155,7 @@ def times_table(results: Results, task: Task) -> TextTable:
         found = {unit: to_threshold(results, task, agent, unit) for unit in units}
         first = found["seconds"]
         if first is None:
-            rows.append((agent, absence(results, task.env, agent), "-", "-", "-", "-"))
+            rows.append((agent, absence(results, task.name, agent), "-", "-", "-", "-"))
             continue
         reached = f"{first.reached} of {first.seeds}"
         cells = [to_threshold_text(times, unit) for unit, times in found.items()]
@@ -185,7 +185,7 @@ def _times_as_long(results: Results, task: Task, agent: str) -> str:
 
 def failed_table(results: Results) -> TextTable | None:
     """The runs that failed; None without any."""
-    rows = tuple((r.env, r.agent, str(r.seed), r.error or "") for r in results.failed())
+    rows = tuple((r.task, r.agent, str(r.seed), r.error or "") for r in results.failed())
     return (
         TextTable("They have no return", ("task", "agent", "seed", "error"), rows) if rows else None
     )
@@ -204,12 +204,14 @@ def tasks_table(results: Results) -> TextTable:
     rows = []
     for task in results.tasks:
         kwargs = ", ".join(f"{name}={value}" for name, value in task.env_kwargs.items())
+        if task.name != task.env:
+            kwargs = f"{task.env} {kwargs}".strip()
         scale = "-" if task.random_return is None else number(task.random_return)
         stop = "yes" if task.stop_when_solved else "no"
         budget = (quantity(task.env_steps, "env_steps"), quantity(task.seconds, "seconds"))
         grid = quantity(task.seconds / task.evaluations, "seconds")
         evaluated = f"every {grid}, {task.evaluation_episodes} episodes"
-        row = (task.env, kwargs or "-", number(task.threshold), scale, *budget, evaluated, stop)
+        row = (task.name, kwargs or "-", number(task.threshold), scale, *budget, evaluated, stop)
         rows.append(row)
     budgets = ("env steps", "seconds", "evaluated", "stops when solved")
     head = ("task", "arguments", "threshold", "random", *budgets)
@@ -243,10 +245,10 @@ def protocol(results: Results) -> list[str]:
 
 def _run_cells(run: Run) -> tuple[str, ...]:
     if run.error is not None:
-        return (run.env, run.agent, str(run.seed), "failed", *("-",) * 7)
+        return (run.task, run.agent, str(run.seed), "failed", *("-",) * 7)
     seconds = (run.compile_seconds, run.evaluation_seconds)
     return (
-        *(run.env, run.agent, str(run.seed), number(run.return_mean), str(len(run.returns))),
+        *(run.task, run.agent, str(run.seed), number(run.return_mean), str(len(run.returns))),
         *(f"{run.env_steps:,}", quantity(run.seconds, "seconds"), str(run.devices)),
         quantity(spent_until(run, None, "device_seconds"), "device_seconds"),
         *(quantity(value, "seconds") for value in seconds),
@@ -254,7 +256,7 @@ def _run_cells(run: Run) -> tuple[str, ...]:
 
 
 def _against(results: Results, agent: str, other: str) -> str:
-    found = {task.env: outcome(results, task, agent, other) for task in results.tasks}
+    found = {task.name: outcome(results, task, agent, other) for task in results.tasks}
     outcomes: tuple[tuple[Outcome, str], ...] = (
         ("better", "clearly better on"),
         ("worse", "clearly worse on"),
@@ -263,7 +265,7 @@ def _against(results: Results, agent: str, other: str) -> str:
     )
     parts = []
     for kind, words in outcomes:
-        tasks = [env for env, said in found.items() if said == kind]
+        tasks = [name for name, said in found.items() if said == kind]
         if tasks:
             parts.append(f"{words} {', '.join(tasks)}")
     return f"{agent} against {other}: {'; '.join(parts) or 'no task in common'}."
@@ -289,8 +291,8 @@ def _scored(found: Aggregate) -> Iterable[str]:
 def _judged(results: Results, task: Task, agent: str, other: str) -> tuple[Estimate | None, str]:
     """By what one agent is better than another on a task, and its name."""
     if not task.stop_when_solved:
-        return difference(results, task.env, agent, other), ""
-    if not (results.of(task.env, agent) and results.of(task.env, other)):
+        return difference(results, task.name, agent, other), ""
+    if not (results.of(task.name, agent) and results.of(task.name, other)):
         return None, ""
     return chance_of_better(results, [task], agent, other), "P "
 
@@ -301,9 +303,9 @@ def _outcome_text(results: Results, task: Task, agent: str, other: str) -> str:
     return "-" if said is None else f"{said}: {name}{estimate_text(found)}"
 
 
-def _seeds(results: Results, env: str, agent: str) -> str:
-    failed = failures(results, env, agent)
-    return f"{len(results.of(env, agent))}" + (f" ({failed} failed)" if failed else "")
+def _seeds(results: Results, task: str, agent: str) -> str:
+    failed = failures(results, task, agent)
+    return f"{len(results.of(task, agent))}" + (f" ({failed} failed)" if failed else "")
 
 
 def _count(count: int, noun: str) -> str:

@@ -34,7 +34,7 @@ def write_report(results: Results, folder: Path, media: Mapping[tuple[str, str],
     Args:
       results: of the whole comparison.
       folder: the comparison's.
-      media: (env, agent) -> a replay of the policy of `best_run`, as `data_uri` reads it; sections
+      media: (task, agent) -> a replay of the policy of `best_run`, as `data_uri` reads it; sections
         of those that are missing are left out.
 
     Returns:
@@ -43,9 +43,9 @@ def write_report(results: Results, folder: Path, media: Mapping[tuple[str, str],
     Raises:
       UserError: a replay is neither a data URI of a video nor one of an image.
     """
-    for (env, agent), uri in media.items():
+    for (task, agent), uri in media.items():
         if not uri.startswith(("data:video/", "data:image/")):
-            raise UserError(f"media of {env}, {agent}: must be a data URI of a video or an image")
+            raise UserError(f"media of {task}, {agent}: must be a data URI of a video or an image")
     pictures = figures.draw(results, folder / "figures")
     page = folder / "report.html"
     write_whole(page, _page(results, pictures, media).encode())
@@ -57,9 +57,9 @@ def data_uri(path: Path) -> str:
     return _data_uri(_MEDIA_TYPES[path.suffix.lower()], path.read_bytes())
 
 
-def best_run(results: Results, env: str, agent: str) -> Run | None:
+def best_run(results: Results, task: str, agent: str) -> Run | None:
     """The run of an agent on a task with the highest final return: whose replay is shown."""
-    return max(results.of(env, agent), key=lambda run: run.return_mean, default=None)
+    return max(results.of(task, agent), key=lambda run: run.return_mean, default=None)
 
 
 def _page(
@@ -70,14 +70,14 @@ def _page(
     sections = {
         "overall": _overall(results, pictures),
         "tasks": "".join(
-            f'<h2 id="task-{i}">{escape(task.env)}</h2>\n' + _task(results, task, pictures, media)
+            f'<h2 id="task-{i}">{escape(task.name)}</h2>\n' + _task(results, task, pictures, media)
             for i, task in enumerate(results.tasks)
         ),
         "failed": _failed(results),
         "how": _how(results),
     }
     links = "".join(
-        f'<li><a href="#task-{i}">{escape(task.env)}</a></li>'
+        f'<li><a href="#task-{i}">{escape(task.name)}</a></li>'
         for i, task in enumerate(results.tasks)
     )
     text = json.dumps(asdict(results), indent=1)
@@ -99,7 +99,7 @@ def _overall(results: Results, pictures: Sequence[figures.Picture]) -> str:
         _table(findings.scores_table(found)),
         _list(found.left_out, "Left out of the normalised score:"),
         _table(findings.improvement_table(results)),
-        _figures(picture for picture in pictures if picture.env is None),
+        _figures(picture for picture in pictures if picture.task is None),
     ]
     return "\n".join(parts)
 
@@ -113,7 +113,7 @@ def _task(
     parts = [
         _table(findings.returns_table(results, task)),
         _table(findings.times_table(results, task)),
-        _figures(picture for picture in pictures if picture.env == task.env),
+        _figures(picture for picture in pictures if picture.task == task.name),
         _replays(results, task, media),
         _settings(results, task),
     ]
@@ -141,12 +141,12 @@ def _how(results: Results) -> str:
 def _replays(results: Results, task: Task, media: Mapping[tuple[str, str], str]) -> str:
     shown = []
     for agent in results.agents:
-        uri, run = media.get((task.env, agent)), best_run(results, task.env, agent)
+        uri, run = media.get((task.name, agent)), best_run(results, task.name, agent)
         if uri is None or run is None:
             continue
-        of = len(results.of(task.env, agent))
+        of = len(results.of(task.name, agent))
         caption = f"{agent}: seed {run.seed}, the best of {of}, return {number(run.return_mean)}"
-        label = escape(f"Replay of {agent} on {task.env}")
+        label = escape(f"Replay of {agent} on {task.name}")
         source = escape(uri)
         if uri.startswith("data:video/"):
             element = f'<video src="{source}" aria-label="{label}" controls muted playsinline loop>'
@@ -163,7 +163,7 @@ def _settings(results: Results, task: Task) -> str:
     parts = []
     for agent in results.agents:
         # The settings of all seeds are the same; those of a run that failed may be missing.
-        run = next((r for r in results.of(task.env, agent)), None)
+        run = next((r for r in results.of(task.name, agent)), None)
         if run is None:
             continue
         rows = tuple((name, json.dumps(value)) for name, value in run.settings.items())

@@ -26,7 +26,7 @@ class Task:
     """An environment, and when it counts as solved."""
 
     env: str
-    """The id that `envs.make` takes."""
+    """The id of the environment, as `envs.make` takes it."""
     threshold: float
     """An evaluation return that solves the task."""
     env_steps: int
@@ -45,17 +45,26 @@ class Task:
     env_kwargs: dict[str, Any] = field(default_factory=dict)
     random_return: float | None = None
     """The mean return of random actions, the zero of normalised scores."""
+    name: str = ""
+    """What the task is called: the environment's id unless given, so that one environment can stand
+    in two tasks with other arguments."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", self.name or self.env)
 
 
 @dataclass(frozen=True)
 class Run:
     """One agent trained on one task from one seed."""
 
-    env: str
+    task: str
+    """The task's name."""
     agent: str
+    """The agent's name in the suite."""
     seed: int
     error: str | None
-    """Why it failed, in one line; None if it did not. All that follows is empty if it did."""
+    """Why it failed, in one line; None if it did not. All fields after this one are empty if it
+    failed."""
     returns: tuple[float, ...] = ()
     """Of the episodes of the final evaluation, whose seeds no evaluation before has used."""
     env_steps: int = 0
@@ -69,6 +78,8 @@ class Run:
     curve: tuple[Point, ...] = ()
     settings: dict[str, Any] = field(default_factory=dict)
     """The agent's configuration."""
+    kind: str = ""
+    """The registered name of the agent, which a suite may give a name of its own."""
     source: str = ""
     """Where its hyperparameters come from."""
     policy: str | None = None
@@ -105,9 +116,9 @@ class Results:
     versions: dict[str, str]
     machine: dict[str, str]
 
-    def of(self, env: str, agent: str) -> list[Run]:
+    def of(self, task: str, agent: str) -> list[Run]:
         """The runs of an agent on a task that did not fail, by seed."""
-        return [r for r in self.runs if (r.env, r.agent, r.error) == (env, agent, None)]
+        return [r for r in self.runs if (r.task, r.agent, r.error) == (task, agent, None)]
 
     def failed(self) -> list[Run]:
         """The runs that failed."""

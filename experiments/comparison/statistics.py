@@ -131,10 +131,10 @@ def percentiles(distribution: Array) -> tuple[Array, Array]:
 
 
 def final_return(
-    results: Results, env: str, agent: str, statistic: Statistic = iqm
+    results: Results, task: str, agent: str, statistic: Statistic = iqm
 ) -> Estimate | None:
     """Of the mean returns of the final evaluations, over seeds; None without runs."""
-    returns = _returns(results, env, agent)
+    returns = _returns(results, task, agent)
     return estimate([returns], statistic) if returns else None
 
 
@@ -144,9 +144,9 @@ def final_score(results: Results, task: Task, agent: str) -> Estimate | None:
     return estimate([scores], iqm) if scores else None
 
 
-def difference(results: Results, env: str, agent: str, other: str) -> Estimate | None:
+def difference(results: Results, task: str, agent: str, other: str) -> Estimate | None:
     """The IQM of the returns of an agent less that of another; None where one has no runs."""
-    samples = [_returns(results, env, agent), _returns(results, env, other)]
+    samples = [_returns(results, task, agent), _returns(results, task, other)]
     if not all(samples):
         return None
     return estimate(samples, lambda a, b, axis: iqm(a, axis=axis) - iqm(b, axis=axis))
@@ -154,11 +154,11 @@ def difference(results: Results, env: str, agent: str, other: str) -> Estimate |
 
 def improvement(results: Results, agent: str, other: str) -> Improvement | None:
     """P(agent better than other): the mean over tasks; None without a common task."""
-    tasks = [t for t in results.tasks if results.of(t.env, agent) and results.of(t.env, other)]
+    tasks = [t for t in results.tasks if results.of(t.name, agent) and results.of(t.name, other)]
     if not tasks:
         return None
     chance = chance_of_better(results, tasks, agent, other)
-    return Improvement(tuple(task.env for task in tasks), chance)
+    return Improvement(tuple(task.name for task in tasks), chance)
 
 
 def chance_of_better(results: Results, tasks: Sequence[Task], agent: str, other: str) -> Estimate:
@@ -167,7 +167,7 @@ def chance_of_better(results: Results, tasks: Sequence[Task], agent: str, other:
     A tie counts half, as that of two runs which never solve a task whose runs stop when solved.
     """
     samples = [
-        [performance(task, run) for run in results.of(task.env, name)]
+        [performance(task, run) for run in results.of(task.name, name)]
         for task in tasks
         for name in (agent, other)
     ]
@@ -193,7 +193,7 @@ def to_threshold(results: Results, task: Task, agent: str, unit: Unit) -> ToThre
     where that makes the median or the end of its interval infinite, the bound is the same quantile
     of what was spent below the threshold, by those seeds in all.
     """
-    runs = results.of(task.env, agent)
+    runs = results.of(task.name, agent)
     if not runs:
         return None
     points = [run.first_reaching(task.threshold) for run in runs]
@@ -262,32 +262,32 @@ def aggregate(results: Results) -> Aggregate:
 
     An agent without a single run is left out, so that it does not take all tasks from the others.
     """
-    played = {a: [t.env for t in results.tasks if results.of(t.env, a)] for a in results.agents}
+    played = {a: [t.name for t in results.tasks if results.of(t.name, a)] for a in results.agents}
     agents = [agent for agent in results.agents if played[agent]]
     left_out = [f"{agent}: it has no run." for agent in results.agents if not played[agent]]
     tasks = []
     for task in results.tasks:
-        without = [agent for agent in agents if task.env not in played[agent]]
+        without = [agent for agent in agents if task.name not in played[agent]]
         if without:
-            left_out.append(f"{task.env}: no run of {', '.join(without)}.")
+            left_out.append(f"{task.name}: no run of {', '.join(without)}.")
         elif normalised(task, 0.0) is None:
             known = "no return of random actions is known"
             above = "its threshold is not above the return of random actions"
-            left_out.append(f"{task.env}: {known if task.random_return is None else above}.")
+            left_out.append(f"{task.name}: {known if task.random_return is None else above}.")
         else:
             tasks.append(task)
     scores = {}
     for agent in agents if tasks else ():
         scores[agent] = estimate([_scores(results, task, agent) for task in tasks], iqm)
-    return Aggregate(tuple(task.env for task in tasks), scores, tuple(left_out))
+    return Aggregate(tuple(task.name for task in tasks), scores, tuple(left_out))
 
 
-def _returns(results: Results, env: str, agent: str) -> list[float]:
-    return [run.return_mean for run in results.of(env, agent)]
+def _returns(results: Results, task: str, agent: str) -> list[float]:
+    return [run.return_mean for run in results.of(task, agent)]
 
 
 def _scores(results: Results, task: Task, agent: str) -> list[float]:
-    scores = [normalised(task, value) for value in _returns(results, task.env, agent)]
+    scores = [normalised(task, value) for value in _returns(results, task.name, agent)]
     return [score for score in scores if score is not None]
 
 

@@ -1,26 +1,70 @@
-"""What a comparison is to run: TOML files of tasks, agents, budgets and settings."""
+"""What a comparison is to run: TOML files of tasks, agents, budgets and settings.
+
+A suite has these fields (README, "Comparisons of your own", shows a whole one):
+
+    agents    names of agents, or tables: name (in tables and figures), agent (the registered name,
+              the same unless given), and any setting of that agent
+    modules   modules to import first, which register environments or agents of your own
+    tasks     tables with the fields of `results.Task`, and in `settings.NAME` settings of the agent
+              of that name on this task alone
+"""
 
 import difflib
 import json
 import math
+import re
 import tomllib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import envs
 from agents import list_agents
-from agents.presets.evolution import preset
-from agents.registry import config_type
+from agents.registry import config_type, configure
 from agents.settings import LARGEST, expected
 from envs.errors import UserError
 from envs.registry import split_id
 from experiments.comparison.results import Task
+from experiments.startup import import_modules
 
 _BUNDLED = Path(__file__).parent / "suites"
 _KINDS = {f.name: f.type for f in fields(Task) if f.name != "random_return"}
 _DEFAULTS = {f.name: f.default for f in fields(Task)}
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,99}")
+"""The name of an agent, or of a task, which become names of folders."""
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """An agent as it takes part in a comparison."""
+
+    name: str
+    """What it is called in tables and figures."""
+    kind: str
+    """The registered name of the agent."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """Settings on all tasks, which replace those of the agent's presets."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A task of a suite, and the settings of agents on it."""
+
+    task: Task
+    settings: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Settings on this task alone, by the name of the contestant."""
+
+    def settings_of(self, contestant: Contestant) -> dict[str, Any]:
+        """The whole configuration of a contestant on this task, as JSON values.
+
+        The preset of the agent holds for what neither the contestant nor the task sets.
+
+        Raises:
+          UserError: a setting is unknown, or its value out of range.
+        """
+        given = {**contestant.settings, **self.settings.get(contestant.name, {})}
+        return asdict(configure(contestant.kind, self.task.env, **given))
 
 
 @dataclass(frozen=True)
@@ -28,11 +72,26 @@ class Suite:
     """Tasks, and who is to learn them."""
 
     name: str
-    agents: tuple[str, ...]
-    """Who is compared unless `--agents` says otherwise."""
-    tasks: tuple[Task, ...]
-    settings: Mapping[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
-    """(env, agent) -> settings that differ from the agent's preset for the environment."""
+    contestants: tuple[Contestant, ...]
+    entries: tuple[Entry, ...]
+
+    def choose(self, names: Sequence[str]) -> tuple[Contestant, ...]:
+        """The contestants of these names, or agents as they are registered; all for no names.
+
+        Raises:
+          UserError: a name stands for no agent, or is given twice.
+        """
+        known = {contestant.name: contestant for contestant in self.contestants}
+        others = {name: Contestant(name, name) for name in list_agents()}
+        for name in names:
+            if name not in known and name not in others:
+                accepted = list(dict.fromkeys((*known, *others)))
+                close = difflib.get_close_matches(name, accepted, n=1)
+                hint = f"; did you mean {close[0]}?" if close else ""
+                raise UserError(f"agents={name}: must be of {', '.join(accepted)}{hint}")
+        if len(set(names)) < len(names):
+            raise UserError(f"agents={','.join(names)}: names an agent twice: must name each once")
+        return tuple({**others, **known}[name] for name in names or known)
 
 
 def bundled() -> list[str]:
@@ -43,10 +102,12 @@ def bundled() -> list[str]:
 def load(name: str, imported: Sequence[str] = ()) -> Suite:
     """A bundled suite by its name, or one of your own by its path.
 
+    The modules that the suite names are imported.
+
     Args:
       name: of the suite.
-      imported: modules that ids of environments may name ("gymnasium/my_module:MyEnv-v0"): none
-        is imported because a file says so.
+      imported: modules, besides those of the suite, that ids of environments may name
+        ("gymnasium/my_module:MyEnv-v0").
 
     Raises:
       UserError: there is none, or something in it is wrong; the message says what is accepted.
@@ -68,27 +129,73 @@ def load(name: str, imported: Sequence[str] = ()) -> Suite:
 
 
 def _suite(name: str, raw: dict[str, Any], imported: Sequence[str]) -> Suite:
-    _only(raw, "the suite", ("agents", "tasks"))
-    agents, tasks = raw.get("agents"), raw.get("tasks")
-    if not isinstance(agents, list) or not agents or not all(isinstance(a, str) for a in agents):
-        raise UserError(f"agents must be a list of {', '.join(list_agents())}")
-    for agent in agents:
-        config_type(agent)
+    _only(raw, "the suite", ("agents", "modules", "tasks"))
+    modules = raw.get("modules", [])
+    if not isinstance(modules, list) or not all(isinstance(m, str) for m in modules):
+        raise UserError("modules must be a list of names of modules")
+    # They may register the agents and environments that the rest of the suite names.
+    import_modules(modules)
+    contestants = _contestants(raw.get("agents"))
+    tasks = raw.get("tasks")
     if not isinstance(tasks, list) or not tasks or not all(isinstance(t, dict) for t in tasks):
         raise UserError("tasks must be a list of tables, each with an env")
-    read = [_task(dict(task), imported) for task in tasks]
-    ids = [task.env for task, _ in read]
-    if len(set(ids)) < len(ids):
-        raise UserError("an env stands twice: each task must have another")
-    settings = {(t.env, agent): given for t, own in read for agent, given in own.items()}
-    return Suite(name, tuple(agents), tuple(task for task, _ in read), settings)
+    entries = [_entry(dict(task), (*imported, *modules), contestants) for task in tasks]
+    names = [entry.task.name for entry in entries]
+    if len(set(names)) < len(names):
+        raise UserError("two tasks have one name: each must have a name of its own (name = ...)")
+    return Suite(name, contestants, tuple(entries))
 
 
-def _task(raw: dict[str, Any], imported: Sequence[str]) -> tuple[Task, dict[str, dict[str, Any]]]:
-    """A task, and the settings of agents on it."""
-    where = f"task {raw.get('env', '(without an env)')}"
+def _contestants(raw: Any) -> tuple[Contestant, ...]:
+    if not isinstance(raw, list) or not raw or not all(isinstance(a, str | dict) for a in raw):
+        raise UserError(f"agents must be a list of {', '.join(list_agents())}, or of tables")
+    found = tuple(_contestant({"name": a} if isinstance(a, str) else dict(a)) for a in raw)
+    names = [contestant.name for contestant in found]
+    if len(set(names)) < len(names):
+        raise UserError("two agents have one name: each must have a name of its own")
+    return found
+
+
+def _contestant(raw: dict[str, Any]) -> Contestant:
+    kind = raw.pop("agent", raw.get("name"))
+    if not isinstance(kind, str):
+        raise UserError(f"an agent must have a name, or name one of {', '.join(list_agents())}")
+    config_type(kind)
+    name = _checked_name(raw.pop("name", kind), "the name of an agent")
+    return Contestant(name, kind, _checked_settings(raw, kind, f"agent {name}"))
+
+
+def _entry(raw: dict[str, Any], modules: Sequence[str], contestants: Sequence[Contestant]) -> Entry:
+    where = f"task {raw.get('name', raw.get('env', '(without an env)'))}"
     _only(raw, where, (*_KINDS, "settings"))
     settings = raw.pop("settings", {})
+    _check_values(raw, where)
+    module, raw["env"] = split_id(raw["env"])
+    if module is not None and module not in modules:
+        raise UserError(f"{where}: the environment needs modules = [{module!r}], or --import")
+    if raw["env"] not in envs.list_ids():
+        close = difflib.get_close_matches(raw["env"], envs.list_ids(), n=3)
+        hint = f"; did you mean {', '.join(close)}?" if close else "; `es-rl envs` lists them"
+        raise UserError(f"{where}: unknown environment{hint}")
+    if not isinstance(settings, dict):
+        raise UserError(f"{where}: settings must be a table of agents")
+    kinds = {name: name for name in list_agents()} | {c.name: c.kind for c in contestants}
+    _only(settings, f"{where}, settings", kinds)
+    checked = {
+        name: _checked_settings(given, kinds[name], f"{where}, settings of {name}")
+        for name, given in settings.items()
+    }
+    entry = Entry(Task(**raw), checked)
+    for contestant in contestants:
+        try:
+            entry.settings_of(contestant)
+        except ValueError as error:
+            raise UserError(f"{where}, settings of {contestant.name}: {error}") from error
+    return entry
+
+
+def _check_values(raw: dict[str, Any], where: str) -> None:
+    """Refuse fields of a task that are of another type, or out of range."""
     for key, kind in _KINDS.items():
         largest = math.inf if key == "env_steps" else LARGEST
         wanted = expected(raw.get(key, _DEFAULTS.get(key)), kind, largest=largest)
@@ -97,27 +204,22 @@ def _task(raw: dict[str, Any], imported: Sequence[str]) -> tuple[Task, dict[str,
     for key in ("env_steps", "seconds", "evaluations", "evaluation_episodes"):
         if raw.get(key, 1) <= 0:
             raise UserError(f"{where}: {key} must be greater than 0, not {raw[key]}")
+    if "name" in raw:
+        _checked_name(raw["name"], "the name of a task")
     _check_env_kwargs(raw.get("env_kwargs", {}), where)
-    module, raw["env"] = split_id(raw["env"])
-    if module is not None and module not in imported:
-        raise UserError(f"{where}: the environment needs --import {module}")
-    if raw["env"] not in envs.list_ids():
-        close = difflib.get_close_matches(raw["env"], envs.list_ids(), n=3)
-        hint = f"; did you mean {', '.join(close)}?" if close else "; `es-rl envs` lists them"
-        raise UserError(f"{where}: unknown environment{hint}")
-    if not isinstance(settings, dict):
-        raise UserError(f"{where}: settings must be a table of agents")
-    for agent, given in settings.items():
-        known = [f.name for f in fields(config_type(agent))]
-        if not isinstance(given, dict):
-            raise UserError(f"{where}: the settings of {agent} must be a table")
-        _only(given, f"{where}, settings of {agent}", known)
-        given.update({k: tuple(v) for k, v in given.items() if isinstance(v, list)})
-        try:
-            config_type(agent)(**{**preset(agent, raw["env"]).settings, **given})
-        except ValueError as error:
-            raise UserError(f"{where}, settings of {agent}: {error}") from error
-    return Task(**raw), settings
+
+
+def _checked_name(name: Any, what: str) -> str:
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise UserError(f"{what} must be at most 100 letters, digits and _ . + -, not {name!r}")
+    return name
+
+
+def _checked_settings(given: Any, kind: str, where: str) -> dict[str, Any]:
+    if not isinstance(given, dict):
+        raise UserError(f"{where}: must be a table of settings")
+    _only(given, where, [f.name for f in fields(config_type(kind))])
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
 
 
 def _check_env_kwargs(given: Any, where: str) -> None:

@@ -23,7 +23,7 @@ from experiments.comparison.statistics import (
 )
 
 _COLUMNS = (
-    *("env", "agent", "seed", "error", "return_mean", "return_std", "episodes", "score"),
+    *("task", "env", "agent", "seed", "error", "return_mean", "return_std", "episodes", "score"),
     *("threshold", "env_steps_last_below", "env_steps_to_threshold"),
     *("seconds_last_below", "seconds_to_threshold", "env_steps", "seconds"),
     *("devices", "device_seconds", "compile_seconds", "evaluation_seconds", "policy", "source"),
@@ -99,15 +99,15 @@ def ratio_text(bounds: tuple[float, float]) -> str:
     return f"at most {number(high)}" if low == 0 else f"{number(low)} to {number(high)}"
 
 
-def absence(results: Results, env: str, agent: str) -> str:
+def absence(results: Results, task: str, agent: str) -> str:
     """Why an agent has no number on a task."""
-    failed = failures(results, env, agent)
+    failed = failures(results, task, agent)
     return f"failed ({failed} of {failed} seeds)" if failed else "not played"
 
 
-def failures(results: Results, env: str, agent: str) -> int:
+def failures(results: Results, task: str, agent: str) -> int:
     """How many runs of an agent on a task failed."""
-    return sum((run.env, run.agent) == (env, agent) for run in results.failed())
+    return sum((run.task, run.agent) == (task, agent) for run in results.failed())
 
 
 def write_csv(results: Results, path: Path) -> None:
@@ -117,11 +117,11 @@ def write_csv(results: Results, path: Path) -> None:
 
 def csv_text(results: Results) -> str:
     """What `write_csv` writes."""
-    tasks = {task.env: task for task in results.tasks}
+    tasks = {task.name: task for task in results.tasks}
     text = io.StringIO()
     rows = csv.DictWriter(text, _COLUMNS, lineterminator="\n")
     rows.writeheader()
-    rows.writerows(_row(run, tasks[run.env]) for run in results.runs)
+    rows.writerows(_row(run, tasks[run.task]) for run in results.runs)
     return text.getvalue()
 
 
@@ -131,7 +131,7 @@ def markdown_table(results: Results) -> str:
     lines = [_markdown_row(head), _markdown_row(["---"] * len(head))]
     for task in results.tasks:
         cells = [_markdown_cell(results, task, agent) for agent in results.agents]
-        lines.append(_markdown_row([f"{task.env} ({number(task.threshold)})", *cells]))
+        lines.append(_markdown_row([f"{task.name} ({number(task.threshold)})", *cells]))
     lines += [
         "",
         "Interquartile mean over seeds of the final evaluation's mean return [95 % stratified "
@@ -150,16 +150,17 @@ def _markdown_row(cells: Iterable[str]) -> str:
 def _markdown_cell(results: Results, task: Task, agent: str) -> str:
     found = to_threshold(results, task, agent, "seconds")
     if found is None:
-        return absence(results, task.env, agent)
-    failed = failures(results, task.env, agent)
-    earned = estimate_text(final_return(results, task.env, agent))
+        return absence(results, task.name, agent)
+    failed = failures(results, task.name, agent)
+    earned = estimate_text(final_return(results, task.name, agent))
     reached = f"{found.reached} of {found.seeds}" + (f" ({failed} failed)" if failed else "")
     return f"{earned}; {to_threshold_text(found, 'seconds')}; {reached}"
 
 
 def _row(run: Run, task: Task) -> dict[str, object]:
     about: dict[str, object] = {
-        "env": run.env,
+        "task": run.task,
+        "env": task.env,
         "agent": run.agent,
         "seed": run.seed,
         "error": run.error,

@@ -19,7 +19,6 @@ from agents.base import Agent
 from agents.policies.policy import Policy
 from agents.policies.policy_files import read_description
 from agents.presets.evolution import preset
-from agents.registry import configure
 from agents.settings import expected
 from agents.training.evaluation import Evaluator
 from envs.base import Env, HostEnv
@@ -27,6 +26,7 @@ from envs.errors import RemoteTraceback, UserError, one_line
 from envs.host.worker import fault_of
 from es_rl.files import write_whole
 from experiments.comparison.results import Point, Run, Task, run_from_json
+from experiments.comparison.suites import Contestant
 
 _MOST_COUNT = 2**62
 """Of env steps."""
@@ -48,9 +48,9 @@ class Trials:
 
     task: Task
     env: Env | HostEnv
-    agent: str
+    agent: Contestant
     settings: dict[str, Any]
-    """Those of its configuration."""
+    """The agent's whole configuration on this task."""
     root: Path
     """The comparison's folder."""
     folder: Path
@@ -99,11 +99,12 @@ class Trials:
             if wanted is not None:
                 raise UserError(f"{name} must be {wanted}")
         wanted_values = {
-            "env": self.task.env,
-            "agent": self.agent,
+            "task": self.task.name,
+            "agent": self.agent.name,
+            "kind": self.agent.kind,
             "seed": seed,
             "error": None,
-            "source": preset(self.agent, self.task.env).source,
+            "source": preset(self.agent.kind, self.task.env).source,
             "policy": self._policy_of(seed),
         }
         for name, value in wanted_values.items():
@@ -135,7 +136,7 @@ class Trials:
             if not isinstance(error, UserError):
                 reason += _place(error)
                 traceback.print_exception(error, file=sys.stderr)
-            return Run(self.task.env, self.agent, seed, reason)
+            return Run(self.task.name, self.agent.name, seed, reason)
         # JSON has no NaN: the mean of an evaluation that is not finite is null.
         curve = [p if math.isfinite(p.return_mean) else (*p[:2], None) for p in run.curve]
         text = json.dumps({**asdict(run), "curve": curve}, indent=1, allow_nan=False) + "\n"
@@ -145,7 +146,7 @@ class Trials:
     def _train(self, seed: int) -> Run:
         task, path = self.task, self._path(seed)
         if self._made is None:
-            made = agents.make(self.agent, self.env, **self.settings)
+            made = agents.make(self.agent.kind, self.env, **self.settings)
             agent = self._opened.enter_context(made)
             self._made = agent, make_evaluator(agent)
         agent, evaluator = self._made
@@ -176,8 +177,9 @@ class Trials:
         if not np.isfinite(returns).all():
             raise RuntimeError("returns of the final evaluation are not finite")
         return Run(
-            env=task.env,
-            agent=self.agent,
+            task=task.name,
+            agent=self.agent.name,
+            kind=self.agent.kind,
             seed=seed,
             error=None,
             returns=tuple(returns.tolist()),
@@ -188,7 +190,7 @@ class Trials:
             devices=jax.device_count(),
             curve=tuple(curve),
             settings=self.settings,
-            source=preset(self.agent, task.env).source,
+            source=preset(self.agent.kind, task.env).source,
             policy=self._policy_of(seed),
         )
 
@@ -201,15 +203,6 @@ def _place(error: Exception) -> str:
     if isinstance(error.__cause__, RemoteTraceback):
         return ""
     return f" ({fault_of(error).place})"
-
-
-def settings_of(agent: str, env_id: str, given: dict[str, Any]) -> dict[str, Any]:
-    """An agent's whole configuration on an environment: its preset but for what is given.
-
-    Raises:
-      UserError: a value is out of range.
-    """
-    return asdict(configure(agent, env_id, **given))
 
 
 def make_evaluator(agent: Agent) -> Evaluator:

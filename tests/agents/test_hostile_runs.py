@@ -35,7 +35,9 @@ from envs.suites import gymnasium_suite
 from es_rl.checkpoints import Checkpoints
 from experiments import cli, startup
 from experiments.commands import train
-from experiments.comparison.trials import Trials, settings_of
+from experiments.comparison.results import Task
+from experiments.comparison.suites import Contestant, Entry
+from experiments.comparison.trials import Trials
 
 # Where one array cannot be read, Orbax leaves the errors of the others for nobody to ask for.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -620,8 +622,9 @@ def test_a_description_costs_no_more_than_its_size(run, place, key, value):
 # --- comparisons ---------------------------------------------------------------------------------
 
 KEPT = {
-    "env": "probe/policy_reward",
+    "task": "probe/policy_reward",
     "agent": "eggroll",
+    "kind": "eggroll",
     "seed": 0,
     "error": None,
     "returns": [8.0] * 128,
@@ -638,11 +641,12 @@ KEPT = {
 @pytest.fixture
 def trials(tmp_path):
     """Trials of which the first has been made."""
-    task = SimpleNamespace(env="probe/policy_reward")
-    chosen = settings_of("eggroll", task.env, {"hidden": (4,)})
+    entry = Entry(Task("probe/policy_reward", 8.0, 100, 1.0), {"eggroll": {"hidden": (4,)}})
+    contestant = Contestant("eggroll", "eggroll")
+    chosen = entry.settings_of(contestant)
     folder = tmp_path / "runs" / "probe" / "policy_reward" / "eggroll"
     (folder / "seed-0").mkdir(parents=True)
-    return Trials(task, None, "eggroll", chosen, tmp_path, folder)
+    return Trials(entry.task, None, contestant, chosen, tmp_path, folder)
 
 
 def kept(trials, run):
@@ -672,8 +676,8 @@ def test_whatever_stands_in_a_kept_run(trials, data, other):
     path = data.draw(st.sampled_from(list(paths_of(honest))))
     with suppress(UserError):
         run = kept(trials, replaced(honest, path, other))
-        assert (run.env, run.agent, run.seed, run.policy) == tuple(
-            honest[name] for name in ("env", "agent", "seed", "policy")
+        assert (run.task, run.agent, run.seed, run.policy) == tuple(
+            honest[name] for name in ("task", "agent", "seed", "policy")
         )
         assert np.isfinite(run.returns).all()
         assert run.first_reaching(4.0) is None or run.curve
@@ -731,12 +735,12 @@ def test_a_suite_of_a_users_own_environments(tmp_path, monkeypatch, capsys):
         "threshold = 1\nenv_steps = 10\nseconds = 1\n"
     )
     says = error_of(capsys, "compare", "small.toml")
-    assert "needs --import hostile_runs_envs" in says
+    assert "needs modules = ['hostile_runs_envs'], or --import" in says
     assert "hostile_runs_envs" not in sys.modules
     assert list(tmp_path.glob("runs")) == []
     reached = []
     monkeypatch.setattr(compare, "_claim", lambda out, suite: reached.append(suite) or 1 / 0)
     with pytest.raises(ZeroDivisionError):
         compare.main(["small.toml", "--import", "hostile_runs_envs"])
-    assert [task.env for task in reached[0].tasks] == ["gymnasium/HostileRuns-v0"]
-    assert suites.load("small.toml", ["hostile_runs_envs"]).tasks == reached[0].tasks
+    assert [entry.task.env for entry in reached[0].entries] == ["gymnasium/HostileRuns-v0"]
+    assert suites.load("small.toml", ["hostile_runs_envs"]).entries == reached[0].entries

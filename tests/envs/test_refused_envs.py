@@ -15,7 +15,8 @@ from agents.untrained import untrained_policy
 from envs.errors import RemoteTraceback, UserError
 from es_rl.play.host_rollout import with_idle_lanes
 from experiments.comparison.results import Task
-from experiments.comparison.trials import Trials, settings_of
+from experiments.comparison.suites import Contestant, Entry
+from experiments.comparison.trials import Trials
 from tests.envs import odd_envs
 from tests.envs.odd_runs import ES, make, train
 
@@ -138,10 +139,11 @@ def test_the_command_shows_the_users_line_and_ends_with_1():
 
 def test_compare_names_the_line_and_shows_the_traceback(tmp_path, capsys):
     task = Task(**{**TASK, "env": "gymnasium/Missing-v0"})
-    settings = settings_of("eggroll", task.env, ES)
-    (run,) = Trials(
-        task, make("Missing"), "eggroll", settings, tmp_path, tmp_path / "eggroll"
-    ).runs(1)
+    eggroll = Contestant("eggroll", "eggroll", ES)
+    settings = Entry(task).settings_of(eggroll)
+    (run,) = Trials(task, make("Missing"), eggroll, settings, tmp_path, tmp_path / "eggroll").runs(
+        1
+    )
     line = inspect.getsourcelines(odd_envs.Missing.step)[1] + 1
     assert "KeyError: 'speed'" in run.error
     assert f"odd_envs.py:{line}" in run.error

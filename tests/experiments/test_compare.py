@@ -51,7 +51,7 @@ def test_a_comparison_goes_on_where_it_was_stopped(suite, tmp_path, capsys, monk
     train, calls = compare.Trials._train, []
 
     def interrupted(trials, seed):
-        calls.append((trials.agent, seed))
+        calls.append((trials.agent.name, seed))
         if len(calls) == 3:
             signal.raise_signal(signal.SIGINT)
         return train(trials, seed)
@@ -102,7 +102,7 @@ def test_a_run_that_fails_is_shown_and_stops_nothing(suite, tmp_path, monkeypatc
     train = compare.Trials._train
 
     def fails(trials, seed):
-        if (trials.agent, seed) == ("eggroll", 0):
+        if (trials.agent.name, seed) == ("eggroll", 0):
             raise FloatingPointError("the sum\nis wrong")
         return train(trials, seed)
 
@@ -174,6 +174,13 @@ def test_bad_flags_are_one_line_and_write_nothing(arguments, says, tmp_path, mon
         (("sigma = 0.2", "sgima = 0.2"), "settings of eggroll: no 'sgima' is known; did you mean"),
         (("env_steps = 40_000", "env_steps = 1.5"), "env_steps must be a whole number, not 1.5"),
         (("[[tasks]]", "[[tasks"), "is no TOML"),
+        (('"ppo"', '{ name = "a", agent = "pop" }'), "agent='pop': must be one of"),
+        (('"ppo"', '{ name = "a/b", agent = "ppo" }'), "must be at most 100 letters, digits"),
+        (('"ppo"', '{ name = "p", agent = "ppo", gama = 1 }'), "no 'gama' is known; did you mean"),
+        (('"ppo"', '"eggroll"'), "two agents have one name"),
+        (("[tasks.settings.ppo]", "[tasks.settings.pop]"), "no 'pop' is known; did you mean ppo?"),
+        (("agents =", "modules = 1\nagents ="), "modules must be a list of names"),
+        (("agents =", 'modules = ["nowhere"]\nagents ='), "import=nowhere: must be a module"),
     ],
 )
 def test_what_is_wrong_with_a_suite_is_named(change, says, suite):
@@ -185,12 +192,77 @@ def test_what_is_wrong_with_a_suite_is_named(change, says, suite):
 
 @pytest.mark.parametrize("name", suites.bundled())
 def test_bundled_suites_fit_the_agents(name):
-    from agents.registry import config_type
-    from experiments.comparison.trials import settings_of
-
     suite = suites.load(name)
-    for task in suite.tasks:
-        for agent in suite.agents:
-            given = suite.settings.get((task.env, agent), {})
-            config = config_type(agent)(**settings_of(agent, task.env, given))
-            assert all(getattr(config, setting) == value for setting, value in given.items())
+    for entry in suite.entries:
+        for contestant in suite.contestants:
+            settings = entry.settings_of(contestant)
+            given = entry.settings.get(contestant.name, {})
+            assert all(settings[setting] == value for setting, value in given.items())
+
+
+def test_an_agent_and_an_environment_may_take_part_several_times(tmp_path, capsys, monkeypatch):
+    (tmp_path / "own_agents_and_envs.py").write_text(
+        "import envs\n"
+        "from envs.suites.probes import make\n"
+        "envs.register('mine/probe', lambda **kwargs: make('policy_reward', **kwargs))\n"
+    )
+    path = tmp_path / "several.toml"
+    path.write_text(SEVERAL)
+    monkeypatch.chdir(tmp_path)
+    out = tmp_path / "out"
+    assert compare.main([str(path), "--seeds", "1", "--out", str(out)]) == 0
+    found = results.load(out / "results.json")
+    assert found.agents == ("rank_2", "eggroll")
+    assert [(t.name, t.env) for t in found.tasks] == [
+        ("short", "mine/probe"),
+        ("mine/probe", "mine/probe"),
+    ]
+    told = [(r.task, r.agent, r.kind, r.settings["rank"], r.settings["sigma"]) for r in found.runs]
+    assert told == [
+        ("short", "rank_2", "eggroll", 2, 0.2),
+        ("short", "eggroll", "eggroll", 1, 0.1),
+        ("mine/probe", "rank_2", "eggroll", 2, 0.3),
+        ("mine/probe", "eggroll", "eggroll", 1, 0.1),
+    ]
+    assert all(r.error is None for r in found.runs)
+    assert max(r.return_mean for r in found.of("short", "eggroll")) <= 3
+    assert "short rank_2 seed 0" in capsys.readouterr().out
+    # Those of the suite can be chosen by the names that it gives them.
+    assert [c.name for c in suites.load(str(path)).choose(["rank_2", "ppo"])] == ["rank_2", "ppo"]
+
+
+SEVERAL = """
+modules = ["own_agents_and_envs"]
+
+[[agents]]
+name = "rank_2"
+agent = "eggroll"
+rank = 2
+sigma = 0.2
+population_size = 16
+hidden = []
+
+[[agents]]
+name = "eggroll"
+population_size = 16
+hidden = []
+
+[[tasks]]
+name = "short"
+env = "mine/probe"
+env_kwargs = { max_episode_steps = 3 }
+threshold = 3
+env_steps = 200
+seconds = 20
+evaluation_episodes = 4
+
+[[tasks]]
+env = "mine/probe"
+threshold = 8
+env_steps = 200
+seconds = 20
+evaluation_episodes = 4
+
+[tasks.settings.rank_2]
+sigma = 0.3
+"""

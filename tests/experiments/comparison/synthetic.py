@@ -23,7 +23,7 @@ def results(tasks, runs, agents=("x", "y")):
 
 def learning(task, agent, seed, best, pace, evaluations=40, devices=2):
     """A run that comes near `best`, the faster the smaller its pace, with some luck."""
-    rng = np.random.default_rng([seed, *map(ord, task.env + agent)])
+    rng = np.random.default_rng([seed, *map(ord, task.name + agent)])
     pace *= rng.uniform(0.7, 1.4)
     start = task.random_return
     steps = np.linspace(task.env_steps / evaluations, task.env_steps, evaluations)
@@ -36,7 +36,7 @@ def learning(task, agent, seed, best, pace, evaluations=40, devices=2):
         steps, seconds, values = steps[:last], seconds[:last], values[:last]
     returns = np.minimum(values[-1] + rng.normal(0, noise, 32), best).round(3)
     return Run(
-        *(task.env, agent, seed, None),
+        *(task.name, agent, seed, None),
         returns=tuple(returns.tolist()),
         env_steps=int(steps[-1]),
         seconds=round(float(seconds[-1]), 3),
@@ -76,7 +76,7 @@ def comparison(seeds=5):
                     runs.append(learning(task, agent, seed, *level))
                 elif agent == "open_es":
                     error = "RuntimeError: out of memory"
-                    runs.append(Run(task.env, agent, seed, error))
+                    runs.append(Run(task.name, agent, seed, error))
     runs[2] = Run(CART_POLE, "eggroll", 2, "ValueError: <b>no</b> & such $thing")
     return Results(
         suite="small",

@@ -148,7 +148,7 @@ def test_failed_runs_are_shown_as_failed(page):
 def test_hostile_names_are_escaped(tmp_path):
     found = comparison(seeds=2)
     env, agent = f"brax/{HOSTILE}", f"a{HOSTILE}"
-    task = replace(found.tasks[3], env=env, env_kwargs={HOSTILE: HOSTILE})
+    task = replace(found.tasks[3], env=env, name=env, env_kwargs={HOSTILE: HOSTILE})
     runs = [learning(task, name, seed, 4500, 0.2) for name in (agent, "b") for seed in (0, 1)]
     runs = [replace(r, source=HOSTILE, settings={HOSTILE: HOSTILE}, policy=HOSTILE) for r in runs]
     runs.append(Run(env, "b", 2, HOSTILE))
@@ -210,13 +210,13 @@ def test_csv_has_one_row_a_run(tmp_path):
     rows = list(csv.DictReader(io.StringIO((tmp_path / "results.csv").read_text())))
     assert len(rows) == len(found.runs)
     for row, run in zip(rows, found.runs, strict=True):
-        assert (row["env"], row["agent"], int(row["seed"])) == (run.env, run.agent, run.seed)
+        assert (row["task"], row["agent"], int(row["seed"])) == (run.task, run.agent, run.seed)
         assert row["error"] == (run.error or "")
         if run.error is None:
             assert float(row["return_mean"]) == run.return_mean
             assert float(row["device_seconds"]) == run.seconds * 2
             assert json.loads(row["settings"]) == run.settings
-            first = run.first_reaching({t.env: t for t in found.tasks}[run.env].threshold)
+            first = run.first_reaching({t.name: t for t in found.tasks}[run.task].threshold)
             assert row["seconds_to_threshold"] == ("" if first is None else str(first.seconds))
             if first is not None and first != run.curve[0]:
                 below = run.curve[run.curve.index(first) - 1]
