@@ -143,6 +143,13 @@ class Policy:
         digest = hashlib.sha256(blob).hexdigest()
         write_whole(folder / DESCRIPTION, _as_bytes(_to_json(self, digest)))
 
+    def export_onnx(self, path: str | Path) -> None:
+        """Write an ONNX model, observation in and action out: see `agents.policies.export`."""
+        # Imported here: the converter is an extra, and few need it.
+        from agents.policies.export import export_onnx
+
+        export_onnx(self, path)
+
 
 def load_policy(folder: str | Path, *, trusted: bool = False) -> Policy:
     """Read a saved policy, from whomever it comes: all is checked, and no code is run.

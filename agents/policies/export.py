@@ -1,0 +1,120 @@
+"""Policies as ONNX models: observation in, action out, for machines without JAX."""
+
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+from jax.extend.core import jaxpr_as_fun
+
+from agents.policies import spaces as _spaces
+from agents.policies.actors import RandomActor
+from envs.errors import UserError
+from envs.precision import in_32_bits
+from es_rl.files import write_whole
+
+if TYPE_CHECKING:
+    from agents.policies.policy import Policy
+
+OPSET = 21
+"""The version of ONNX's operators, which onnxruntime 1.20 and later run."""
+
+
+@in_32_bits
+def export_onnx(policy: "Policy", path: str | Path) -> None:
+    """Write a policy as an ONNX model that computes what `policy(obs)` does.
+
+    Normalisation of observations, memory, squashing and the bounds of the action space are part of
+    the model. Its inputs are "obs", one observation (float32, or int32 for categories), and for a
+    policy with a memory "memory_0", "memory_1" and so on, which are zeros at the start of an
+    episode. Its outputs are "action" (float32 for a Box, int32 for discrete spaces) and the memory
+    for the next step, as "next_memory_0" and so on. The metadata of the model hold the
+    environment's id and its spaces, as JSON.
+
+    Args:
+      policy: one that was trained. A random policy has no model, as ONNX has no random keys.
+      path: the file, which is replaced if it is there.
+
+    Raises:
+      UserError: jax2onnx is not installed, or the policy acts at random.
+      OSError: the file cannot be written.
+    """
+    write_whole(Path(path), to_onnx(policy).SerializeToString())
+
+
+def to_onnx(policy: "Policy") -> Any:
+    """The `onnx.ModelProto` of a policy; see `export_onnx`."""
+    if isinstance(policy.actor, RandomActor):
+        raise UserError(f"agent={policy.agent}: draws its actions: must be one that was trained")
+    convert = _converter()
+    key = jax.random.key(0)  # trained policies act without drawing numbers
+    memory = [np.asarray(part) for part in jax.tree.leaves(policy.actor.memory)]
+    tree = jax.tree.structure(policy.actor.memory)
+
+    def act(obs: jax.Array, *parts: jax.Array) -> list[jax.Array]:
+        remembered = jax.tree.unflatten(tree, parts)
+        action, following = policy.actor.act(policy.weights, remembered, obs, key)
+        return [action, *jax.tree.leaves(following)]
+
+    inputs = [_spaces.empty(policy.spec.observation_space), *memory]
+    described = [
+        jax.ShapeDtypeStruct(x.shape, jax.dtypes.canonicalize_dtype(x.dtype)) for x in inputs
+    ]
+    # The converter replaces functions of JAX and Flax while it traces. A program that is traced
+    # before consists of primitives alone, which it knows best.
+    program = jaxpr_as_fun(jax.make_jaxpr(act)(*described))
+    names = [f"memory_{i}" for i in range(len(memory))]
+    with _quiet():
+        model = convert(
+            lambda *args: tuple(program(*args)),
+            described,
+            model_name="policy",
+            opset=OPSET,
+            input_names=["obs", *names],
+            output_names=["action", *(f"next_{name}" for name in names)],
+        )
+    for name, value in _described(policy).items():
+        entry = model.metadata_props.add()
+        entry.key, entry.value = name, value
+    return model
+
+
+def _described(policy: "Policy") -> dict[str, str]:
+    """The metadata of a model."""
+    spec = policy.spec
+    return {
+        "env": spec.id,
+        "agent": policy.agent,
+        "observation_space": json.dumps(_spaces.to_json(spec.observation_space)),
+        "action_space": json.dumps(_spaces.to_json(spec.action_space)),
+    }
+
+
+def _converter() -> Any:
+    """`jax2onnx.to_onnx`.
+
+    Raises:
+      UserError: it is not installed.
+    """
+    try:
+        with _quiet():
+            from jax2onnx import to_onnx
+    except ImportError as error:
+        raise UserError(f'export: {error} (pip install "es-rl[onnx]")') from error
+    return to_onnx
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the converter from reporting the parts of it that miss optional packages."""
+    log = logging.getLogger("jax2onnx")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
