@@ -1,6 +1,6 @@
 """Proximal policy optimisation (Schulman et al. 2017, arXiv 1707.06347) as an agent."""
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import jax
@@ -17,6 +17,7 @@ from agents.ppo import collect as ppo_collect
 from agents.ppo import keys as ppo_keys
 from agents.ppo.collect import HostCollector
 from agents.ppo.update import Learner, PyTree, Transitions, without_nonfinite
+from agents.settings import MAY_CHANGE
 from agents.training.evaluation import EVALUATION_LANES, evaluation_lanes
 from envs.base import Env, HostEnv
 from envs.base import Lanes as HostLanes
@@ -64,7 +65,7 @@ class PPOConfig(NetworkConfig):
     """Log standard deviation of Box actions at the start."""
     normalize_rewards: bool = False
     """Whether rewards are divided by the running std of the discounted return."""
-    devices: int | None = None
+    devices: int | None = field(default=None, metadata=MAY_CHANGE)
     """Devices that share the environments; chosen from their number unless given."""
 
     def __post_init__(self) -> None:
