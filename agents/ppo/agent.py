@@ -102,13 +102,13 @@ class PPOAgent(Agent):
             iteration=everywhere,
         )
         mesh = self.stage.mesh
-        by_lane = PartitionSpec(None, AXIS)
+        by_lane, everywhere_placed = PartitionSpec(None, AXIS), devices.replicated(mesh)
         placed = jax.tree.map(lambda s: NamedSharding(mesh, s), spec)
         self._init = jax.jit(self._initial, out_shardings=placed)
         self._begin = Program(
             self._begin_iteration,
-            in_shardings=placed,
-            out_shardings=(devices.replicated(mesh), devices.spread(mesh)),
+            in_shardings=everywhere_placed,
+            out_shardings=(everywhere_placed, devices.spread(mesh)),
         )
         self._update = Program(
             jax.shard_map(
@@ -144,7 +144,7 @@ class PPOAgent(Agent):
     @in_32_bits
     def compile(self, state: PPOState) -> None:
         lanes, state = state.lanes, replace(state, lanes=())
-        self._begin.compile(state)
+        self._begin.compile(state.key, state.iteration, state.moments)
         shared, keys = self._shared_and_keys(state)
         collected = self.collector.shapes(shared, lanes, keys)
         devices.all_at_once(
@@ -173,15 +173,17 @@ class PPOAgent(Agent):
 
     def _shared_and_keys(self, state: PPOState) -> tuple[Weights, CollectionKeys]:
         """What the lanes act with, and the keys of their steps."""
-        std, keys = self._begin(state)
+        std, keys = self._begin(state.key, state.iteration, state.moments)
         return Weights(state.params, state.moments.mean, std), keys
 
-    def _begin_iteration(self, state: PPOState) -> tuple[jax.Array, CollectionKeys]:
+    def _begin_iteration(
+        self, key: jax.Array, iteration: jax.Array, moments: Moments
+    ) -> tuple[jax.Array, CollectionKeys]:
         """The std of observations, and the keys of the steps (devices, ...)."""
         of_devices = jax.vmap(ppo_keys.of_iteration, in_axes=(None, None, 0))
         numbers = jnp.arange(self.stage.mesh.size)
-        keys = of_devices(state.key, state.iteration, numbers).collection
-        return state.moments.std, jax.tree.map(jax.random.key_data, keys)
+        keys = of_devices(key, iteration, numbers).collection
+        return moments.std, jax.tree.map(jax.random.key_data, keys)
 
     def _transitions(self, state: PPOState, collected: Collected) -> Transitions:
         """What was collected, with observations as the network sees them."""
