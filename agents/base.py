@@ -3,11 +3,11 @@
 from typing import Any, Protocol, Self
 
 import jax
-from jax.sharding import Mesh
 
 from agents.policies.policy import Policy
-from envs.base import Env, HostEnv, Lanes
-from es_rl.play.pacing import Notify
+from envs.base import Env, HostEnv
+from es_rl.play.player import Notify
+from es_rl.play.stage import Stage
 
 
 class Agent(Protocol):
@@ -20,10 +20,8 @@ class Agent(Protocol):
 
     name: str
     env: Env | HostEnv
-    mesh: Mesh
-    """The devices that it uses, and that evaluation is to use."""
-    lanes: Lanes | None
-    """The host environments that it steps, likewise; None on an accelerator."""
+    stage: Stage
+    """Where it plays, and where its policies are evaluated."""
     config: Any
     """A frozen dataclass of JSON values: with the environment, all that defines the agent."""
     resumable: bool
@@ -59,10 +57,9 @@ class Agent(Protocol):
     def close(self) -> None:
         """End all worker processes of the agent, which cannot step afterwards.
 
-        An agent that opens more than `lanes` closes that too. Closing twice is harmless.
+        Closing twice is harmless.
         """
-        if self.lanes is not None:
-            self.lanes.close()
+        self.stage.close()
 
     def __enter__(self) -> Self:
         return self

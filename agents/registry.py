@@ -14,13 +14,15 @@ from agents.evolution.config import EggrollConfig, EvolutionConfig
 from agents.policies.actors import ZeroActor
 from agents.policies.network import Weights
 from agents.policies.policy import Policy, check_savable
-from agents.ppo.agent import PPOAgent, PPOConfig
+from agents.ppo.agent import PPOAgent
+from agents.ppo.config import PPOConfig
 from agents.presets.evolution import preset
 from agents.sbx_ppo import SbxPPOAgent, SbxPPOConfig
 from agents.untrained import UntrainedAgent, UntrainedConfig
 from envs.base import Env, HostEnv
 from envs.errors import UserError
 from envs.precision import in_32_bits
+from envs.suites.gymnasium_suite import GymnasiumEnv
 from es_rl import processes
 
 
@@ -48,8 +50,8 @@ def list_agents() -> list[str]:
 
 
 def plays(name: str, env: Env | HostEnv) -> bool:
-    """Whether an agent is for environments of this kind: sbx_ppo is for those on the host."""
-    return name != "sbx_ppo" or isinstance(env, HostEnv)
+    """Whether an agent is for this environment: sbx_ppo is for Gymnasium's on the host."""
+    return name != "sbx_ppo" or isinstance(env, GymnasiumEnv)
 
 
 def missing_package(name: str) -> str | None:

@@ -20,14 +20,13 @@ from agents.base import Agent
 from agents.policies.network import Network, NetworkConfig, Weights
 from agents.policies.policy import Policy
 from agents.policies.spaces import bounded
-from agents.training.evaluation import evaluation_lanes
-from envs.base import Env, EnvSpec, HostEnv, Lanes
+from envs.base import Env, EnvSpec, HostEnv
 from envs.errors import UserError
 from envs.precision import in_32_bits
 from envs.suites.gymnasium_suite import GymnasiumEnv
-from es_rl.devices import make_mesh
-from es_rl.play.host_rollout import TRAINING_SEEDS
-from es_rl.play.pacing import Notify
+from es_rl.play.jobs import TRAINING_SEEDS
+from es_rl.play.player import Notify
+from es_rl.play.stage import open_stage
 
 SbxActivation: TypeAlias = Literal["tanh", "relu"]
 
@@ -162,8 +161,7 @@ class SbxPPOAgent(Agent):
         self.env: Env | HostEnv = env
         self.config = config
         self._single = env.single
-        self.mesh = make_mesh(1)
-        self.lanes: Lanes | None = evaluation_lanes(env)
+        self.stage = open_stage(env)
 
     @in_32_bits
     def init(self, key: jax.Array) -> SbxState:
@@ -257,7 +255,7 @@ class SbxPPOAgent(Agent):
         layers = [theirs[f"Dense_{i}"] for i in range(len(self.config.hidden) + 1)]
         names = [*(f"Dense_{i}" for i in range(len(self.config.hidden))), "head"]
         params = {"params": dict(zip(names, layers, strict=True))}
-        mean, std = np.zeros(self.network.observation_size), np.ones(self.network.observation_size)
+        mean = std = np.zeros(0)
         if self.config.normalize_observations:
             normalizer = state.model.get_vec_normalize_env()
             mean = normalizer.obs_rms.mean.reshape(-1)

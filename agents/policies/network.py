@@ -164,24 +164,38 @@ class Network:
         """Parameters, with Flax's initialisers but for the head, which is zero."""
         return self.module.init(key, self.memory, jnp.zeros(self.observation_size))
 
-    def vector(self, obs: jax.Array, mean: Array, std: Array) -> jax.Array:
+    @property
+    def statistics_size(self) -> int:
+        """How many numbers `statistics` returns, and of how many there are mean and std."""
+        return self.observation_size if self.normalizes else 0
+
+    def observe(self, obs: jax.Array, mean: Array, std: Array) -> jax.Array:
         """One observation as a vector (d,), standardised where the network normalises."""
-        vector = _spaces.encode(self.observation_space, obs)
-        return observations.standardize(vector, mean, std) if self.normalizes else vector
+        x = _spaces.encode(self.observation_space, obs)
+        return observations.standardize(x, mean, std) if self.normalizes else x
+
+    def statistics(self, x: jax.Array) -> jax.Array:
+        """What to take statistics of in what `observe` returned: nothing where it is not scaled."""
+        return x if self.normalizes else jnp.zeros(0)
+
+    def apply(self, params: Any, memory: Any, x: jax.Array) -> tuple[Any, jax.Array]:
+        """(new memory, outputs of the head) for what `observe` returned."""
+        module: Any = self.module
+        return module.apply(params, memory, x)
 
     def action(
         self,
         forward: Forward,
         memory: Any,
-        vector: jax.Array,
+        x: jax.Array,
         key: jax.Array,
         *,
         sample: bool = False,
     ) -> tuple[jax.Array, Any]:
-        """(one action, new memory) for a vector from `vector`; `forward` runs the module on it."""
+        """(one action, new memory) for what `observe` returned; `forward` runs the module."""
         with self.precision():
-            vector = observations.clip(vector) if self.normalizes else vector
-            memory, head = forward(memory, vector)
+            x = observations.clip(x) if self.normalizes else x
+            memory, head = forward(memory, x)
         squash = self.config.squash
         action = _spaces.decode(self.action_space, head, squash=squash, sample=sample, key=key)
         return action, memory
@@ -192,6 +206,6 @@ class Network:
         """(the deterministic action for one observation, new memory): for evaluation, replay."""
 
         def forward(memory: Any, x: jax.Array) -> Any:
-            return self.module.apply(weights.params, memory, x)
+            return self.apply(weights.params, memory, x)
 
-        return self.action(forward, memory, self.vector(obs, weights.mean, weights.std), key)
+        return self.action(forward, memory, self.observe(obs, weights.mean, weights.std), key)

@@ -278,7 +278,7 @@ def _shapes(actor: Actor) -> dict[str, tuple[int, ...]]:
     params, size = {}, 0
     if isinstance(actor, Network):
         params = jax.eval_shape(actor.init, jax.eval_shape(jax.random.key, 0))
-        size = actor.observation_size
+        size = actor.statistics_size
     vector = jax.ShapeDtypeStruct((size,), np.dtype(np.float32))
     tree = _as_tree(Weights(params, vector, vector))  # type: ignore[arg-type]
     return {name: leaf.shape for name, leaf in flatten_dict(tree, sep="/").items()}

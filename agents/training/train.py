@@ -22,7 +22,6 @@ from agents.training.repetition import check_repeats
 from agents.training.run_folder import RunFolder
 from agents.training.schedule import Progress, Schedule
 from agents.training.watchdog import Watchdog
-from envs.base import HostEnv
 from envs.errors import UserError
 from envs.precision import in_32_bits
 from es_rl import checkpoints, devices, processes
@@ -91,14 +90,13 @@ def train(
       RuntimeError: the environment does not work.
     """
     seed = operator.index(seed)  # a NumPy integer cannot be saved
-    default_episodes = 32 if isinstance(agent.env, HostEnv) else 128
     schedule = Schedule(
         env_steps=env_steps,
         seconds=seconds,
         target_return=target_return,
         eval_every=eval_every,
         eval_seconds=eval_seconds,
-        eval_episodes=default_episodes if eval_episodes is None else eval_episodes,
+        eval_episodes=agent.stage.default_episodes if eval_episodes is None else eval_episodes,
         checkpoint_every=checkpoint_every,
         checkpoint_seconds=checkpoint_seconds,
         keep=keep,
@@ -119,12 +117,12 @@ def train(
         policy = agent.snapshot(state)
         origin = {"seed": seed, "env_steps": 0, "generations": 0}
         check_savable(replace(policy, training=origin), episodes=schedule.eval_episodes)
-        evaluate = evaluator or Evaluator(agent.env, policy.actor, agent.mesh, agent.lanes)
+        evaluate = evaluator or Evaluator(agent.env, policy.actor, agent.stage)
         progress = Progress(best_weights=policy.weights)
         keeps = schedule.keep if schedule.has_checkpoints and agent.resumable else None
         like = (state, policy.weights)
         _, _, _, restored = devices.all_at_once(
-            lambda: check_repeats(agent.env, agent.lanes),
+            lambda: check_repeats(agent.stage, agent.env.spec.action_space),
             lambda: agent.compile(state),
             lambda: evaluate.compile(policy.weights, episodes=schedule.eval_episodes),
             lambda: processes.on_main(lambda: run.open(keeps, like) if run is not None else None),
@@ -135,7 +133,7 @@ def train(
         if not processes.is_main():
             on_generation = None
             on_progress = None
-        watchdog = stack.enter_context(Watchdog(_still_advice(agent)))
+        watchdog = stack.enter_context(Watchdog(agent.stage.advice))
         loop = Loop(
             agent, seed, schedule, progress, evaluate, run, on_generation, on_progress, caught,
             watchdog, saved_at=progress.generation if found is not None else None,
@@ -159,11 +157,10 @@ def _check(agent: Agent, schedule: Schedule, out: str | Path | None, resume: boo
         raise UserError("out=None: must be the folder of a run to resume it")
     if resume and not agent.resumable:
         raise UserError(f"agent={agent.name}: cannot go on with a run: must be another agent")
-    on_host = isinstance(agent.env, HostEnv)
-    if on_host and schedule.eval_episodes < processes.count():
+    if schedule.eval_episodes < agent.stage.min_jobs:
         raise UserError(
-            f"eval_episodes={schedule.eval_episodes}: must be at least {processes.count()}, the "
-            "number of processes"
+            f"eval_episodes={schedule.eval_episodes}: must be at least {agent.stage.min_jobs}, "
+            "the number of processes"
         )
 
 
@@ -181,15 +178,9 @@ def _advice(out: str | Path | None) -> str:
     return "the run is lost" if out is None else f"go on with: es-rl train --resume {out}"
 
 
-def _still_advice(agent: Agent) -> str:
-    """What to try where a run stands still."""
-    if agent.lanes is not None:
-        return "an environment on the host may wait for something: try --workers 1 --lanes 1"
-    return "programs on several devices of a CPU may wait for each other: try --devices 1"
-
-
 def _config(agent: Agent, seed: int, schedule: Schedule) -> dict[str, Any]:
     """Everything needed to repeat a run, in JSON values."""
+    mesh = agent.stage.mesh
     return {
         "env": agent.env.spec.id,
         "env_kwargs": agent.env.spec.kwargs,
@@ -200,7 +191,7 @@ def _config(agent: Agent, seed: int, schedule: Schedule) -> dict[str, Any]:
         "seconds": schedule.seconds if math.isfinite(schedule.seconds) else None,
         "versions": versions(),
         "git": git_state(),
-        "device": f"{agent.mesh.size} x {agent.mesh.devices.flat[0].device_kind}",
+        "device": f"{mesh.size} x {mesh.devices.flat[0].device_kind}",
     }
 
 

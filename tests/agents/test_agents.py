@@ -88,7 +88,7 @@ def test_returns_do_not_depend_on_the_lanes(name):
 def after_generations(count, devices, **settings):
     settings = {**SMALL, "lanes": 8 * devices, "devices": devices, **settings}
     agent = agents.make("eggroll", env("gymnasium/phys2d/CartPole-v1"), **settings)
-    assert agent.mesh.size == devices
+    assert agent.stage.mesh.size == devices
     state = agent.init(jax.random.key(0))
     for _ in range(count):
         state, metrics = agent.step(state)

@@ -90,7 +90,7 @@ def test_the_normaliser_is_applied():
     def forward(memory, x):
         return memory, x * jnp.ones(2)
 
-    vector = network.vector(jnp.array([1.25]), weights.mean, weights.std)
+    vector = network.observe(jnp.array([1.25]), weights.mean, weights.std)
     np.testing.assert_allclose(vector, 0.5)
     far, memory = network.action(forward, (), jnp.array([1e6]), jax.random.key(0))
     assert int(far) == 0
@@ -98,7 +98,7 @@ def test_the_normaliser_is_applied():
     raw = Network(
         network.observation_space, network.action_space, NetworkConfig(normalize_observations=False)
     )
-    np.testing.assert_allclose(raw.vector(jnp.array([1.25]), weights.mean, weights.std), 1.25)
+    np.testing.assert_allclose(raw.observe(jnp.array([1.25]), weights.mean, weights.std), 1.25)
     assert network.module.apply(weights.params, (), vector)[1].shape == (2,)
 
 
