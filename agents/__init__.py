@@ -7,9 +7,11 @@ check(__file__, "envs", "es_rl")
 
 from agents.base import Agent
 from agents.policies.policy import Policy, load_policy
-from agents.registry import list_agents, make
+from agents.registry import list_agents, make, register
 from agents.training.evaluation import Evaluation, Evaluator, evaluate
+from agents.training.loggers import Logger
 from agents.training.loop import Diverged, TrainResult
+from agents.training.run_config import RunConfig
 from agents.training.train import train
 
 __all__ = [
@@ -17,11 +19,14 @@ __all__ = [
     "Diverged",
     "Evaluation",
     "Evaluator",
+    "Logger",
     "Policy",
+    "RunConfig",
     "TrainResult",
     "evaluate",
     "list_agents",
     "load_policy",
     "make",
+    "register",
     "train",
 ]

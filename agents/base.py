@@ -15,17 +15,38 @@ class Agent(Protocol):
 
     States are pytrees of arrays; `step` may reuse the memory of the state that it is given. Agents
     inherit from this class, and open what they need when they are made: `close` ends it, and so
-    does the end of a `with` block.
+    does the end of a `with` block. `agents.register` gives one a name; it is then made as
+    `AgentClass(name, env, config)`.
     """
 
     name: str
+    """The name that the agent is registered with."""
     env: Env | HostEnv
     stage: Stage
     """Where it plays, and where its policies are evaluated."""
     config: Any
     """A frozen dataclass of JSON values: with the environment, all that defines the agent."""
-    resumable: bool
+    resumable: bool = True
     """Whether its states hold everything that `step` depends on, so that a run can be resumed."""
+    in_processes: bool = False
+    """Whether several processes can train one together."""
+    summary: str = ""
+    """One line about what was built, which `es-rl train` prints; empty for no line."""
+
+    @classmethod
+    def obstacle(cls, env: Env | HostEnv) -> str | None:
+        """Why the agent cannot be trained on an environment; None where it can."""
+        return None
+
+    @classmethod
+    def plays(cls, env: Env | HostEnv) -> bool:
+        """Whether the agent can be trained on an environment."""
+        return cls.obstacle(env) is None
+
+    @classmethod
+    def missing_package(cls) -> str | None:
+        """How to install what the agent needs and does not find; None where nothing is missing."""
+        return None
 
     def init(self, key: jax.Array) -> Any:
         """The state before any training; `key` is typed."""

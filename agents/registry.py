@@ -1,13 +1,13 @@
-"""Names of agents: `make` and `list_agents`."""
+"""Names of agents: `register`, `make` and `list_agents`."""
 
 import difflib
 from collections.abc import Callable
-from dataclasses import dataclass, fields
-from importlib.util import find_spec
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 import numpy as np
 
+from agents import settings as checked
 from agents.base import Agent
 from agents.evolution.agent import EvolutionAgent
 from agents.evolution.config import EggrollConfig, EvolutionConfig
@@ -16,32 +16,76 @@ from agents.policies.network import Weights
 from agents.policies.policy import Policy, check_savable
 from agents.ppo.agent import PPOAgent
 from agents.ppo.config import PPOConfig
-from agents.presets.evolution import preset
+from agents.presets.evolution import eggroll_preset, open_es_preset
+from agents.presets.ppo import ppo_preset
+from agents.presets.preset import Preset
 from agents.sbx_ppo import SbxPPOAgent, SbxPPOConfig
+from agents.training.run_config import RunConfig
 from agents.untrained import UntrainedAgent, UntrainedConfig
 from envs.base import Env, HostEnv
 from envs.errors import UserError
 from envs.precision import in_32_bits
-from envs.suites.gymnasium_suite import GymnasiumEnv
 from es_rl import processes
 
 
 @dataclass(frozen=True)
 class _Entry:
     config: type
-    agent: Callable[[str, Env | HostEnv, Any], Agent]
-    in_processes: bool = False
-    """Whether several processes can train one together."""
+    agent: type[Agent]
+    preset: Callable[[str], Preset]
 
 
-_AGENTS = {
-    "eggroll": _Entry(EggrollConfig, EvolutionAgent, in_processes=True),
-    "open_es": _Entry(EvolutionConfig, EvolutionAgent, in_processes=True),
-    "ppo": _Entry(PPOConfig, PPOAgent),
-    "sbx_ppo": _Entry(SbxPPOConfig, SbxPPOAgent),
-    "random": _Entry(UntrainedConfig, UntrainedAgent),
-    "zero": _Entry(UntrainedConfig, UntrainedAgent),
-}
+_AGENTS: dict[str, _Entry] = {}
+
+
+def _untuned(env_id: str) -> Preset:
+    return Preset()
+
+
+def register(
+    name: str,
+    config: type,
+    agent: type[Agent],
+    preset: Callable[[str], Preset] = _untuned,
+) -> None:
+    """Give an agent a name, which `make` and the `es-rl` command then know.
+
+    The fields of its configuration become flags of `es-rl train ENV --agent NAME`; a docstring
+    below a field is its help. A module that calls this is imported by `--import MODULE`.
+
+    Args:
+      name: an identifier.
+      config: a frozen dataclass whose fields all have defaults, and are numbers, bools, texts,
+        choices of texts (Literal) or tuples of these. Its `__post_init__` may refuse values by
+        raising `envs.UserError("field=value: must be ...")`.
+      agent: a subclass of `agents.Agent`, made as `agent(name, env, config)`.
+      preset: gives the tuned settings on an environment by its id.
+
+    Raises:
+      UserError: the name is taken or no identifier, the configuration is no such dataclass or has a
+        field with the name of an option of `agents.train`, or the agent is no such class.
+    """
+    if not name.isidentifier() or name in _AGENTS:
+        raise UserError(f"name={name!r}: must be an identifier that no agent has yet")
+    if not is_dataclass(config) or not config.__dataclass_params__.frozen:  # type: ignore[attr-defined]
+        raise UserError(f"config={config!r}: must be a frozen dataclass")
+    taken = {field.name for field in fields(RunConfig)} & {field.name for field in fields(config)}
+    if taken:
+        raise UserError(
+            f"config={config!r}: the field {min(taken)} must have another name, as agents.train "
+            "has an option of this name"
+        )
+    if not isinstance(agent, type) or Agent not in agent.__mro__:
+        raise UserError(f"agent={agent!r}: must be a subclass of agents.Agent")
+    _AGENTS[name] = _Entry(config, agent, preset)
+
+
+register("eggroll", EggrollConfig, EvolutionAgent, eggroll_preset)
+register("open_es", EvolutionConfig, EvolutionAgent, open_es_preset)
+register("ppo", PPOConfig, PPOAgent, ppo_preset)
+register("sbx_ppo", SbxPPOConfig, SbxPPOAgent, ppo_preset)
+register("random", UntrainedConfig, UntrainedAgent)
+register("zero", UntrainedConfig, UntrainedAgent)
 
 
 def list_agents() -> list[str]:
@@ -49,16 +93,21 @@ def list_agents() -> list[str]:
     return list(_AGENTS)
 
 
-def plays(name: str, env: Env | HostEnv) -> bool:
-    """Whether an agent is for this environment: sbx_ppo is for Gymnasium's on the host."""
-    return name != "sbx_ppo" or isinstance(env, GymnasiumEnv)
+def _entry(name: str) -> _Entry:
+    if name not in _AGENTS:
+        close = difflib.get_close_matches(name, _AGENTS, n=1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise UserError(f"agent={name!r}: must be one of {', '.join(_AGENTS)}{hint}")
+    return _AGENTS[name]
 
 
-def missing_package(name: str) -> str | None:
-    """How to install what an agent needs, where it is missing."""
-    if name == "sbx_ppo" and find_spec("sbx") is None:
-        return 'needs sbx-rl, which is not installed (pip install "es-rl[sbx]")'
-    return None
+def agent_type(name: str) -> type[Agent]:
+    """The class of an agent, which knows what it can do.
+
+    Raises:
+      UserError: unknown agent.
+    """
+    return _entry(name).agent
 
 
 def config_type(name: str) -> type:
@@ -67,13 +116,20 @@ def config_type(name: str) -> type:
     Raises:
       UserError: unknown agent.
     """
-    if name not in _AGENTS:
-        raise UserError(f"agent={name!r}: must be one of {', '.join(_AGENTS)}")
-    return _AGENTS[name].config
+    return _entry(name).config
+
+
+def preset(name: str, env_id: str) -> Preset:
+    """The tuned settings of an agent on an environment, or the defaults where there are none.
+
+    Raises:
+      UserError: unknown agent.
+    """
+    return _entry(name).preset(env_id)
 
 
 def configure(name: str, env_id: str, /, **settings: Any) -> Any:
-    """An agent's configuration on an environment: its preset, but for what is given.
+    """An agent's configuration on an environment: its preset, except for what is given.
 
     Raises:
       UserError: unknown agent or setting, or a value out of range.
@@ -86,7 +142,9 @@ def configure(name: str, env_id: str, /, **settings: Any) -> Any:
                 f"{setting}={settings[setting]!r}: no such setting of {name}; "
                 f"did you mean {', '.join(close)}?"
             )
-    return config_type(name)(**{**preset(name, env_id).settings, **settings})
+    configured = config_type(name)(**{**preset(name, env_id).settings, **settings})
+    checked.check(configured)
+    return configured
 
 
 @in_32_bits
@@ -101,7 +159,8 @@ def make(name: str, env: Env | HostEnv, /, **settings: Any) -> Agent:
 
     Raises:
       UserError: unknown agent or setting, a value out of range, a space that policies cannot
-        read or fill or that no policy could be saved with, or several processes that it cannot use.
+        read or fill or that no policy could be saved with, an environment or several processes
+        that the agent cannot use, or a package that it lacks.
     """
     config = configure(name, env.spec.id, **settings)
     nothing = np.zeros(0, np.float32)
@@ -109,8 +168,11 @@ def make(name: str, env: Env | HostEnv, /, **settings: Any) -> Agent:
         env.spec, ZeroActor(env.spec.action_space), Weights({}, nothing, nothing), agent=name
     )
     check_savable(untrained)
-    entry = _AGENTS[name]
-    if processes.count() > 1 and not entry.in_processes:
-        able = ", ".join(name for name, entry in _AGENTS.items() if entry.in_processes)
+    agent = agent_type(name)
+    if processes.count() > 1 and not agent.in_processes:
+        able = ", ".join(name for name, entry in _AGENTS.items() if entry.agent.in_processes)
         raise UserError(f"agent={name}: trains in one process only: must be one of {able}")
-    return entry.agent(name, env, config)
+    obstacle = agent.obstacle(env) or agent.missing_package()
+    if obstacle is not None:
+        raise UserError(f"agent={name!r}: {obstacle}")
+    return agent(name, env, config)  # type: ignore[call-arg]

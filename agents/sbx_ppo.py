@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from typing import Any, Literal, TypeAlias
 
 import jax
@@ -147,16 +148,25 @@ class SbxPPOAgent(Agent):
 
     resumable = False
 
-    def __init__(self, name: str, env: Env | HostEnv, config: SbxPPOConfig):
+    @classmethod
+    def obstacle(cls, env: Env | HostEnv) -> str | None:
         if not isinstance(env, GymnasiumEnv):
-            raise UserError(
-                f"agent={name!r}: {env.spec.id} does not step on the host; must be one of "
-                "Gymnasium's environments that do"
+            return (
+                f"{env.spec.id} does not step on the host; must be one of Gymnasium's "
+                "environments that do"
             )
-        _check_spaces(name, env.spec)
+        return _refused_space(env.spec)
+
+    @classmethod
+    def missing_package(cls) -> str | None:
+        if find_spec("sbx") is None:
+            return 'needs sbx-rl, which is not installed (pip install "es-rl[sbx]")'
+        return None
+
+    def __init__(self, name: str, env: Env | HostEnv, config: SbxPPOConfig):
+        assert isinstance(env, GymnasiumEnv)
         spec = env.spec
         self.network = Network(spec.observation_space, spec.action_space, config.network())
-        _import_sbx()
         self.name = name
         self.env: Env | HostEnv = env
         self.config = config
@@ -177,6 +187,7 @@ class SbxPPOAgent(Agent):
         return state
 
     def _model(self, seed: int) -> Any:
+        import sbx
         from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
         config = self.config
@@ -188,7 +199,7 @@ class SbxPPOAgent(Agent):
                 norm_reward=config.normalize_rewards,
                 gamma=config.gamma,
             )
-        return _import_sbx().PPO(
+        return sbx.PPO(
             "MlpPolicy",
             env,
             n_steps=config.num_steps,
@@ -265,26 +276,16 @@ class SbxPPOAgent(Agent):
         return Policy(self.env.spec, self.network, weights, agent=self.name)
 
 
-def _import_sbx() -> Any:
-    try:
-        import sbx
-    except ImportError as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f'agent sbx_ppo: {reason} (pip install "es-rl[sbx]")') from error
-    return sbx
+def _refused_space(spec: EnvSpec) -> str | None:
+    """Why SB3 cannot take an environment's spaces as we do; None where it can.
 
-
-def _check_spaces(name: str, spec: EnvSpec) -> None:
-    """Refuse what SB3 cannot take, or takes for something else than we do.
-
-    Raises:
-      UserError: it is another space than a Box to observe, and a finite Box (n,) of floats,
-        a Discrete or a MultiDiscrete (n,) from 0 to act in.
+    It takes a Box to observe, and a finite Box (n,) of floats, a Discrete or a MultiDiscrete (n,)
+    from 0 to act in.
     """
     action = spec.action_space
     if not isinstance(spec.observation_space, spaces.Box):
         kind = type(spec.observation_space).__name__
-        raise UserError(f"agent={name!r}: {spec.id} has {kind} observations; must be a Box")
+        return f"{spec.id} has {kind} observations; must be a Box"
     match action:
         case spaces.Box():
             known = len(action.shape) == 1 and bool(bounded(action).all())
@@ -294,11 +295,12 @@ def _check_spaces(name: str, spec: EnvSpec) -> None:
             known = len(action.shape) == 1 and not action.start.any()
         case _:
             known = False
-    if not known:
-        raise UserError(
-            f"agent={name!r}: {spec.id} has actions {action}; must be a finite Box (n,), or "
-            "Discrete or MultiDiscrete (n,) from 0"
-        )
+    if known:
+        return None
+    return (
+        f"{spec.id} has actions {action}; must be a finite Box (n,), or Discrete or MultiDiscrete "
+        "(n,) from 0"
+    )
 
 
 @contextmanager

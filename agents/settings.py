@@ -15,7 +15,9 @@ LARGEST = 2**31 - 1
 """Of whole numbers, as they are counted in 32 bits on a device."""
 _MOST, _LEAST = float(np.finfo(np.float32).max), float(np.finfo(np.float32).tiny)
 _BUDGETS = ("env_steps",)
-"""Counted on the host, where there is no largest number."""
+"""Fields that are counted on the host, where there is no largest number."""
+MAY_CHANGE = {"may_change": True}
+"""Metadata of a field whose value may be another one where a run goes on."""
 
 
 def check(settings: Any) -> None:
@@ -33,6 +35,23 @@ def check(settings: Any) -> None:
         wanted = expected(value, kind, largest=math.inf if name in _BUDGETS else LARGEST)
         if wanted is not None:
             raise UserError(f"{name}={value!r}: must be {wanted}")
+
+
+def may_change(config: Any) -> frozenset[str]:
+    """The names of a dataclass's fields that may change where a run goes on."""
+    return frozenset(f.name for f in fields(config) if f.metadata.get("may_change"))
+
+
+def check_kept(before: Any, now: Any) -> None:
+    """Refuse a dataclass that differs from another one in a field that may not change.
+
+    Raises:
+      UserError: it does; the message names the field.
+    """
+    for field in fields(before):
+        old, new = getattr(before, field.name), getattr(now, field.name)
+        if old != new and field.name not in may_change(before):
+            raise UserError(f"{field.name}={new!r}: must be {old!r}, as the run began with it")
 
 
 def as_python(settings: Any) -> None:

@@ -1,6 +1,6 @@
 """The agents that do not learn: `random` and `zero`, for looking at an environment."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -11,6 +11,7 @@ from agents.base import Agent
 from agents.policies.actors import RandomActor, ZeroActor
 from agents.policies.network import Weights
 from agents.policies.policy import Policy
+from agents.settings import MAY_CHANGE
 from agents.training.evaluation import Evaluator
 from envs.base import Env, EnvSpec, HostEnv
 from envs.errors import UserError
@@ -31,7 +32,7 @@ class UntrainedConfig:
 
     episodes: int = 64
     """Episodes played in each iteration."""
-    lanes: int | None = None
+    lanes: int | None = field(default=None, metadata=MAY_CHANGE)
     """Environments stepped side by side, if they step on the host: 32 unless given."""
 
     def __post_init__(self) -> None:

@@ -1,17 +1,16 @@
-"""The `es-rl` command: picks the subcommand, and turns bad input into one line and exit code 2."""
+"""The `es-rl` command: picks the subcommand, and says what is wrong with its input.
 
-import contextlib
+Nothing heavy is imported here: JAX alone takes a second, which `es-rl --help` does not need.
+"""
+
 import difflib
 import importlib
-import io
 import os
-import re
 import sys
 from collections.abc import Sequence
+from dataclasses import make_dataclass
 from pathlib import Path
-from typing import Any, TypeVar
-
-from envs.errors import UserError
+from typing import Annotated, Any, TypeVar, Union
 
 T = TypeVar("T")
 
@@ -25,28 +24,55 @@ COMMANDS = {
     "envs": "list the environments",
     "doctor": "show versions and devices, and check that everything works",
 }
-"""What each of them does. They live in the modules of `module_of`."""
-_KINDS = {"INT": "a whole number", "FLOAT": "a number", "[INT [INT ...]]": "whole numbers"}
-"""What tyro calls a flag's values, and what we do."""
+"""What each subcommand does; `module_of` says in which module it lives."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command; exits with its code."""
+    """Run the command; exits with its code.
+
+    That is 2 where the input is wrong, with a message of tyro's, or of ours for a `UserError`; 130
+    after Ctrl-C; and 1 with a traceback for any other exception.
+    """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    name, rest = (arguments[0], arguments[1:]) if arguments else ("--help", [])
-    if name in ("-h", "--help"):
-        print(_usage())
-        return
+    if not arguments or arguments[0] in ("-h", "--help"):
+        _show_help()
+    name, rest = arguments[0], arguments[1:]
     try:
-        # Imported when chosen: JAX alone takes a second.
-        sys.exit(importlib.import_module(module_of(name)).main(rest))
+        sys.exit(_run(name, rest))
     except BrokenPipeError:
         sys.exit(1)
     except KeyboardInterrupt:
         print(f"es-rl {name}: interrupted", file=sys.stderr)
         sys.exit(130)
+
+
+def _run(name: str, arguments: list[str]) -> int:
+    """The exit code of a subcommand, which is imported only now."""
+    import experiments.commands  # noqa: F401 - first, as it sees that `envs` is ours
+    from envs.errors import UserError
+
+    try:
+        return importlib.import_module(module_of(name)).main(arguments)
     except UserError as error:
-        sys.exit(_fail(name, str(error), rest))
+        # The message may quote a stranger's file.
+        shown = "".join(c if c.isprintable() else "?" for c in " ".join(str(error).split()))
+        command = " ".join(name.split())
+        print(f"es-rl {command}: error: {_with_flag(command, shown)}", file=sys.stderr)
+        return 2
+
+
+def _with_flag(command: str, message: str) -> str:
+    """A message "some_name=value: ..." about a setting, with the flag that sets it."""
+    name, equals, rest = message.partition("=")
+    given, colon, says = rest.partition(": ")
+    if not (equals and colon and name.isidentifier()):
+        return message
+    positional = name == "env" or (command, name) == ("compare", "suite")
+    flag = name.upper() if positional else f"--{name.replace('_', '-')}"
+    if given[:1] == given[-1:] == "'":
+        given = given[1:-1]
+    shown = given or "''"
+    return f"{flag} {shown}: {says}"
 
 
 def module_of(command: str) -> str:
@@ -55,6 +81,8 @@ def module_of(command: str) -> str:
     Raises:
       UserError: there is no such command.
     """
+    from envs.errors import UserError
+
     if command not in COMMANDS:
         close = difflib.get_close_matches(command, COMMANDS, n=1)
         hint = f"did you mean {close[0]}?" if close else f"must be one of {', '.join(COMMANDS)}"
@@ -62,53 +90,36 @@ def module_of(command: str) -> str:
     return f"experiments.commands.{'list_envs' if command == 'envs' else command}"
 
 
-def _usage() -> str:
-    width = max(map(len, COMMANDS)) + 2
-    lines = "\n".join(f"  {name:{width}}{does}" for name, does in COMMANDS.items())
-    return (
-        f"usage: es-rl COMMAND ...\n\n{lines}\n\nes-rl COMMAND --help shows the flags of a command."
-    )
+def _show_help() -> None:
+    """Print the subcommands as tyro does, and exit."""
+    import tyro
 
-
-def _fail(command: str, message: str, arguments: list[str]) -> int:
-    """Print one line; a message "some_name=value: ..." names a flag, and is shown as one."""
-    # It may quote a stranger's file.
-    message = "".join(c if c.isprintable() else "?" for c in " ".join(message.split()))
-    match = re.match(r"(\w+)=(.*?): ", message)
-    if match:
-        name, given = match[1], match[2].strip("'") or "''"
-        if any(argument.startswith(f"{name}=") for argument in arguments):
-            shown = f"--env-kwargs {name}={given}"
-        elif name == "env" or (command, name) == ("compare", "suite"):
-            shown = f"{name.upper()} {given}"
-        else:
-            shown = f"--{name.replace('_', '-')} {given}"
-        message = f"{shown}: {message[match.end() :]}"
-    print(f"es-rl {' '.join(command.split())}: error: {message}", file=sys.stderr)
-    return 2
+    commands = [
+        Annotated[make_dataclass(name, []), tyro.conf.subcommand(name, description=does)]
+        for name, does in COMMANDS.items()
+    ]
+    description = "es-rl COMMAND --help shows the flags of a command."
+    shown: Any = Union[tuple(commands)]  # noqa: UP007 - of what is known at run time only
+    tyro.cli(shown, args=["--help"], prog="es-rl", description=description)
 
 
 def parse(command: str, flags: Any, arguments: list[str], default: T | None = None) -> T:
-    """Parse flags with tyro; its errors become a UserError of one line.
+    """Parse flags with tyro, which exits with a message of its own where they are wrong.
 
     Args:
       command: for the usage line.
       flags: the dataclass of the flags.
       arguments: what came after the command's name.
       default: an instance with the defaults.
+
+    Raises:
+      UserError: a value is out of the range of its type.
     """
     import tyro
 
     from agents import settings
 
-    if any(a in ("-h", "--help") for a in arguments):
-        tyro.cli(flags, args=arguments, prog=f"es-rl {command}", default=default)
-    shown = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(shown), contextlib.redirect_stdout(shown):
-            parsed: T = tyro.cli(flags, args=arguments, prog=f"es-rl {command}", default=default)
-    except SystemExit:
-        raise UserError(_in_our_words(command, _unboxed(shown.getvalue()), arguments)) from None
+    parsed: T = tyro.cli(flags, args=arguments, prog=f"es-rl {command}", default=default)
     settings.check(parsed)
     return parsed
 
@@ -119,6 +130,8 @@ def check_output(name: str, path: Path) -> None:
     Raises:
       UserError: it is a folder, or lies where no folder can be made.
     """
+    from envs.errors import UserError
+
     if os.path.isdir(path) or not can_be_made(path.parent):
         raise UserError(f"{name}={path}: must be a file, in a folder that can be written")
 
@@ -127,67 +140,6 @@ def can_be_made(folder: Path) -> bool:
     """Whether a folder is there, or could be, and files could be written into it."""
     there = next((p for p in (folder, *folder.absolute().parents) if os.path.lexists(p)), folder)
     return os.path.isdir(there) and os.access(there, os.W_OK)
-
-
-def _unboxed(text: str) -> str:
-    """What a panel of tyro's says, without its frame, its title and its pointer to --help."""
-    text = re.sub(r"\x1b\[[0-9;]*m|[─━╭╮╰╯│┃]+|-{4,}", " ", text)
-    text = re.sub(r"For full helptext, .*", "", " ".join(text.split()))
-    titles = r"\w+ error|Unrecognized options(?! ?:)|Invalid choice|Missing argument"
-    titles += r"|Required options|Error parsing settings:"
-    return re.sub(rf"^(({titles}) ?)+", "", text).strip()
-
-
-def _in_our_words(command: str, text: str, arguments: list[str]) -> str:
-    """A message of tyro's without help texts, that names the flag and says what is accepted."""
-    flags = f"`es-rl {command} --help` shows the flags"
-    if match := re.match(
-        r"Error parsing (-\w/)?--([\w-]+): (.*?)(?: Argument helptext: (.*)|$)", text
-    ):
-        short, name, reason, helptext = match.groups(default="")
-        arguments = [f"--{name}" if short == f"{argument}/" else argument for argument in arguments]
-        kind = re.search(r" (?:\{None\}\|)?(INT|FLOAT|\[INT \[INT \.\.\.\]\]) ", helptext)
-        if kind is None:
-            return f"--{name}: {reason}; {flags}"
-        given = " ".join(_values_of(name, arguments))
-        return f"{name.replace('-', '_')}={given}: must be {_KINDS[kind[1]]}"
-    if match := re.match(r"Unrecognized options: (.*?)(?: Perhaps you meant: (.*)|$)", text):
-        unknown, options = match.groups(default="")
-        close = difflib.get_close_matches(
-            unknown.split(",")[0], re.findall(r"--[a-z][\w-]*", options), n=2
-        )
-        after = _flag_before(unknown, arguments)
-        hint = f"did you mean {' or '.join(dict.fromkeys(close))}?" if close else flags
-        return f"Unrecognized options: {unknown}{f', after {after}' if after else ''}; {hint}"
-    if match := re.match(r"Missing from es-rl [\w-]+: (\S+) (.*?)(?: \(required\))?$", text):
-        return f"{match[1]}: must be given: {match[2]}"
-    return text
-
-
-def _values_of(flag: str, arguments: list[str]) -> list[str]:
-    """What was given for a flag, where it stands last."""
-    values: list[str] = []
-    taken = False
-    for argument in arguments:
-        name, equals, value = argument.partition("=")
-        if name.startswith("--"):
-            taken = name.removeprefix("--").replace("_", "-") == flag
-            values = ([value] if equals else []) if taken else values
-        elif taken:
-            values.append(argument)
-    return values
-
-
-def _flag_before(unknown: str, arguments: list[str]) -> str | None:
-    """The flag that a value was given for which it does not take."""
-    given = [" ".join(argument.split()) for argument in arguments]  # as tyro shows them
-    for before, argument in zip(["", *given], given, strict=False):
-        name, _, value = argument.partition("=")
-        if name.startswith("--") and value and value.strip() == unknown:
-            return name
-        if argument == unknown and before.startswith("--") and not argument.startswith("-"):
-            return before
-    return None
 
 
 if __name__ == "__main__":

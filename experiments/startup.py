@@ -16,6 +16,7 @@ import jax
 from platformdirs import user_cache_path
 
 import envs
+from envs.base import Env, HostEnv
 from envs.errors import UserError
 from envs.registry import split_id
 from envs.values import is_json, plain
@@ -124,7 +125,7 @@ def _dashed(name: str) -> str:
 
 
 def import_modules(modules: Sequence[str], env_id: str = "") -> None:
-    """Import modules that register environments, from the working directory too.
+    """Import modules that register environments or agents, from the working directory too.
 
     Where no module is named, that directory stays off the path: it may be a stranger's, and
     libraries try to import others that are not installed.
@@ -176,6 +177,26 @@ def env_kwargs(pairs: Iterable[str], taken: Iterable[str] = ()) -> dict[str, Any
             raise UserError(f"env_kwargs={pair}: {name} is given twice")
         kwargs[name] = _value(value)
     return kwargs
+
+
+def make_env(env_id: str, chosen: dict[str, Any], pairs: Iterable[str]) -> Env | HostEnv:
+    """Make an environment with the arguments that flags say.
+
+    Args:
+      env_id: of the environment.
+      chosen: arguments that have flags of their own.
+      pairs: what `--env-kwargs` says.
+
+    Raises:
+      UserError: the environment or an argument is wrong; the message names the flag.
+    """
+    kwargs = env_kwargs(pairs, chosen)
+    try:
+        return envs.make(env_id, **chosen, **kwargs)
+    except UserError as error:
+        if str(error).partition("=")[0] in kwargs:
+            raise UserError(f"env_kwargs={error}") from error
+        raise
 
 
 def _value(text: str) -> Any:

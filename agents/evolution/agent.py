@@ -48,7 +48,7 @@ class EvolutionState:
 class EvolutionAgent(Agent):
     """Evolves the parameters of a policy network; every member plays its own episodes."""
 
-    resumable = True
+    in_processes = True
 
     def __init__(self, name: str, env: Env | HostEnv, config: EvolutionConfig):
         self.name = name

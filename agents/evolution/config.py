@@ -1,6 +1,6 @@
 """Settings of the agents that evolve a policy."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -8,6 +8,7 @@ import optax
 
 import es_rl
 from agents.policies.network import NetworkConfig
+from agents.settings import MAY_CHANGE
 from envs.errors import UserError
 from es_rl.shaping import GroupStd, Shaping
 
@@ -51,10 +52,10 @@ class EvolutionConfig(NetworkConfig):
     """How fitness becomes weights."""
     freeze_vectors: bool = False
     """Whether biases and other vectors stay as they are."""
-    lanes: int | None = None
+    lanes: int | None = field(default=None, metadata=MAY_CHANGE)
     """Environments stepped side by side on all devices together; chosen from the device and the
     population unless given."""
-    devices: int | None = None
+    devices: int | None = field(default=None, metadata=MAY_CHANGE)
     """Devices of each process that share the population: all unless given. On a CPU one is a
     core."""
     shard_update: bool = False

@@ -1,11 +1,12 @@
 """Settings of the `ppo` agent."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import optax
 
 from agents.policies.network import NetworkConfig, Squash
+from agents.settings import MAY_CHANGE
 from envs.errors import UserError
 
 
@@ -43,7 +44,7 @@ class PPOConfig(NetworkConfig):
     """Log standard deviation of Box actions at the start."""
     normalize_rewards: bool = False
     """Whether rewards are divided by the running std of the discounted return."""
-    devices: int | None = None
+    devices: int | None = field(default=None, metadata=MAY_CHANGE)
     """Devices that share the environments; chosen from their number unless given."""
 
     def __post_init__(self) -> None:

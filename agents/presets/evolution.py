@@ -4,27 +4,9 @@ An environment without a preset gets the defaults of the agent's configuration.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import replace
 
-from agents.presets.ppo import ppo_preset
-
-
-@dataclass(frozen=True)
-class Preset:
-    """How to train on one environment, unless told otherwise."""
-
-    env_steps: int = 10_000_000
-    """Budget."""
-    target_return: float | None = None
-    """Stop when an evaluation reaches it."""
-    eval_every: int = 10
-    """Generations between evaluations."""
-    settings: dict[str, Any] = field(default_factory=dict)
-    """Fields of the agent's configuration."""
-    source: str = "the agent's defaults, not tuned for this task"
-    """Where the settings come from."""
-
+from agents.presets.preset import Preset
 
 _LINEAR = {"hidden": (), "optimizer": "sgd", "rank": 4}
 """For tasks that a linear policy solves (Mania et al. 2018), which has ten to twenty weights.
@@ -38,17 +20,16 @@ _Maker = Callable[[], Preset]
 _EVOLUTION: dict[str, _Maker] = {}
 
 
-def preset(agent: str, env_id: str) -> Preset:
-    """The preset of an agent on an environment, or the defaults where there is none."""
-    if agent in ("ppo", "sbx_ppo"):
-        published = ppo_preset(env_id)
-        if published is not None:
-            return Preset(published.env_steps, settings=published.settings, source=published.source)
-    maker = _EVOLUTION.get(env_id) if agent in ("eggroll", "open_es") else None
-    found = maker() if maker else Preset()
-    if agent == "open_es":  # whose noise has no rank
-        found.settings.pop("rank", None)
-    return found
+def eggroll_preset(env_id: str) -> Preset:
+    """The preset of EGGROLL on an environment, or the defaults where there is none."""
+    maker = _EVOLUTION.get(env_id)
+    return maker() if maker else Preset()
+
+
+def open_es_preset(env_id: str) -> Preset:
+    """The same without a rank, which full noise does not have."""
+    found = eggroll_preset(env_id)
+    return replace(found, settings={k: v for k, v in found.settings.items() if k != "rank"})
 
 
 def tuned_ids() -> frozenset[str]:
@@ -72,9 +53,7 @@ def _cart_pole() -> Preset:
             "steps on the host in the mean, on all of them. Training episodes of 200 steps take "
             "half the seconds, but no longer tell 498 from 500."
         ),
-        env_steps=2_000_000,
-        target_return=500.0,
-        eval_every=5,
+        run={"env_steps": 2_000_000, "target_return": 500.0, "eval_every": 5},
         settings={"population_size": 32, "sigma": 0.8, "learning_rate": 1.0, **_LINEAR},
     )
 
@@ -90,8 +69,7 @@ def _pendulum() -> Preset:
             "the swing from. With a population of 32 it takes half the steps, but on 1 to 5 of 24 "
             "seeds, by the settings, it stays at -730, swinging up to one side alone."
         ),
-        env_steps=5_000_000,
-        target_return=-170.0,
+        run={"env_steps": 5_000_000, "target_return": -170.0},
         settings={
             "population_size": 64,
             "group_size": 16,
@@ -113,9 +91,7 @@ def _inverted_pendulum() -> Preset:
             "Found here, among 16 settings on seeds 100-103, a dozen of them as good, and seen on "
             "104-115: 950 after 6,000 to 18,000 steps on all of them."
         ),
-        env_steps=3_000_000,
-        target_return=1000.0,
-        eval_every=5,
+        run={"env_steps": 3_000_000, "target_return": 1000.0, "eval_every": 5},
         settings={
             "population_size": 32,
             "sigma": 0.25,
@@ -135,8 +111,7 @@ def _inverted_double_pendulum() -> Preset:
             "3 M; without a group that shares its start states some seeds take more than 0.4 M. "
             "Not tuned for Gymnasium's, which starts further from the upright."
         ),
-        env_steps=15_000_000,
-        target_return=9000.0,
+        run={"env_steps": 15_000_000, "target_return": 9000.0},
         settings={
             "population_size": 32,
             "group_size": 32,
@@ -156,9 +131,7 @@ def _acrobot() -> Preset:
             "Found here, among 26 settings on seeds 100-107, and seen on 108-115: -100 after 2,000 "
             "to 19,000 steps on all of them. Episodes of 500 steps take four times as many."
         ),
-        env_steps=2_000_000,
-        target_return=-85.0,
-        eval_every=5,
+        run={"env_steps": 2_000_000, "target_return": -85.0, "eval_every": 5},
         settings={
             "population_size": 24,
             "sigma": 0.9,
@@ -178,9 +151,7 @@ def _mountain_car_continuous() -> Preset:
             "reached the top, and standing still is the best that is known. It ends near 93; 32 "
             "hidden units, sigma 0.5 and learning rate 0.4 reach 94 from most seeds."
         ),
-        env_steps=1_000_000,
-        target_return=90.0,
-        eval_every=5,
+        run={"env_steps": 1_000_000, "target_return": 90.0, "eval_every": 5},
         settings={
             "population_size": 24,
             "sigma": 0.8,
@@ -195,9 +166,7 @@ def _mountain_car_continuous() -> Preset:
 def _lunar_lander() -> Preset:
     return Preset(
         source="Found here: 250 (discrete) and 271 (continuous) after 2 M steps.",
-        env_steps=4_000_000,
-        target_return=250.0,
-        eval_every=5,
+        run={"env_steps": 4_000_000, "target_return": 250.0, "eval_every": 5},
         settings={"population_size": 128, "sigma": 0.1, "learning_rate": 0.05},
     )
 
@@ -208,8 +177,7 @@ def _swimmer() -> Preset:
         source=(
             "A linear policy, as ARS has it (Mania et al. 2018); population and sigma found here."
         ),
-        env_steps=4_000_000,
-        target_return=340.0,
+        run={"env_steps": 4_000_000, "target_return": 340.0},
         settings={
             "population_size": 32,
             "sigma": 0.1,
@@ -241,7 +209,7 @@ def _brax_locomotion() -> Preset:
             "units, Adam 0.01 and sigma 0.05, both decaying by 0.9995 a generation), at a "
             "quarter of its population. Chosen for hopper too, which it does not list."
         ),
-        env_steps=50_000_000,
+        run={"env_steps": 50_000_000},
         settings={
             "population_size": 512,
             "sigma": 0.05,

@@ -9,21 +9,11 @@ Its ids of v2 to v4 stand for the latest ones.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
+from agents.presets.preset import Preset
 
-class PPOPreset(NamedTuple):
-    """How to train PPO on one environment."""
-
-    env_steps: int
-    """The budget for which the settings were published."""
-    settings: dict[str, Any]
-    """Fields of `PPOConfig`, and for Gymnasium's ids of `SbxPPOConfig` too."""
-    source: str
-    """Whose they are, and what of them is left out."""
-
-
-_Maker = Callable[[], PPOPreset]
+_Maker = Callable[[], Preset]
 _MAKERS: dict[str, _Maker] = {}
 
 _SB3 = {
@@ -50,10 +40,10 @@ _LOCOMOTION = {"log_std_init": -2.0, "activation": "relu", "hidden": (256, 256)}
 """The `policy_kwargs` that the zoo gives to HalfCheetah and Hopper."""
 
 
-def ppo_preset(env_id: str) -> PPOPreset | None:
-    """The preset of an environment, if there is one."""
+def ppo_preset(env_id: str) -> Preset:
+    """The preset of PPO on an environment, or the defaults where there is none."""
     maker = _MAKERS.get(env_id)
-    return maker() if maker else None
+    return maker() if maker else Preset()
 
 
 def ppo_tuned_ids() -> frozenset[str]:
@@ -69,12 +59,12 @@ def _for(*env_ids: str) -> Callable[[_Maker], _Maker]:
     return register
 
 
-def _zoo(source: str, env_steps: int, **settings: Any) -> PPOPreset:
-    return PPOPreset(env_steps, {**_SB3, **settings}, f"rl-baselines3-zoo: {source}")
+def _zoo(source: str, env_steps: int, **settings: Any) -> Preset:
+    return Preset({"env_steps": env_steps}, {**_SB3, **settings}, f"rl-baselines3-zoo: {source}")
 
 
 @_for("gymnasium/CartPole-v1", "gymnasium/phys2d/CartPole-v1")
-def _cart_pole() -> PPOPreset:
+def _cart_pole() -> Preset:
     return _zoo(
         "CartPole-v1, whose clip range of 0.2 is held where it falls there",
         100_000,
@@ -90,7 +80,7 @@ def _cart_pole() -> PPOPreset:
 
 
 @_for("gymnasium/Pendulum-v1", "gymnasium/phys2d/Pendulum-v0")
-def _pendulum() -> PPOPreset:
+def _pendulum() -> Preset:
     return _zoo(
         "Pendulum-v1, without its gSDE",
         100_000,
@@ -102,7 +92,7 @@ def _pendulum() -> PPOPreset:
 
 
 @_for("gymnasium/Acrobot-v1")
-def _acrobot() -> PPOPreset:
+def _acrobot() -> Preset:
     return _zoo(
         "Acrobot-v1",
         1_000_000,
@@ -115,7 +105,7 @@ def _acrobot() -> PPOPreset:
 
 
 @_for("gymnasium/MountainCarContinuous-v0")
-def _mountain_car_continuous() -> PPOPreset:
+def _mountain_car_continuous() -> Preset:
     # In gSDE log_std_init scales noise that is multiplied by features: -3.29 means nothing without.
     return _zoo(
         "MountainCarContinuous-v0, without its gSDE and log_std_init; batch_size 256 of 8 steps",
@@ -134,7 +124,7 @@ def _mountain_car_continuous() -> PPOPreset:
 
 
 @_for("gymnasium/LunarLander-v3", "gymnasium/LunarLanderContinuous-v3")
-def _lunar_lander() -> PPOPreset:
+def _lunar_lander() -> Preset:
     return _zoo(
         "LunarLander-v2 and LunarLanderContinuous-v3, which are the same",
         1_000_000,
@@ -148,7 +138,7 @@ def _lunar_lander() -> PPOPreset:
 
 
 @_for("gymnasium/HalfCheetah-v5")
-def _half_cheetah() -> PPOPreset:
+def _half_cheetah() -> Preset:
     return _zoo(
         "HalfCheetah-v4",
         1_000_000,
@@ -167,7 +157,7 @@ def _half_cheetah() -> PPOPreset:
 
 
 @_for("gymnasium/Hopper-v5")
-def _hopper() -> PPOPreset:
+def _hopper() -> Preset:
     return _zoo(
         "Hopper-v4",
         1_000_000,
@@ -186,7 +176,7 @@ def _hopper() -> PPOPreset:
 
 
 @_for("gymnasium/Walker2d-v5")
-def _walker2d() -> PPOPreset:
+def _walker2d() -> Preset:
     return _zoo(
         "Walker2d-v4",
         1_000_000,
@@ -203,12 +193,12 @@ def _walker2d() -> PPOPreset:
 
 
 @_for("gymnasium/Ant-v5")
-def _ant() -> PPOPreset:
+def _ant() -> Preset:
     return _zoo("Ant-v4, which names normalisation alone", 1_000_000, **_NORMALIZE)
 
 
 @_for("gymnasium/Swimmer-v5")
-def _swimmer() -> PPOPreset:
+def _swimmer() -> Preset:
     return _zoo(
         "Swimmer-v4",
         1_000_000,
@@ -223,7 +213,7 @@ def _swimmer() -> PPOPreset:
 
 
 @_for("gymnasium/InvertedPendulum-v5")
-def _inverted_pendulum() -> PPOPreset:
+def _inverted_pendulum() -> Preset:
     return _zoo(
         "InvertedPendulum-v2; batch_size 64 of 32 steps",
         1_000_000,
@@ -242,7 +232,7 @@ def _inverted_pendulum() -> PPOPreset:
 
 
 @_for("gymnasium/InvertedDoublePendulum-v5")
-def _inverted_double_pendulum() -> PPOPreset:
+def _inverted_double_pendulum() -> Preset:
     return _zoo(
         "InvertedDoublePendulum-v2; batch_size 512 of 128 steps",
         1_000_000,
@@ -262,7 +252,7 @@ _BRAX = "google/brax: notebooks/training.ipynb, without its reward scaling, tanh
 
 
 @_for("brax/inverted_double_pendulum")
-def _brax_inverted_double_pendulum() -> PPOPreset:
+def _brax_inverted_double_pendulum() -> Preset:
     settings = {
         "num_envs": 64,
         "num_steps": 64,
@@ -275,11 +265,11 @@ def _brax_inverted_double_pendulum() -> PPOPreset:
         "Found here, on seed 100, in favour of PPO: 9290 after 0.6 M steps, where the settings of "
         "Brax's notebook, without its scaling of rewards, earn 1400 after 4 M"
     )
-    return PPOPreset(5_000_000, {**_SB3, **settings, **_NORMALIZE}, source)
+    return Preset({"env_steps": 5_000_000}, {**_SB3, **settings, **_NORMALIZE}, source)
 
 
 @_for("brax/inverted_pendulum")
-def _brax_inverted_pendulum() -> PPOPreset:
+def _brax_inverted_pendulum() -> Preset:
     # google/brax, notebooks/training.ipynb (commit 5952601), with the defaults of brax 0.14.2. Its
     # 32 minibatches of 1024 unrolls of 5 steps are 80 steps of 2048 environments; its value loss is
     # a quarter of the squared error; it clips no gradients. Left out: reward_scaling=10, the tanh
@@ -297,7 +287,7 @@ def _brax_inverted_pendulum() -> PPOPreset:
         "max_grad_norm": 1e6,
         "normalize_observations": True,
     }
-    return PPOPreset(2_000_000, {**_SB3, **settings}, _BRAX)
+    return Preset({"env_steps": 2_000_000}, {**_SB3, **settings}, _BRAX)
 
 
 def _rejax(num_minibatches: int, **settings: Any) -> dict[str, Any]:
@@ -315,7 +305,7 @@ def _rejax(num_minibatches: int, **settings: Any) -> dict[str, Any]:
 
 
 @_for("brax/ant")
-def _brax_ant() -> PPOPreset:
+def _brax_ant() -> Preset:
     settings = _rejax(
         16,
         num_envs=64,
@@ -326,11 +316,11 @@ def _brax_ant() -> PPOPreset:
         gae_lambda=0.8,
     )
     source = "keraJLi/rejax: configs/brax/ant.yaml (commit 886d462)"
-    return PPOPreset(5_242_880, settings, source)
+    return Preset({"env_steps": 5_242_880}, settings, source)
 
 
 @_for("brax/hopper")
-def _brax_hopper() -> PPOPreset:
+def _brax_hopper() -> Preset:
     settings = _rejax(
         2,
         num_envs=32,
@@ -341,11 +331,11 @@ def _brax_hopper() -> PPOPreset:
         gamma=0.995,
     )
     source = "keraJLi/rejax: configs/brax/hopper.yaml (commit 675ba2b)"
-    return PPOPreset(5_242_880, settings, source)
+    return Preset({"env_steps": 5_242_880}, settings, source)
 
 
 @_for("brax/halfcheetah")
-def _brax_halfcheetah() -> PPOPreset:
+def _brax_halfcheetah() -> Preset:
     settings = _rejax(
         2,
         num_envs=32,
@@ -356,11 +346,11 @@ def _brax_halfcheetah() -> PPOPreset:
         gae_lambda=0.8,
     )
     source = "keraJLi/rejax: configs/brax/halfcheetah.yaml (commit 675ba2b)"
-    return PPOPreset(5_242_880, settings, source)
+    return Preset({"env_steps": 5_242_880}, settings, source)
 
 
 @_for("brax/reacher")
-def _brax_reacher() -> PPOPreset:
+def _brax_reacher() -> Preset:
     settings = _rejax(
         64,
         num_envs=128,
@@ -373,4 +363,4 @@ def _brax_reacher() -> PPOPreset:
     source = (
         "keraJLi/rejax: configs/brax/reacher.yaml (commit b33bab4), whose episodes have 50 steps"
     )
-    return PPOPreset(1_048_576, settings, source)
+    return Preset({"env_steps": 1_048_576}, settings, source)

@@ -1,5 +1,6 @@
 """Metrics for TensorBoard."""
 
+import math
 import os
 import time
 from pathlib import Path
@@ -12,10 +13,10 @@ _FLUSH_SECONDS = 10.0
 
 
 class EventLog:
-    """Writes scalars as they come.
+    """A logger that writes TensorBoard's event files, in the thread that calls it.
 
-    tensorboardX's SummaryWriter has a thread to do so, which a full disk ends without a word;
-    whoever logs on waits for it for ever.
+    tensorboardX's SummaryWriter writes in a thread of its own: where the disk is full that thread
+    ends without a message, and the next call waits for it for ever.
     """
 
     def __init__(self, folder: Path, purge_from: int | None = None):
@@ -37,10 +38,14 @@ class EventLog:
                 Event(wall_time=time.time(), step=purge_from, session_log=start)
             )
 
-    def add(self, scalars: dict[str, float], step: int) -> None:
-        """Note the values of a step."""
-        values = [Summary.Value(tag=name, simple_value=x) for name, x in scalars.items()]
-        now = time.time()
+    def log(self, metrics: dict[str, float]) -> None:
+        """Write the numbers that are finite, at the env steps of the generation."""
+        values = [
+            Summary.Value(tag=name, simple_value=x)
+            for name, x in metrics.items()
+            if math.isfinite(x) and name not in ("generation", "env_steps")
+        ]
+        now, step = time.time(), int(metrics["env_steps"])
         self._writer.write_event(Event(wall_time=now, step=step, summary=Summary(value=values)))
         if now - self._flushed > _FLUSH_SECONDS:
             self._flushed = now

@@ -1,7 +1,7 @@
 """The generations of a run, one after another: step, evaluate, log, checkpoint; and its end."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -13,18 +13,20 @@ import numpy as np
 from agents.base import Agent
 from agents.policies.policy import Policy
 from agents.training.evaluation import Evaluation, Evaluator
+from agents.training.loggers import Logger
+from agents.training.progress import Abandoned, Clock, Now, Progress
+from agents.training.run_config import RunConfig
 from agents.training.run_folder import RunFolder
-from agents.training.schedule import Abandoned, Clock, Now, Progress, Schedule
 from agents.training.watchdog import Watchdog
 from envs.errors import UserError
 from es_rl import processes
 
 _AGREE_SECONDS = 0.2
-"""How often processes tell each other the time and whether to stop, at most."""
+"""The least time between two exchanges of the time, and of whether to stop, among processes."""
 OnGeneration: TypeAlias = Callable[[dict[str, Any], Callable[[], Policy]], None]
 OnProgress: TypeAlias = Callable[[str, int, int], None]
 SKIPPED_LIMIT = 10
-"""Updates in a row that had to be skipped before training is given up."""
+"""Training is given up after so many skipped updates in a row."""
 
 
 class Diverged(UserError):
@@ -38,26 +40,27 @@ class TrainResult:
     policy: Policy
     """The mean policy after the last iteration, with its evaluation."""
     best: Policy
-    """The one with the best evaluation of the run; the last one, where two are as good."""
+    """The policy with the best evaluation of the run; where two are as good, the later one."""
     evaluation: Evaluation
-    """Of `policy`."""
+    """The evaluation of `policy`."""
     generations: int
-    """Of the whole run."""
+    """The number of generations of the whole run."""
     new_generations: int
-    """Of these, those of this call: none where a run that is resumed was at its end already."""
+    """The number of generations that this call made: none where a run that is resumed had ended."""
     env_steps: int
+    """The number of environment steps of the whole run."""
     compile_seconds: float
-    """Spent before the first iteration."""
+    """Seconds before the first iteration."""
     wall_seconds: float
-    """Of training and evaluation, without that."""
+    """Seconds of training and evaluation, without compilation."""
     evaluation_seconds: float
-    """Of these, what was not training: evaluation, checkpoints and `on_generation`."""
+    """The part of `wall_seconds` that was evaluation, checkpoints, loggers and `on_generation`."""
     stopped_by: int | None = None
     """The signal that ended the run before its time, if one did."""
     out: Path | None = None
     """The run's folder."""
     checkpoint: Path | None = None
-    """The last one in it."""
+    """The last checkpoint in the run's folder."""
 
 
 @dataclass
@@ -65,56 +68,50 @@ class Loop:
     """What the generations of a run have in common."""
 
     agent: Agent
-    seed: int
-    schedule: Schedule
+    config: RunConfig
     progress: Progress
     evaluator: Evaluator
     run: RunFolder | None
+    loggers: Sequence[Logger]
     on_generation: OnGeneration | None
     on_progress: OnProgress | None
     caught: list[int]
+    """The signals that have come so far."""
     watchdog: Watchdog
     agrees_at: int = 0
-    """The generation of the next agreement between processes."""
+    """The generation after which processes agree on the time again."""
     saved_at: int | None = None
     """The generation of the last checkpoint."""
 
     def play(self, state: Any, compile_seconds: float) -> TrainResult:
         """From a state to the end."""
-        progress, schedule = self.progress, self.schedule
+        progress, config = self.progress, self.config
         clock = Clock(progress.wall_seconds, progress.evaluation_seconds)
         now = self._agree(clock)
         saved, first = now.wall, progress.generation
-        over = schedule.over(progress, now.training) or now.stop
-        over |= progress.evaluation is not None and schedule.reached(progress.evaluation.mean)
+        over = config.over(progress, now.training) or now.stop
+        over |= progress.evaluation is not None and config.reached(progress.evaluation.mean)
         while not over:
             try:
                 state, stepped = self._step(state)
             except Abandoned:
                 self._checkpoint(state)
                 break
-            progress.env_steps += stepped["env_steps"]
-            metrics = {
-                "generation": progress.generation,
-                **stepped,
-                "env_steps": progress.env_steps,
-            }
-            progress.generation += 1
-            progress.skipped = progress.skipped + 1 if metrics.get("update_skipped") else 0
+            metrics = self._count(stepped)
             if progress.generation >= self.agrees_at:
                 now = self._agree(clock, metrics.get("param_norm", 0.0))
-            over = schedule.over(progress, now.training) or progress.skipped >= SKIPPED_LIMIT
+            over = config.over(progress, now.training) or progress.skipped >= SKIPPED_LIMIT
             over |= now.stop
-            promising = schedule.reached(metrics["return_mean"])
-            if over or promising or schedule.evaluates(progress, now.training):
+            promising = config.reached(metrics["return_mean"])
+            if over or promising or config.evaluates(progress, now.training):
                 with clock.paused():
                     evaluation = self._evaluate(state, now.training)
                 now = self._agree(clock)
-                over |= schedule.reached(evaluation.mean) or now.stop
+                over |= config.reached(evaluation.mean) or now.stop
                 metrics |= {
                     "eval_return_mean": evaluation.mean,
                     "eval_return_std": evaluation.std,
-                    "eval_episodes": schedule.eval_episodes,
+                    "eval_episodes": config.num_eval_episodes,
                 }
             progress.wall_seconds, progress.evaluation_seconds = clock.wall, clock.aside
             metrics |= {
@@ -124,12 +121,34 @@ class Loop:
             if self.run is not None:
                 self.run.log(metrics)
             with clock.paused():
-                if self.on_generation is not None:
-                    self.on_generation(metrics, partial(self.agent.snapshot, state))
-                if over or schedule.saves(progress, now.wall - saved):
+                self._publish(state, metrics)
+                if over or config.saves(progress, now.wall - saved):
                     saved = now.wall
                     self._checkpoint(state)
         return self._end(state, compile_seconds, progress.generation - first)
+
+    def _count(self, stepped: dict[str, Any]) -> dict[str, Any]:
+        """Add an iteration to the progress; its metrics, with the run's generation and steps."""
+        progress = self.progress
+        progress.env_steps += stepped["env_steps"]
+        generation = progress.generation
+        progress.generation += 1
+        progress.skipped = progress.skipped + 1 if stepped.get("update_skipped") else 0
+        return {"generation": generation, **stepped, "env_steps": progress.env_steps}
+
+    def _publish(self, state: Any, metrics: dict[str, Any]) -> None:
+        """Tell the user's loggers and `on_generation` of a generation.
+
+        An exception of theirs ends the run, but loses none of it: there is a checkpoint first.
+        """
+        try:
+            for logger in self.loggers:
+                logger.log(dict(metrics))
+            if self.on_generation is not None:
+                self.on_generation(metrics, partial(self.agent.snapshot, state))
+        except Exception:
+            self._checkpoint(state)
+            raise
 
     def _step(self, state: Any) -> tuple[Any, dict[str, Any]]:
         """One iteration, its metrics on the host and with their env steps per second.
@@ -185,7 +204,7 @@ class Loop:
         self.watchdog.progress("evaluation")
         evaluation = self.evaluator(
             policy.weights,
-            episodes=self.schedule.eval_episodes,
+            episodes=self.config.num_eval_episodes,
             notify=partial(self._note, "evaluation"),
         )
         self.progress.note(evaluation, policy.weights, now)
@@ -208,9 +227,9 @@ class Loop:
             progress.best_evaluation,
         )
         if self.run is not None:
-            policy.save(self.run.folder / "policy")
+            self.run.save(policy, "policy")
             if progress.best_generation == progress.generation:
-                best.save(self.run.folder / "best")
+                self.run.save(best, "best")
         return policy, best
 
     def _checkpoint(self, state: Any) -> None:
@@ -231,7 +250,7 @@ class Loop:
         assert progress.best_evaluation is not None
         policy, best = self._save_policies(self.agent.snapshot(state))
         if self.run is not None:
-            best.save(self.run.folder / "best")  # one that was resumed may lack it
+            self.run.save(best, "best")  # one that was resumed may lack it
             self.run.wait()
         if progress.skipped >= SKIPPED_LIMIT:
             where = f"; the best policy is in {self.run.folder / 'best'}" if self.run else ""
@@ -257,5 +276,5 @@ class Loop:
     def _with_origin(
         self, policy: Policy, env_steps: int, generations: int, evaluation: Evaluation
     ) -> Policy:
-        origin = {"seed": self.seed, "env_steps": env_steps, "generations": generations}
+        origin = {"seed": self.config.seed, "env_steps": env_steps, "generations": generations}
         return replace(policy, training=origin, evaluation=evaluation.to_json())

@@ -1,26 +1,27 @@
 """The one host loop: step, evaluate, log, checkpoint, save."""
 
-import math
-import operator
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
 from agents.base import Agent
 from agents.policies.policy import check_savable
+from agents.settings import may_change
 from agents.training.evaluation import Evaluator
+from agents.training.loggers import Logger
 from agents.training.loop import Loop, OnGeneration, OnProgress, TrainResult
+from agents.training.progress import Progress
 from agents.training.provenance import git_state, versions
 from agents.training.repetition import check_repeats
-from agents.training.run_folder import RunFolder
-from agents.training.schedule import Progress, Schedule
+from agents.training.run_config import RunConfig
+from agents.training.run_folder import RunFolder, read_config
 from agents.training.watchdog import Watchdog
 from envs.errors import UserError
 from envs.precision import in_32_bits
@@ -32,136 +33,147 @@ from es_rl.checkpoints import Restored
 def train(
     agent: Agent,
     *,
-    env_steps: int,
-    seed: int = 0,
     out: str | Path | None = None,
     resume: bool = False,
-    seconds: float = math.inf,
-    target_return: float | None = None,
-    eval_every: int = 10,
-    eval_seconds: float | None = None,
-    eval_episodes: int | None = None,
-    checkpoint_every: int | None = None,
-    checkpoint_seconds: float | None = 60.0,
-    keep: int = 2,
+    loggers: Sequence[Logger] = (),
     evaluator: Evaluator | None = None,
     on_generation: OnGeneration | None = None,
     on_progress: OnProgress | None = None,
+    **options: Any,
 ) -> TrainResult:
     """Train until a budget is spent or an evaluation reaches the target.
 
     SIGINT and SIGTERM end the run; a checkpoint and the policy are saved all the same. A generation
     of evolution that is under way is given up, as the checkpoint is of the state before it; other
-    iterations are ended first. A run that was stopped, or killed, and resumed with the same
-    arguments ends with the same bits as one that was not, where no budget or interval is in
-    seconds.
+    iterations are ended first. A run that was stopped, or killed, and resumed ends with the same
+    bits as one that was not, where no budget or interval is in seconds.
 
     Where there are several processes (`es_rl.processes`) all of them call this alike. Process 0
-    alone writes, calls `on_generation`, and says what time it is.
+    alone writes, calls `on_generation` and `loggers`, and says what time it is.
 
     Args:
       agent: what to train, on its environment.
-      env_steps: budget: the last generation is the one in which it is reached.
-      seed: of the initial parameters, the noise and the training episodes.
       out: the run's folder, which must be empty or absent; None writes nothing.
       resume: go on from the latest checkpoint in `out`, or from the start where there is none.
-      seconds: budget of training, without compilation and evaluation.
-      target_return: stop as soon as the mean policy's evaluation return reaches it.
-      eval_every: generations between evaluations; the last one is always evaluated. When a
-        target is given, a generation whose members reach it on average is evaluated too.
-      eval_seconds: evaluate instead when so much time was spent on training since the last one.
-      eval_episodes: episodes of an evaluation; 128, or 32 on the host, unless given.
-      checkpoint_every: generations between checkpoints.
-      checkpoint_seconds: and seconds between them, whichever comes first; the end of the run has
-        one too. None for both writes none.
-      keep: how many of the latest checkpoints remain.
+      loggers: are told the metrics of each generation, and closed at the end.
       evaluator: of the agent's policies; several runs of an agent may share what it compiled.
       on_generation: called after each generation with its metrics, and with a function that
         gives the policy as it stands.
       on_progress: called about twice a second within long generations and evaluations, with what is
         played ("generation 3" or "evaluation"), how many of its episodes have ended, and how many
         there are.
+      **options: fields of `RunConfig`, such as `env_steps`, `seed` and `target_return`. Those that
+        are not given have their defaults, and with `resume` the values of the run.
 
     Raises:
-      UserError: an argument is out of range, the folder holds something already, or it is not
-        that of a run like this one.
+      UserError: an option is unknown or out of range, the folder holds something already, it is
+        not that of a run like this one, or it cannot be written any more.
       Diverged: update after update was not finite; the best policy so far is saved.
-      UserError: the folder cannot be written any more.
       RuntimeError: the environment does not work.
+      Exception: what a logger or `on_generation` has raised, after a checkpoint.
     """
-    seed = operator.index(seed)  # a NumPy integer cannot be saved
-    schedule = Schedule(
-        env_steps=env_steps,
-        seconds=seconds,
-        target_return=target_return,
-        eval_every=eval_every,
-        eval_seconds=eval_seconds,
-        eval_episodes=agent.stage.default_episodes if eval_episodes is None else eval_episodes,
-        checkpoint_every=checkpoint_every,
-        checkpoint_seconds=checkpoint_seconds,
-        keep=keep,
-    )
-    _check(agent, schedule, out, resume)
-
+    _check(agent, out, resume)
     with ExitStack() as stack:
+        for logger in loggers:
+            stack.callback(logger.close)
         caught = stack.enter_context(_deferred_signals())
         stack.enter_context(processes.watched(_advice(out)))
-        run = None
-        if out is not None:
-            folder, config = out, _config(agent, seed, schedule)
-            run = processes.on_main(lambda: RunFolder(folder, config=config, resume=resume))
+        config = _configure(agent, out if resume else None, options)
+        run = None if out is None else _open_folder(agent, config, out, resume)
         if run is not None:
             stack.callback(run.close)
         started = time.perf_counter()
-        state = agent.init(jax.random.key(seed))
-        policy = agent.snapshot(state)
-        origin = {"seed": seed, "env_steps": 0, "generations": 0}
-        check_savable(replace(policy, training=origin), episodes=schedule.eval_episodes)
-        evaluate = evaluator or Evaluator(agent.env, policy.actor, agent.stage)
-        progress = Progress(best_weights=policy.weights)
-        keeps = schedule.keep if schedule.has_checkpoints and agent.resumable else None
-        like = (state, policy.weights)
-        _, _, _, restored = devices.all_at_once(
-            lambda: check_repeats(agent.stage, agent.env.spec.action_space),
-            lambda: agent.compile(state),
-            lambda: evaluate.compile(policy.weights, episodes=schedule.eval_episodes),
-            lambda: processes.on_main(lambda: run.open(keeps, like) if run is not None else None),
-        )
-        found = _from_checkpoint(restored, like)
-        if found is not None:
-            state, progress = found
-        if not processes.is_main():
-            on_generation = None
-            on_progress = None
-        watchdog = stack.enter_context(Watchdog(agent.stage.advice))
+        ready = _prepare(agent, config, run, evaluator)
+        main = processes.is_main()
         loop = Loop(
-            agent, seed, schedule, progress, evaluate, run, on_generation, on_progress, caught,
-            watchdog, saved_at=progress.generation if found is not None else None,
-        )  # fmt: skip
-        compiled = time.perf_counter() - started
-        try:
-            return loop.play(state, compiled)
-        except OSError as error:
-            if run is None:
-                raise
-            latest = run.latest_checkpoint()
-            kept = f"the last checkpoint is {latest}" if latest else "there is no checkpoint"
-            raise UserError(
-                f"out={run.folder}: cannot be written any more ({error}); {kept}"
-            ) from error
+            agent=agent,
+            config=config,
+            progress=ready.progress,
+            evaluator=ready.evaluator,
+            run=run,
+            loggers=loggers if main else (),
+            on_generation=on_generation if main else None,
+            on_progress=on_progress if main else None,
+            caught=caught,
+            watchdog=stack.enter_context(Watchdog(agent.stage.advice)),
+            saved_at=ready.saved_at,
+        )
+        return loop.play(ready.state, time.perf_counter() - started)
 
 
-def _check(agent: Agent, schedule: Schedule, out: str | Path | None, resume: bool) -> None:
-    """Refuse what cannot work together, before anything is compiled or written."""
+def _configure(agent: Agent, resumed: str | Path | None, options: Mapping[str, Any]) -> RunConfig:
+    """The run's configuration: of these options, and of the run that goes on.
+
+    Raises:
+      UserError: an option is unknown, out of range, or must stay as it was.
+    """
+    if resumed is not None:
+        saved = processes.on_main(lambda: asdict(read_config(resumed).options))
+        config = RunConfig(**processes.broadcast_json(saved)).going_on(options)
+    else:
+        config = RunConfig.of(options)
+    if config.eval_episodes is None:
+        config = replace(config, eval_episodes=agent.stage.default_episodes)
+    if config.num_eval_episodes < agent.stage.min_jobs:
+        raise UserError(
+            f"eval_episodes={config.eval_episodes}: must be at least {agent.stage.min_jobs}, the "
+            "number of processes"
+        )
+    return config
+
+
+def _open_folder(
+    agent: Agent, config: RunConfig, out: str | Path, resume: bool
+) -> RunFolder | None:
+    """The run's folder, which process 0 alone has."""
+    described = _config(agent, config)
+    changeable = may_change(agent.config)
+    return processes.on_main(
+        lambda: RunFolder(out, config=described, resume=resume, may_change=changeable)
+    )
+
+
+class _Ready(NamedTuple):
+    """What the generations start from, everything being compiled."""
+
+    state: Any
+    progress: Progress
+    evaluator: Evaluator
+    saved_at: int | None
+    """The generation of the checkpoint that was read, if one was."""
+
+
+def _prepare(
+    agent: Agent, config: RunConfig, run: RunFolder | None, evaluator: Evaluator | None
+) -> _Ready:
+    """Compile what a run needs, and read its checkpoint, all at once."""
+    state = agent.init(jax.random.key(config.seed))
+    policy = agent.snapshot(state)
+    origin = {"seed": config.seed, "env_steps": 0, "generations": 0}
+    episodes = config.num_eval_episodes
+    check_savable(replace(policy, training=origin), episodes=episodes)
+    evaluate = evaluator or Evaluator(agent.env, policy.actor, agent.stage)
+    keeps = config.keep if config.has_checkpoints and agent.resumable else None
+    like = (state, policy.weights)
+    _, _, _, restored = devices.all_at_once(
+        lambda: check_repeats(agent.stage, agent.env.spec.action_space),
+        lambda: agent.compile(state),
+        lambda: evaluate.compile(policy.weights, episodes=episodes),
+        lambda: processes.on_main(lambda: run.open(keeps, like) if run is not None else None),
+    )
+    found = _from_checkpoint(restored, like)
+    if found is None:
+        return _Ready(state, Progress(best_weights=policy.weights), evaluate, None)
+    state, progress = found
+    return _Ready(state, progress, evaluate, progress.generation)
+
+
+def _check(agent: Agent, out: str | Path | None, resume: bool) -> None:
+    """Refuse to resume what cannot be resumed."""
     if resume and out is None:
         raise UserError("out=None: must be the folder of a run to resume it")
     if resume and not agent.resumable:
         raise UserError(f"agent={agent.name}: cannot go on with a run: must be another agent")
-    if schedule.eval_episodes < agent.stage.min_jobs:
-        raise UserError(
-            f"eval_episodes={schedule.eval_episodes}: must be at least {agent.stage.min_jobs}, "
-            "the number of processes"
-        )
 
 
 def _from_checkpoint(restored: Restored | None, like: Any) -> tuple[Any, Progress] | None:
@@ -178,7 +190,7 @@ def _advice(out: str | Path | None) -> str:
     return "the run is lost" if out is None else f"go on with: es-rl train --resume {out}"
 
 
-def _config(agent: Agent, seed: int, schedule: Schedule) -> dict[str, Any]:
+def _config(agent: Agent, config: RunConfig) -> dict[str, Any]:
     """Everything needed to repeat a run, in JSON values."""
     mesh = agent.stage.mesh
     return {
@@ -186,9 +198,7 @@ def _config(agent: Agent, seed: int, schedule: Schedule) -> dict[str, Any]:
         "env_kwargs": agent.env.spec.kwargs,
         "agent": agent.name,
         "settings": asdict(agent.config),
-        "seed": seed,
-        **asdict(schedule),
-        "seconds": schedule.seconds if math.isfinite(schedule.seconds) else None,
+        **asdict(config),
         "versions": versions(),
         "git": git_state(),
         "device": f"{mesh.size} x {mesh.devices.flat[0].device_kind}",

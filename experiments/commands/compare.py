@@ -16,7 +16,7 @@ import envs
 from agents import load_policy
 from agents.policies.policy import Policy
 from agents.policies.policy_files import named_file, read_json
-from agents.registry import missing_package, plays
+from agents.registry import agent_type
 from agents.training.filming import film
 from agents.training.provenance import versions
 from envs.base import Env, HostEnv
@@ -60,7 +60,7 @@ class CompareFlags:
     out: Path | None = None
     """The comparison's folder: runs/compare/SUITE unless given."""
     modules: Annotated[tuple[str, ...], tyro.conf.arg(name="import")] = ()
-    """Modules to import first, which register environments of your own with Gymnasium."""
+    """Modules to import first, which register environments and agents of your own."""
 
 
 def main(arguments: list[str]) -> int:
@@ -90,7 +90,7 @@ def main(arguments: list[str]) -> int:
                 task, folder = entry.task, out / "runs" / entry.task.name
                 tasks.append(replace(task, random_return=_random_return(env, folder)))
                 for contestant in contestants:
-                    if not plays(contestant.kind, env):
+                    if not agent_type(contestant.kind).plays(env):
                         continue
                     chosen = settings[task.name, contestant.name]
                     trials = Trials(task, env, contestant, chosen, out, folder / contestant.name)
@@ -124,9 +124,9 @@ def _check_installed(contestants: Sequence[Contestant]) -> None:
       UserError: one is; the message says how to do with it and without it.
     """
     for contestant in contestants:
-        missing = missing_package(contestant.kind)
+        missing = agent_type(contestant.kind).missing_package()
         if missing is not None:
-            able = [c.name for c in contestants if missing_package(c.kind) is None]
+            able = [c.name for c in contestants if not agent_type(c.kind).missing_package()]
             raise UserError(
                 f"agents={contestant.name}: {missing}; without it: --agents {' '.join(able)}"
             )

@@ -17,7 +17,7 @@ from envs.base import Env, HostEnv
 from envs.errors import UserError
 from es_rl.files import write_whole
 from experiments.cli import check_output, parse
-from experiments.startup import ON_HOST, env_kwargs, import_modules, start_jax
+from experiments.startup import ON_HOST, import_modules, make_env, start_jax
 from experiments.videos import check_name, write_video
 from experiments.viewer import MAX_PANELS, Panel, page
 
@@ -132,7 +132,7 @@ def _untrained(flags: ReplayFlags) -> tuple[Policy, Env | HostEnv]:
     given = _on_host(flags, flags.run)
     if flags.max_episode_steps is not None:
         given["max_episode_steps"] = flags.max_episode_steps
-    env = envs.make(flags.run, **given, **env_kwargs(flags.env_kwargs, given))
+    env = make_env(flags.run, given, flags.env_kwargs)
     return untrained_policy(flags.agent, env.spec), env
 
 

@@ -18,7 +18,7 @@ import agents
 from agents.base import Agent
 from agents.policies.policy import Policy
 from agents.policies.policy_files import read_description
-from agents.presets.evolution import preset
+from agents.registry import preset
 from agents.settings import expected
 from agents.training.evaluation import Evaluator
 from envs.base import Env, HostEnv

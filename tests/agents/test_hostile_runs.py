@@ -22,6 +22,7 @@ import jax
 import numpy as np
 import pytest
 import tensorstore
+from agents.training.schedule import Progress
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -29,7 +30,6 @@ import agents
 import envs
 from agents.training.evaluation import Evaluator
 from agents.training.run_folder import RunFolder, read_config
-from agents.training.schedule import Progress
 from envs.errors import UserError
 from envs.suites import gymnasium_suite
 from es_rl.checkpoints import Checkpoints

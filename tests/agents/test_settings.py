@@ -5,12 +5,12 @@ from dataclasses import asdict
 
 import numpy as np
 import pytest
+from agents.training.schedule import Schedule
 
 import agents
 import envs
 from agents.evolution.config import EggrollConfig
 from agents.ppo.agent import PPOConfig
-from agents.training.schedule import Schedule
 
 
 def test_numpys_numbers_and_lists_are_settings():

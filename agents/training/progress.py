@@ -1,4 +1,4 @@
-"""When a run ends and when it does what, and how far it has come."""
+"""How far a run has come, and its clock."""
 
 import math
 import time
@@ -9,9 +9,7 @@ from typing import Any, NamedTuple, get_type_hints
 
 import numpy as np
 
-from agents import settings
 from agents.policies.network import Weights
-from agents.policies.policy_files import MOST_EPISODES
 from agents.settings import expected
 from agents.training.evaluation import Evaluation
 from envs.errors import UserError
@@ -22,27 +20,32 @@ _MOST_COUNT = 2**62
 
 @dataclass
 class Progress:
-    """How far a run has come, beside the agent's state."""
+    """How far a run has come, apart from the agent's state."""
 
     generation: int = 0
-    """How many are done."""
+    """The number of generations that are done."""
     env_steps: int = 0
+    """The number of env steps of these generations."""
     skipped: int = 0
-    """Updates in a row that were skipped."""
+    """The number of updates in a row, up to the last one, that were skipped."""
     wall_seconds: float = 0.0
+    """Seconds of training and evaluation together."""
     evaluation_seconds: float = 0.0
-    """Of these, what was not training."""
+    """The part of `wall_seconds` that was not training."""
     evaluated_seconds: float | None = None
-    """Seconds of training at the last evaluation."""
+    """Seconds of training before the last evaluation."""
     evaluated_generation: int | None = None
-    """Generations that were done then."""
+    """The number of generations before the last evaluation."""
     evaluation: Evaluation | None = None
-    """The last one."""
+    """The last evaluation."""
     best_generation: int = 0
+    """The number of generations before the best evaluation."""
     best_env_steps: int = 0
+    """The number of env steps before the best evaluation."""
     best_evaluation: Evaluation | None = None
+    """The evaluation with the highest mean return."""
     best_weights: Weights = field(default_factory=lambda: Weights({}, np.zeros(0), np.zeros(0)))
-    """Those of the best evaluation; an array tree, saved with the state."""
+    """The weights that earned the best evaluation: a pytree of arrays, saved with the state."""
 
     def to_json(self) -> dict[str, Any]:
         """All but the weights."""
@@ -93,65 +96,11 @@ class Progress:
         """Take in an evaluation of the policy as it stands."""
         self.evaluation, self.evaluated_seconds = evaluation, seconds
         self.evaluated_generation = self.generation
-        # A mean that is not finite is better than nothing, and than nothing else.
+        # An evaluation that is not finite is kept only until there is a finite one.
         best = math.nan if self.best_evaluation is None else self.best_evaluation.mean
         if not math.isfinite(best) or evaluation.mean >= best:
             self.best_evaluation, self.best_weights = evaluation, weights
             self.best_generation, self.best_env_steps = self.generation, self.env_steps
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """Budgets and intervals of a run; see `agents.train`."""
-
-    env_steps: int
-    seconds: float
-    target_return: float | None
-    eval_every: int
-    eval_seconds: float | None
-    eval_episodes: int
-    checkpoint_every: int | None
-    checkpoint_seconds: float | None
-    keep: int
-
-    def __post_init__(self) -> None:
-        settings.as_python(self)
-        for name in ("env_steps", "eval_every", "eval_episodes", "checkpoint_every", "keep"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UserError(f"{name}={value}: must be at least 1")
-        if self.eval_episodes > MOST_EPISODES:
-            raise UserError(f"eval_episodes={self.eval_episodes}: must be at most {MOST_EPISODES}")
-        for name in ("seconds", "eval_seconds", "checkpoint_seconds"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise UserError(f"{name}={value}: must be a number of seconds above 0")
-
-    @property
-    def has_checkpoints(self) -> bool:
-        """Whether the run leaves any."""
-        return self.checkpoint_every is not None or self.checkpoint_seconds is not None
-
-    def over(self, progress: Progress, training_seconds: float) -> bool:
-        """Whether a budget is spent."""
-        return progress.env_steps >= self.env_steps or training_seconds >= self.seconds
-
-    def reached(self, value: float) -> bool:
-        """Whether a return is as good as the target."""
-        return self.target_return is not None and value >= self.target_return
-
-    def evaluates(self, progress: Progress, training_seconds: float) -> bool:
-        """Whether the generation that is just done is to be evaluated."""
-        if self.eval_seconds is None:
-            return (progress.generation - 1) % self.eval_every == 0
-        last = progress.evaluated_seconds
-        return last is None or training_seconds - last >= self.eval_seconds
-
-    def saves(self, progress: Progress, seconds_since: float) -> bool:
-        """Whether there is to be a checkpoint after the generation that is just done."""
-        every, seconds = self.checkpoint_every, self.checkpoint_seconds
-        due = every is not None and progress.generation % every == 0
-        return due or (seconds is not None and seconds_since >= seconds)
 
 
 class Abandoned(Exception):

@@ -1,0 +1,75 @@
+"""Loggers: what is told the metrics of every generation."""
+
+import json
+import math
+import os
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any, Protocol
+
+from es_rl.files import open_own, whole
+
+_LONGEST_LINE = 1 << 20
+"""The most bytes that are read as one line of metrics."""
+
+
+class Logger(Protocol):
+    """Is told the metrics of every generation; `agents.train` takes any object with these methods.
+
+    An exception in `log` ends the run, after a checkpoint of the generation. A run that goes on
+    from a checkpoint logs the generations after that checkpoint once more.
+    """
+
+    def log(self, metrics: dict[str, float]) -> None:
+        """Take the metrics of one generation, with the names of `metrics.jsonl`."""
+        ...
+
+    def close(self) -> None:
+        """Write what is left, at the end of the run, however it ends."""
+        ...
+
+
+class JsonLines:
+    """Writes one JSON object a generation to a file."""
+
+    def __init__(self, path: Path, generations: int):
+        """Keep so many generations of a file that is there, and append to them.
+
+        Raises:
+          OSError: the file cannot be written; `log` and `sync` raise the same.
+        """
+        _cut(path, generations)
+        self._file = os.fdopen(open_own(path, os.O_WRONLY | os.O_APPEND), "a", buffering=1)
+
+    def log(self, metrics: dict[str, float]) -> None:
+        """Write one line; JSON has no NaN, so a number that is not finite becomes null."""
+        finite = {k: v if math.isfinite(v) else None for k, v in metrics.items()}
+        self._file.write(json.dumps(finite) + "\n")
+
+    def sync(self) -> None:
+        """Wait until all lines are on the disk."""
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def _cut(path: Path, generations: int) -> None:
+    """Keep the metrics of so many generations, without a torn line, in a new file."""
+    with ExitStack() as stack:
+        old = None
+        if os.path.lexists(path):
+            old = stack.enter_context(os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb"))
+        new = stack.enter_context(whole(path))
+        for generation in range(generations if old is not None else 0):
+            line = old.readline(_LONGEST_LINE)  # type: ignore[union-attr]
+            if not line.endswith(b"\n") or _generation_of(line) != generation:
+                break
+            new.write(line)
+
+
+def _generation_of(line: bytes) -> Any:
+    with suppress(ValueError, KeyError, TypeError, RecursionError):
+        return json.loads(line)["generation"]
+    return None

@@ -1,0 +1,53 @@
+"""Loggers of services that keep track of experiments: Weights & Biases, and Trackio."""
+
+import importlib
+import os
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from envs.errors import UserError
+
+TrackerName: TypeAlias = Literal["wandb", "trackio"]
+
+
+class Tracker:
+    """A logger that tells such a service of a run; the service is started by the first metrics.
+
+    Weights & Biases keeps its files in the run's folder and uses no network, unless WANDB_MODE says
+    otherwise (`wandb sync` uploads them later). Trackio keeps its own database on this machine.
+    """
+
+    def __init__(self, name: TrackerName, run: Path, config: dict[str, Any]):
+        """Import the service's package.
+
+        Args:
+          name: the service.
+          run: the run's folder, whose name is the run's.
+          config: JSON values that describe the run.
+
+        Raises:
+          UserError: the package is not installed.
+        """
+        try:
+            self._service: Any = importlib.import_module(name)
+        except ImportError as error:
+            raise UserError(
+                f'logger={name}: its package is not installed (pip install "es-rl[{name}]")'
+            ) from error
+        self._start: dict[str, Any] = {"project": "es-rl", "name": run.name, "config": config}
+        if name == "wandb":
+            mode = os.environ.get("WANDB_MODE", "offline")
+            self._start |= {"dir": str(run), "mode": mode}
+        self._started = False
+
+    def log(self, metrics: dict[str, float]) -> None:
+        """Send the metrics of one generation."""
+        if not self._started:
+            self._service.init(**self._start)
+            self._started = True
+        self._service.log(metrics, step=int(metrics["generation"]))
+
+    def close(self) -> None:
+        """End the service's run."""
+        if self._started:
+            self._service.finish()

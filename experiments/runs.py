@@ -1,0 +1,130 @@
+"""Train an agent as `es-rl train` does: show how it goes and how it went, and film it."""
+
+import logging
+import sys
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import agents
+from agents.base import Agent
+from agents.policies.policy import Policy
+from agents.training.filming import film
+from agents.training.loggers import Logger
+from agents.training.run_config import RunConfig
+from envs.errors import NoPicture
+from es_rl import processes
+from experiments.progress import shown_progress
+from experiments.signals import acknowledged
+from experiments.videos import why_not, write_video
+
+_log = logging.getLogger("es_rl")
+
+_WRONG = {
+    "failed_episodes": "{:,} episodes failed",
+    "nonfinite_members": "{:,} times a member's return was not finite",
+    "nonfinite_observations": "{:,} episodes had an observation that was not finite",
+    "nonfinite_actions": "{:,} actions were not finite",
+    "nonfinite_steps": "{:,} steps were left out, as a number in them was not finite",
+}
+"""The counts of metrics.jsonl that are 0 where all is well, and what to print of others."""
+
+
+def run(
+    agent: Agent,
+    config: RunConfig,
+    out: Path,
+    *,
+    resume: bool = False,
+    video_every: int | None = None,
+    loggers: tuple[Logger, ...] = (),
+) -> int:
+    """Train, show how it goes and how it went; the command's exit code.
+
+    Args:
+      agent: what to train; it is closed at the end.
+      config: the options of the run.
+      out: the run's folder.
+      resume: go on with the run in the folder.
+      video_every: film the mean policy every so many generations; None films nothing.
+      loggers: are told the metrics of every generation.
+    """
+    wrong: Counter[str] = Counter()
+    follows = "training ends, the policy is evaluated and a checkpoint saved"
+    with acknowledged(follows), agent, shown_progress(config.env_steps) as (show, show_within):
+        films = _Films(agent, out / "videos", video_every)
+
+        def on_generation(metrics: dict[str, Any], snapshot: Callable[[], Policy]) -> None:
+            show(metrics)
+            wrong.update({name: int(metrics.get(name, 0)) for name in _WRONG})
+            films.after(metrics["generation"], snapshot)
+
+        result = agents.train(
+            agent,
+            out=out,
+            resume=resume,
+            loggers=loggers,
+            on_generation=on_generation,
+            on_progress=show_within,
+            **asdict(config),
+        )
+    if processes.is_main():
+        _print(agent, config, out, result)
+        for name, count in wrong.items():
+            if count:
+                print(f"warning: {_WRONG[name].format(count)} ({name})", file=sys.stderr)
+    if result.stopped_by is None:
+        return 0
+    if processes.is_main():
+        print(f"stopped by signal {result.stopped_by}; the policy is in {out / 'policy'}")
+    if result.checkpoint is not None:
+        print(f"checkpoint: {result.checkpoint}; go on with: es-rl train --resume {out}")
+    return 128 + result.stopped_by
+
+
+@dataclass
+class _Films:
+    """Films of a run while it is trained; one that fails is logged once, and ends nothing."""
+
+    agent: Agent
+    folder: Path
+    every: int | None
+    """Generations from one film to the next; None films nothing."""
+    failed: bool = False
+    """Whether a film has failed."""
+
+    def after(self, generation: int, snapshot: Callable[[], Policy]) -> None:
+        if self.every is None or generation % self.every:
+            return
+        path = self.folder / f"generation-{generation:06d}.mp4"
+        try:
+            write_video(path, film(snapshot(), self.agent.env))
+        except Exception as error:
+            if not self.failed:
+                _log.warning("no film %s: %s; training goes on", path, why_not(error))
+            self.failed = True
+            if isinstance(error, NoPicture):  # nor will there be one later
+                self.every = None
+
+
+def _print(agent: Agent, config: RunConfig, out: Path, result: agents.TrainResult) -> None:
+    """Say what came of the run, and where it lies."""
+    evaluation = result.evaluation
+    if agent.summary:
+        print(agent.summary)
+    print(
+        f"{agent.env.spec.id} {agent.name} seed {config.seed}: "
+        f"evaluation return {evaluation.mean:.1f} +- {evaluation.std:.1f} "
+        f"({len(evaluation.returns)} episodes) after {result.env_steps:,} env steps, "
+        f"{result.generations} generations, {result.wall_seconds:.1f} s "
+        f"(and {result.compile_seconds:.1f} s of compilation)"
+    )
+    print(f"run: {out}")
+    if result.new_generations == 0 and result.stopped_by is None:
+        print(
+            f"this run had ended: its budget is {config.env_steps:,} env steps, its target "
+            f"return {config.target_return}; to go on: es-rl train --resume {out} with "
+            "more --env-steps, or a higher --target-return"
+        )
