@@ -7,6 +7,7 @@ check(__file__, "envs", "es_rl")
 
 from agents.base import Agent
 from agents.policies.policy import Policy, load_policy
+from agents.policies.spaces import num_outputs
 from agents.registry import list_agents, make
 from agents.training.evaluation import Evaluation, Evaluator, evaluate
 from agents.training.loop import Diverged, TrainResult
@@ -23,5 +24,6 @@ __all__ = [
     "list_agents",
     "load_policy",
     "make",
+    "num_outputs",
     "train",
 ]

@@ -17,6 +17,7 @@ from gymnasium import spaces
 
 from agents import settings
 from agents.base import Agent
+from agents.policies.images import is_image
 from agents.policies.network import Network, NetworkConfig, Weights
 from agents.policies.policy import Policy
 from agents.policies.spaces import bounded
@@ -99,6 +100,7 @@ class SbxPPOConfig:
           UserError: a width is out of range.
         """
         return NetworkConfig(
+            network="mlp",
             hidden=self.hidden,
             activation=self.activation,
             squash="clip",
@@ -257,12 +259,15 @@ class SbxPPOAgent(Agent):
         layers = [theirs[f"Dense_{i}"] for i in range(len(self.config.hidden) + 1)]
         names = [*(f"Dense_{i}" for i in range(len(self.config.hidden))), "head"]
         params = {"params": dict(zip(names, layers, strict=True))}
-        mean, std = np.zeros(self.network.observation_size), np.ones(self.network.observation_size)
+        mean = std = np.zeros(0)
+        count = 0.0
         if self.config.normalize_observations:
             normalizer = state.model.get_vec_normalize_env()
             mean = normalizer.obs_rms.mean.reshape(-1)
             std = np.sqrt(normalizer.obs_rms.var.reshape(-1) + normalizer.epsilon)
-        weights = Weights(params, mean.astype(np.float32), std.astype(np.float32))
+            count = normalizer.obs_rms.count
+        statistics = (np.asarray(x, np.float32) for x in (mean, std, count))
+        weights = Weights(params, *statistics)
         weights = jax.tree.map(np.array, jax.device_get(weights))
         return Policy(self.env.spec, self.network, weights, agent=self.name)
 
@@ -280,13 +285,18 @@ def _check_spaces(name: str, spec: EnvSpec) -> None:
     """Refuse what SB3 cannot take, or takes for something else than we do.
 
     Raises:
-      UserError: it is another space than a Box to observe, and a finite Box (n,) of floats,
-        a Discrete or a MultiDiscrete (n,) from 0 to act in.
+      UserError: the observations are not numbers in a Box, or the actions are not a finite Box
+        (n,) of floats, a Discrete or a MultiDiscrete (n,) from 0.
     """
     action = spec.action_space
     if not isinstance(spec.observation_space, spaces.Box):
         kind = type(spec.observation_space).__name__
         raise UserError(f"agent={name!r}: {spec.id} has {kind} observations; must be a Box")
+    if is_image(spec.observation_space) or spec.observation_space.dtype == bool:
+        raise UserError(
+            f"agent={name!r}: {spec.id} has observations {spec.observation_space}; must be "
+            "numbers, neither images nor booleans"
+        )
     match action:
         case spaces.Box():
             known = len(action.shape) == 1 and bool(bounded(action).all())

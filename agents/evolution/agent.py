@@ -1,6 +1,7 @@
 """The agents that evolve a policy: EGGROLL and OpenES."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import Any
 
@@ -12,16 +13,17 @@ from flax import struct
 from jax.sharding import PartitionSpec
 
 import es_rl
-from agents.base import Agent
+from agents.base import NO_OBJECTS, Agent
 from agents.evolution.config import EvolutionConfig
 from agents.policies.network import Network, NetworkConfig, Weights
 from agents.policies.policy import Policy
-from agents.policies.spaces import empty, encode
+from agents.policies.spaces import empty
+from agents.policies.starting import starting_weights
 from agents.training.evaluation import EVALUATION_LANES
 from envs.base import Env, HostEnv, Lanes
 from envs.errors import UserError
 from envs.precision import in_32_bits
-from es_rl import devices, processes
+from es_rl import checkpoints, devices, processes
 from es_rl.devices import Program
 from es_rl.play import observations
 from es_rl.play.host_acting import as_float32
@@ -56,15 +58,24 @@ class EvolutionAgent(Agent):
     """Evolves the parameters of a policy network; every member plays its own episodes."""
 
     resumable = True
+    takes = ("network",)
 
-    def __init__(self, name: str, env: Env | HostEnv, config: EvolutionConfig):
+    def __init__(
+        self,
+        name: str,
+        env: Env | HostEnv,
+        config: EvolutionConfig,
+        objects: Mapping[str, Any] = NO_OBJECTS,
+    ):
         self.name = name
         self.env = env
         self.config = config
+        self.objects = objects
         self.strategy = config.strategy()
-        own = {f.name: getattr(config, f.name) for f in fields(NetworkConfig)}
-        network_config = NetworkConfig(**own)
-        self.network = Network(env.spec.observation_space, env.spec.action_space, network_config)
+        own = NetworkConfig(**{f.name: getattr(config, f.name) for f in fields(NetworkConfig)})
+        self.network = Network(
+            env.spec.observation_space, env.spec.action_space, own, objects.get("network")
+        )
         # A host environment's actions are computed in one call, on one device.
         on_host = isinstance(env, HostEnv)
         self.mesh = devices.make_mesh(1 if on_host else config.devices, local=on_host)
@@ -168,7 +179,7 @@ class EvolutionAgent(Agent):
         key = jax.random.wrap_key_data(key_data)
         params_key, es_key, episodes_key = jax.random.split(key, 3)
         es_state = self.strategy.init(es_key, self.network.init(params_key))
-        moments = observations.empty(self.network.observation_size)
+        moments = observations.empty(self.network.statistics_size)
         return EvolutionState(es_state, moments, episodes_key)
 
     @in_32_bits
@@ -184,7 +195,7 @@ class EvolutionAgent(Agent):
         noise, keys = self.ask(state)
         self.host_rollout.compile((state, noise), keys, empty(self.env.spec.observation_space))
         count = len(self._jobs.member)
-        nothing = np.zeros((count, self.network.observation_size), np.float32)
+        nothing = np.zeros((count, self.network.statistics_size), np.float32)
         lengths = np.ones(count, np.int32)
         played = Played(np.zeros(count, np.float32), lengths, nothing, nothing, lengths[:1])
         self._tell(jax.tree.map(jnp.copy, state), noise, played)
@@ -224,21 +235,28 @@ class EvolutionAgent(Agent):
         Sums of squares of observations around 60,000, as prices are, would leave no digits for
         how they differ.
         """
-        first = np.zeros(self.network.observation_size, np.float32)
+        first = np.zeros(self.network.statistics_size, np.float32)
         if self.lanes is not None and processes.is_main():
             obs = first_observation(self.lanes, seed)
             if obs is not None:
-                space = self.env.spec.observation_space
-                first = np.asarray(encode(space, jnp.asarray(as_float32(obs))))
+                first = np.ravel(as_float32(obs)).astype(np.float32)
         first = processes.broadcast([np.where(np.isfinite(first), first, np.float32(0))])[0]
         mean = jax.device_put(first, state.moments.mean.sharding)
         return replace(state, moments=replace(state.moments, mean=mean))
 
     @in_32_bits
+    def with_policy(self, state: EvolutionState, policy: Policy) -> EvolutionState:
+        weights = starting_weights(self.network, policy)
+        params, moments = checkpoints.placed(
+            (weights.params, weights.moments), (state.es.params, state.moments)
+        )
+        return replace(state, es=replace(state.es, params=params), moments=moments)
+
+    @in_32_bits
     def snapshot(self, state: EvolutionState) -> Policy:
         # A copy, as the next step may reuse the memory of the state.
         moments = state.moments
-        weights = Weights(state.es.params, moments.mean, moments.std)
+        weights = Weights(state.es.params, moments.mean, moments.std, moments.count)
         weights = jax.tree.map(np.array, jax.device_get(weights))
         return Policy(self.env.spec, self.network, weights, agent=self.name)
 
@@ -274,12 +292,13 @@ class EvolutionAgent(Agent):
         state, _ = shared
 
         def forward(memory: Any, x: jax.Array) -> Any:
-            module, params = self.network.module, state.es.params
-            return es_rl.apply_selected(module, params, selected, memory, x)
+            return es_rl.apply_selected(self.network.apply, state.es.params, selected, memory, x)
 
-        vector = self.network.vector(obs, state.moments.mean, state.moments.std)
-        sample = self.config.sample_actions
-        return *self.network.action(forward, memory, vector, key, sample=sample), vector
+        x = self.network.observe(obs, state.moments.mean, state.moments.std)
+        action, memory = self.network.action(
+            forward, memory, x, key, sample=self.config.sample_actions
+        )
+        return action, memory, self.network.statistics(x)
 
     def _start_generation(self, state: EvolutionState) -> tuple[es_rl.Noise, Episodes, Progress]:
         noise, keys = self._ask_and_keys(state)

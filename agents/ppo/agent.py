@@ -1,5 +1,6 @@
 """Proximal policy optimisation (Schulman et al. 2017, arXiv 1707.06347) as an agent."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -10,19 +11,20 @@ import optax
 from flax import struct
 from jax.sharding import NamedSharding, PartitionSpec
 
-from agents.base import Agent
+from agents.base import NO_OBJECTS, Agent
 from agents.policies.network import Network, NetworkConfig, Squash, Weights
 from agents.policies.policy import Policy
+from agents.policies.starting import starting_weights
 from agents.ppo import collect as ppo_collect
 from agents.ppo import keys as ppo_keys
 from agents.ppo.collect import HostCollector
-from agents.ppo.update import Learner, PyTree, Transitions, without_nonfinite
+from agents.ppo.update import Learner, PyTree, Transitions, critic_of, without_nonfinite
 from agents.training.evaluation import EVALUATION_LANES, evaluation_lanes
 from envs.base import Env, HostEnv
 from envs.base import Lanes as HostLanes
 from envs.errors import UserError
 from envs.precision import in_32_bits
-from es_rl import devices
+from es_rl import checkpoints, devices
 from es_rl.devices import AXIS, Program
 from es_rl.play import observations
 from es_rl.play.observations import Moments
@@ -69,8 +71,8 @@ class PPOConfig(NetworkConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.memory:
-            raise UserError(f"memory={self.memory}: must be 0, as PPO trains no memory here")
+        if self.network == "gru":
+            raise UserError("network=gru: must be mlp or cnn, as ppo trains no memory")
         for name in ("num_envs", "num_steps", "num_epochs"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name}={getattr(self, name)}: must be at least 1")
@@ -162,14 +164,22 @@ class PPOAgent(Agent):
     """Alternates T steps of N environments and epochs of minibatches on them."""
 
     resumable = True
+    takes = ("network", "critic")
 
-    def __init__(self, name: str, env: Env | HostEnv, config: PPOConfig):
+    def __init__(
+        self,
+        name: str,
+        env: Env | HostEnv,
+        config: PPOConfig,
+        objects: Mapping[str, Any] = NO_OBJECTS,
+    ):
         self.name = name
         self.env = env
         self.config = config
-        own = {f.name: getattr(config, f.name) for f in fields(NetworkConfig)}
+        self.objects = objects
+        own = NetworkConfig(**{f.name: getattr(config, f.name) for f in fields(NetworkConfig)})
         self.network = Network(
-            env.spec.observation_space, env.spec.action_space, NetworkConfig(**own)
+            env.spec.observation_space, env.spec.action_space, own, objects.get("network")
         )
         self.optimizer = optax.chain(
             optax.clip_by_global_norm(config.max_grad_norm),
@@ -177,6 +187,7 @@ class PPOAgent(Agent):
         )
         self.learner = Learner(
             network=self.network,
+            critic=critic_of(self.network, objects.get("critic")),
             optimizer=self.optimizer,
             axis=AXIS,
             num_epochs=config.num_epochs,
@@ -244,7 +255,7 @@ class PPOAgent(Agent):
         return PPOState(
             params=params,
             opt_state=self.optimizer.init(params),
-            moments=observations.empty(self.network.observation_size),
+            moments=observations.empty(self.network.statistics_size),
             lanes=() if isinstance(env, HostEnv) else ppo_collect.start(env, count, lanes_key),
             discounted=jnp.zeros(count),
             discounted_moments=observations.empty(1),
@@ -278,9 +289,17 @@ class PPOAgent(Agent):
         return state, {**counts, **metrics}
 
     @in_32_bits
+    def with_policy(self, state: PPOState, policy: Policy) -> PPOState:
+        weights = starting_weights(self.network, policy)
+        actor, moments = checkpoints.placed(
+            (weights.params, weights.moments), (state.params["actor"], state.moments)
+        )
+        return replace(state, params={**state.params, "actor": actor}, moments=moments)
+
+    @in_32_bits
     def snapshot(self, state: PPOState) -> Policy:
         moments = state.moments
-        weights = Weights(state.params["actor"], moments.mean, moments.std)
+        weights = Weights(state.params["actor"], moments.mean, moments.std, moments.count)
         # A copy, as the next step may reuse the memory of the state.
         weights = jax.tree.map(np.array, jax.device_get(weights))
         return Policy(self.env.spec, self.network, weights, agent=self.name)
@@ -326,7 +345,8 @@ class PPOAgent(Agent):
             )
         moments = state.moments
         if self.network.normalizes:
-            moments = _merge(moments, batch.vector, usable)
+            vectors = jnp.reshape(batch.vector, (*usable.shape, -1))
+            moments = _merge(moments, vectors, usable)
         finite = jnp.isfinite(jnp.stack(list(metrics.values()))).all()
         (params, opt_state, moments, discounted_moments), skipped = update_if_finite(
             (params, opt_state, moments, discounted_moments),

@@ -60,8 +60,10 @@ def act(
 
 
 def _vectors(learner: Learner, moments: Moments, obs: jax.Array) -> jax.Array:
-    """(N, d) for N observations."""
-    return jax.vmap(learner.network.vector, in_axes=(0, None, None))(obs, moments.mean, moments.std)
+    """(N, *shape) for N observations."""
+    return jax.vmap(learner.network.observe, in_axes=(0, None, None))(
+        obs, moments.mean, moments.std
+    )
 
 
 def reset(env: Env, count: int, key: jax.Array) -> State:

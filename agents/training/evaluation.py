@@ -13,8 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from agents.policies.actors import Actor
 from agents.policies.network import Weights
-from agents.policies.policy import Actor, Policy
+from agents.policies.policy import Policy
 from agents.policies.policy_files import check_evaluation
 from agents.policies.spaces import empty
 from envs.base import Env, HostEnv, Lanes

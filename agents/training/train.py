@@ -14,7 +14,8 @@ from typing import Any
 import jax
 
 from agents.base import Agent
-from agents.policies.policy import check_savable
+from agents.policies.functions import described
+from agents.policies.policy import Policy, check_savable
 from agents.training.evaluation import Evaluator
 from agents.training.loop import Loop, OnGeneration, OnProgress, TrainResult
 from agents.training.provenance import git_state, versions
@@ -37,6 +38,7 @@ def train(
     seed: int = 0,
     out: str | Path | None = None,
     resume: bool = False,
+    initial: Policy | None = None,
     seconds: float = math.inf,
     target_return: float | None = None,
     eval_every: int = 10,
@@ -66,6 +68,8 @@ def train(
       seed: of the initial parameters, the noise and the training episodes.
       out: the run's folder, which must be empty or absent; None writes nothing.
       resume: go on from the latest checkpoint in `out`, or from the start where there is none.
+      initial: a saved policy, of any agent with such a network, to start from in place of random
+        parameters; a run that is resumed must be given it again.
       seconds: budget of training, without compilation and evaluation.
       target_return: stop as soon as the mean policy's evaluation return reaches it.
       eval_every: generations between evaluations; the last one is always evaluated. When a
@@ -116,6 +120,8 @@ def train(
             stack.callback(run.close)
         started = time.perf_counter()
         state = agent.init(jax.random.key(seed))
+        if initial is not None:
+            state = agent.with_policy(state, initial)
         policy = agent.snapshot(state)
         origin = {"seed": seed, "env_steps": 0, "generations": 0}
         check_savable(replace(policy, training=origin), episodes=schedule.eval_episodes)
@@ -194,7 +200,10 @@ def _config(agent: Agent, seed: int, schedule: Schedule) -> dict[str, Any]:
         "env": agent.env.spec.id,
         "env_kwargs": agent.env.spec.kwargs,
         "agent": agent.name,
-        "settings": asdict(agent.config),
+        "settings": {
+            **asdict(agent.config),
+            **{name: described(value) for name, value in agent.objects.items()},
+        },
         "seed": seed,
         **asdict(schedule),
         "seconds": schedule.seconds if math.isfinite(schedule.seconds) else None,
