@@ -1,6 +1,7 @@
 """The agents that evolve a policy: EGGROLL and OpenES."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import Any
 
@@ -12,15 +13,16 @@ from flax import struct
 from jax.sharding import PartitionSpec
 
 import es_rl
-from agents.base import Agent
+from agents.base import NO_OBJECTS, Agent
 from agents.evolution.config import EvolutionConfig
 from agents.evolution.members import Acting, Members
 from agents.policies.network import Network, NetworkConfig, Weights
 from agents.policies.policy import Policy
+from agents.policies.starting import starting_weights
 from envs.base import Env, HostEnv
 from envs.errors import UserError
 from envs.precision import in_32_bits
-from es_rl import devices
+from es_rl import checkpoints, devices
 from es_rl.devices import AXIS, Program
 from es_rl.play import observations
 from es_rl.play.jobs import Array, Played, as_int, episode_keys, make_jobs, wide_sum
@@ -49,13 +51,23 @@ class EvolutionAgent(Agent):
     """Evolves the parameters of a policy network; every member plays its own episodes."""
 
     in_processes = True
+    takes = ("network",)
 
-    def __init__(self, name: str, env: Env | HostEnv, config: EvolutionConfig):
+    def __init__(
+        self,
+        name: str,
+        env: Env | HostEnv,
+        config: EvolutionConfig,
+        objects: Mapping[str, Any] = NO_OBJECTS,
+    ):
         self.name = name
         self.env = env
         self.config = config
+        self.objects = objects
         own = NetworkConfig(**{f.name: getattr(config, f.name) for f in fields(NetworkConfig)})
-        self.network = Network(env.spec.observation_space, env.spec.action_space, own)
+        self.network = Network(
+            env.spec.observation_space, env.spec.action_space, own, objects.get("network")
+        )
         self.strategy = config.strategy()
         jobs = make_jobs(
             config.population_size, config.episodes_per_member, self.strategy.episode_sharing
@@ -213,10 +225,18 @@ class EvolutionAgent(Agent):
         return replace(state, moments=replace(moments, mean=mean))
 
     @in_32_bits
+    def with_policy(self, state: EvolutionState, policy: Policy) -> EvolutionState:
+        weights = starting_weights(self.network, policy)
+        params, moments = checkpoints.placed(
+            (weights.params, weights.moments), (state.es.params, state.moments)
+        )
+        return replace(state, es=replace(state.es, params=params), moments=moments)
+
+    @in_32_bits
     def snapshot(self, state: EvolutionState) -> Policy:
         # A copy, as the next step may reuse the memory of the state.
         moments = state.moments
-        weights = Weights(state.es.params, moments.mean, moments.std)
+        weights = Weights(state.es.params, moments.mean, moments.std, moments.count)
         weights = jax.tree.map(np.array, jax.device_get(weights))
         return Policy(self.env.spec, self.network, weights, agent=self.name)
 

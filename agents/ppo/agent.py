@@ -1,5 +1,6 @@
 """Proximal policy optimisation (Schulman et al. 2017, arXiv 1707.06347) as an agent."""
 
+from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import Any
 
@@ -10,16 +11,17 @@ import optax
 from flax import struct
 from jax.sharding import NamedSharding, PartitionSpec
 
-from agents.base import Agent
+from agents.base import NO_OBJECTS, Agent
 from agents.policies.network import Network, NetworkConfig, Weights
 from agents.policies.policy import Policy
+from agents.policies.starting import starting_weights
 from agents.ppo import keys as ppo_keys
 from agents.ppo.acting import Drawn, act, observe
 from agents.ppo.config import PPOConfig
-from agents.ppo.update import Learner, PyTree, Transitions, without_nonfinite
+from agents.ppo.update import Learner, PyTree, Transitions, critic_of, without_nonfinite
 from envs.base import Env, HostEnv
 from envs.precision import in_32_bits
-from es_rl import devices
+from es_rl import checkpoints, devices
 from es_rl.devices import AXIS, Program
 from es_rl.play import observations
 from es_rl.play.observations import Moments
@@ -54,19 +56,30 @@ class PPOAgent(Agent):
     """Alternates T steps of N environments and epochs of minibatches on them."""
 
     resumable = True
+    takes = ("network", "critic")
 
-    def __init__(self, name: str, env: Env | HostEnv, config: PPOConfig):
+    def __init__(
+        self,
+        name: str,
+        env: Env | HostEnv,
+        config: PPOConfig,
+        objects: Mapping[str, Any] = NO_OBJECTS,
+    ):
         self.name = name
         self.env = env
         self.config = config
+        self.objects = objects
         own = NetworkConfig(**{f.name: getattr(config, f.name) for f in fields(NetworkConfig)})
-        self.network = Network(env.spec.observation_space, env.spec.action_space, own)
+        self.network = Network(
+            env.spec.observation_space, env.spec.action_space, own, objects.get("network")
+        )
         self.optimizer = optax.chain(
             optax.clip_by_global_norm(config.max_grad_norm),
             optax.adam(config.learning_rate_schedule, eps=1e-5),
         )
         self.learner = Learner(
             network=self.network,
+            critic=critic_of(self.network, objects.get("critic")),
             optimizer=self.optimizer,
             axis=AXIS,
             num_epochs=config.num_epochs,
@@ -164,9 +177,17 @@ class PPOAgent(Agent):
         return replace(state, lanes=lanes), {**counts, **metrics}
 
     @in_32_bits
+    def with_policy(self, state: PPOState, policy: Policy) -> PPOState:
+        weights = starting_weights(self.network, policy)
+        actor, moments = checkpoints.placed(
+            (weights.params, weights.moments), (state.params["actor"], state.moments)
+        )
+        return replace(state, params={**state.params, "actor": actor}, moments=moments)
+
+    @in_32_bits
     def snapshot(self, state: PPOState) -> Policy:
         moments = state.moments
-        weights = Weights(state.params["actor"], moments.mean, moments.std)
+        weights = Weights(state.params["actor"], moments.mean, moments.std, moments.count)
         # A copy, as the next step may reuse the memory of the state.
         weights = jax.tree.map(np.array, jax.device_get(weights))
         return Policy(self.env.spec, self.network, weights, agent=self.name)
@@ -218,7 +239,8 @@ class PPOAgent(Agent):
             )
         moments = state.moments
         if self.network.normalizes:
-            moments = _merge(moments, batch.vector, usable)
+            vectors = jnp.reshape(batch.vector, (*usable.shape, -1))
+            moments = _merge(moments, vectors, usable)
         finite = jnp.isfinite(jnp.stack(list(metrics.values()))).all()
         (params, opt_state, moments, discounted_moments), skipped = update_if_finite(
             (params, opt_state, moments, discounted_moments),

@@ -49,8 +49,8 @@ class PPOConfig(NetworkConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.memory:
-            raise UserError(f"memory={self.memory}: must be 0, as PPO trains no memory here")
+        if self.network == "gru":
+            raise UserError("network=gru: must be mlp or cnn, as ppo trains no memory")
         for name in ("num_envs", "num_steps", "num_epochs"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name}={getattr(self, name)}: must be at least 1")

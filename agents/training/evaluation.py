@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from agents.policies.actors import Actor
 from agents.policies.network import Weights
-from agents.policies.policy import Actor, Policy
+from agents.policies.policy import Policy
 from agents.policies.policy_files import check_evaluation
 from envs.base import Env, HostEnv
 from envs.precision import in_32_bits

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import jax
 
 from agents.base import Agent
-from agents.policies.policy import check_savable
+from agents.policies.functions import described
+from agents.policies.policy import Policy, check_savable
 from agents.settings import may_change
 from agents.training.evaluation import Evaluator
 from agents.training.loggers import Logger
@@ -35,6 +36,7 @@ def train(
     *,
     out: str | Path | None = None,
     resume: bool = False,
+    initial: Policy | None = None,
     loggers: Sequence[Logger] = (),
     evaluator: Evaluator | None = None,
     on_generation: OnGeneration | None = None,
@@ -55,6 +57,8 @@ def train(
       agent: what to train, on its environment.
       out: the run's folder, which must be empty or absent; None writes nothing.
       resume: go on from the latest checkpoint in `out`, or from the start where there is none.
+      initial: a saved policy, of any agent with such a network, to start from in place of random
+        parameters; a run that is resumed must be given it again.
       loggers: are told the metrics of each generation, and closed at the end.
       evaluator: of the agent's policies; several runs of an agent may share what it compiled.
       on_generation: called after each generation with its metrics, and with a function that
@@ -83,7 +87,7 @@ def train(
         if run is not None:
             stack.callback(run.close)
         started = time.perf_counter()
-        ready = _prepare(agent, config, run, evaluator)
+        ready = _prepare(agent, config, run, evaluator, initial)
         main = processes.is_main()
         loop = Loop(
             agent=agent,
@@ -144,10 +148,16 @@ class _Ready(NamedTuple):
 
 
 def _prepare(
-    agent: Agent, config: RunConfig, run: RunFolder | None, evaluator: Evaluator | None
+    agent: Agent,
+    config: RunConfig,
+    run: RunFolder | None,
+    evaluator: Evaluator | None,
+    initial: Policy | None,
 ) -> _Ready:
     """Compile what a run needs, and read its checkpoint, all at once."""
     state = agent.init(jax.random.key(config.seed))
+    if initial is not None:
+        state = agent.with_policy(state, initial)
     policy = agent.snapshot(state)
     origin = {"seed": config.seed, "env_steps": 0, "generations": 0}
     episodes = config.num_eval_episodes
@@ -197,7 +207,10 @@ def _config(agent: Agent, config: RunConfig) -> dict[str, Any]:
         "env": agent.env.spec.id,
         "env_kwargs": agent.env.spec.kwargs,
         "agent": agent.name,
-        "settings": asdict(agent.config),
+        "settings": {
+            **asdict(agent.config),
+            **{name: described(value) for name, value in agent.objects.items()},
+        },
         **asdict(config),
         "versions": versions(),
         "git": git_state(),

@@ -197,7 +197,7 @@ def test_its_policies_are_saved_and_loaded(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"memory": 4}, "memory=4: must be 0"),
+        ({"network": "gru"}, "network=gru: must be mlp or cnn"),
         ({"num_steps": 0}, "num_steps=0: must be at least 1"),
         ({"minibatch_size": 100}, "minibatch_size=100: must divide num_envs x num_steps, 2048"),
         ({"gamma": 1.5}, "gamma=1.5: must be from 0 to 1"),
