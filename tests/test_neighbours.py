@@ -45,7 +45,7 @@ def python(project, *arguments):
     return subprocess.run(command, capture_output=True, text=True, cwd=project, env=path)
 
 
-@pytest.mark.parametrize("package", ["agents", "es_rl", "experiments.cli"])
+@pytest.mark.parametrize("package", ["agents", "es_rl", "experiments.commands"])
 def test_a_folder_in_the_way_is_named(project, package):
     if package == "agents":  # else it is the user's own that is imported
         (project / "agents").rename(project / "others")

@@ -276,13 +276,14 @@ def test_presets_learn_within_their_budgets(env_id, threshold, budget):
 
 @pytest.mark.parametrize("name", agents.list_agents())
 def test_every_preset_builds(name):
-    from agents.presets.evolution import preset, tuned_ids
-    from agents.registry import configure
+    from agents.presets.evolution import tuned_ids
+    from agents.registry import configure, preset
+    from agents.training.run_config import RunConfig
 
     assert {"gymnasium/phys2d/CartPole-v1", "brax/ant", "brax/hopper"} <= tuned_ids()
     for env_id in (*tuned_ids(), "nothing/tuned"):
         configure(name, env_id)
-        assert preset(name, env_id).env_steps > 0
+        assert RunConfig.of(preset(name, env_id).run).env_steps > 0
 
 
 @pytest.mark.parametrize(

@@ -219,7 +219,9 @@ def test_no_checkpoints_where_none_are_wanted(agent, budget, tmp_path):
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"seed": 1}, "has seed 0, must be 1"),
+        ({"seed": 1}, "seed=1: must be 0, as the run began with it"),
+        ({"eval_every": 3}, "eval_every=3: must be 2, as the run began with it"),
+        ({"evl_every": 3}, "evl_every=3: no such option of a run; did you mean eval_every"),
         ({"out": "nowhere"}, "resume=nowhere: must be a run's folder: there is no config.json"),
         ({"out": None}, "out=None: must be the folder of a run"),
         ({"keep": 0}, "keep=0: must be at least 1"),
@@ -234,7 +236,7 @@ def test_what_cannot_be_resumed(agent, budget, tmp_path, change, says):
 
 CONFIG = json.dumps(
     {
-        "format": 2,
+        "format": 3,
         "env": "probe/policy_reward",
         "env_kwargs": {},
         "agent": "eggroll",
@@ -260,11 +262,21 @@ CONFIG = json.dumps(
         ("[]", "config.json is damaged .a JSON list.: must be an object"),
         ("[" * 10_000, "config.json is damaged .nested too deeply"),
         ('{"env": "probe/policy_reward"}', "is of format 1: this version goes on with runs of"),
-        ('{"format": 99}', "is of format 99: this version goes on with runs of format 2"),
-        ('{"format": 2, "env": 3}', "env in config.json must be a string"),
-        (CONFIG.replace('"seed": 0', '"seed": "0"'), "seed in config.json must be an integer"),
-        (CONFIG.replace('"seed": 0', '"seed": true'), "seed in config.json must be an integer"),
-        (CONFIG.replace('"keep": 2', '"left": 2'), "keep in config.json must be an integer"),
+        ('{"format": 99}', "is of format 99: this version goes on with runs of format 3"),
+        ('{"format": 2}', "is of format 2: this version goes on with runs of format 3"),
+        (
+            CONFIG.replace('"env": "probe/policy_reward"', '"env": 3'),
+            "config.json: env must be a text",
+        ),
+        (
+            CONFIG.replace('"seed": 0', '"seed": "0"'),
+            "config.json: seed=.*: must be a whole number",
+        ),
+        (
+            CONFIG.replace('"seed": 0', '"seed": true'),
+            "config.json: seed=.*: must be a whole number",
+        ),
+        (CONFIG.replace('"keep": 2', '"left": 2'), "config.json: keep must be there"),
     ],
 )
 def test_a_config_that_is_not_ours(agent, budget, tmp_path, text, says):

@@ -56,8 +56,8 @@ def make():
 
 
 def test_learns_cart_pole_with_the_settings_of_the_zoo(make, tmp_path):
-    budget, settings, _ = ppo_preset("gymnasium/CartPole-v1")
-    agent = make("CartPole-v1", **settings)
+    preset = ppo_preset("gymnasium/CartPole-v1")
+    agent, budget = make("CartPole-v1", **preset.settings), preset.run["env_steps"]
     result = agents.train(
         agent, env_steps=budget, target_return=475, eval_every=20, eval_episodes=20, out=tmp_path
     )
@@ -215,8 +215,8 @@ def test_bad_settings(settings, says):
 @pytest.mark.parametrize("env_id", sorted(ppo_tuned_ids()))
 def test_presets_fit_both_agents(env_id):
     assert env_id in envs.list_ids()
-    budget, settings, source = ppo_preset(env_id)
-    assert budget > 0
-    assert source
-    PPOConfig(**settings)
-    SbxPPOConfig(**settings)
+    preset = ppo_preset(env_id)
+    assert preset.run["env_steps"] > 0
+    assert preset.source
+    PPOConfig(**preset.settings)
+    SbxPPOConfig(**preset.settings)

@@ -5,12 +5,12 @@ from dataclasses import asdict
 
 import numpy as np
 import pytest
-from agents.training.schedule import Schedule
 
 import agents
 import envs
 from agents.evolution.config import EggrollConfig
 from agents.ppo.agent import PPOConfig
+from agents.training.run_config import RunConfig
 
 
 def test_numpys_numbers_and_lists_are_settings():
@@ -62,6 +62,6 @@ def test_a_run_takes_numpys_numbers_and_saves_them(tmp_path):
         out=tmp_path / "run",
     )
     assert agents.load_policy(tmp_path / "run").training == result.policy.training
-    assert type(Schedule(np.int64(1), 1.0, np.float32(2), 1, None, 1, None, None, 1).keep) is int
+    assert type(RunConfig(keep=np.int64(1), target_return=np.float32(2)).keep) is int
     policy, env = result.policy, agent.env
     assert type(agents.evaluate(policy, env, episodes=np.int64(2), seed=np.int64(0)).seed) is int

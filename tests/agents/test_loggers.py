@@ -1,0 +1,108 @@
+"""Loggers of the user's: what they are told, and what becomes of a run whose logger fails."""
+
+import json
+import math
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+import agents
+import envs
+from agents.training.trackers import Tracker
+from envs.errors import UserError
+
+BUDGET = {"env_steps": 3 * 64, "eval_every": 2, "eval_episodes": 4}
+
+
+class Kept:
+    """Keeps what it is told; fails at one generation, if that is to be."""
+
+    def __init__(self, fails_at=None):
+        self.told, self.closed, self.fails_at = [], 0, fails_at
+
+    def log(self, metrics):
+        if metrics["generation"] == self.fails_at:
+            raise ConnectionError("the service is gone")
+        self.told.append(metrics)
+
+    def close(self):
+        self.closed += 1
+
+
+@pytest.fixture(scope="module")
+def agent():
+    env = envs.make("probe/policy_reward")
+    return agents.make("eggroll", env, population_size=8, hidden=())
+
+
+def test_a_logger_is_told_what_the_run_writes(agent, tmp_path):
+    logger, other = Kept(), Kept()
+    agents.train(agent, out=tmp_path, loggers=[logger, other], **BUDGET)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert len(lines) == 3
+    told = [{k: v if math.isfinite(v) else None for k, v in m.items()} for m in logger.told]
+    assert told == lines
+    assert other.told == logger.told
+    assert (logger.closed, other.closed) == (1, 1)
+
+
+@pytest.mark.parametrize("through", ["loggers", "on_generation"])
+def test_a_run_whose_logger_fails_goes_on_from_there(agent, tmp_path, through):
+    whole = agents.train(agent, out=tmp_path / "whole", **BUDGET)
+    failing = Kept(fails_at=1)
+    told = {"loggers": [failing]}
+    if through == "on_generation":
+        told = {through: lambda metrics, snapshot: failing.log(metrics)}
+    # A ConnectionError is an OSError, as those of a folder that cannot be written are.
+    with pytest.raises(ConnectionError, match="the service is gone"):
+        agents.train(agent, out=tmp_path / "run", **told, **BUDGET)
+    assert (tmp_path / "run" / "checkpoints" / "2").is_dir()
+    assert failing.closed == (through == "loggers")
+    again = Kept()
+    resumed = agents.train(agent, out=tmp_path / "run", resume=True, loggers=[again])
+    assert [metrics["generation"] for metrics in again.told] == [2]
+    assert resumed.evaluation.returns.tolist() == whole.evaluation.returns.tolist()
+    for file in ("policy/weights.safetensors", "best/weights.safetensors"):
+        assert (tmp_path / "run" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
+
+
+@pytest.fixture
+def service(monkeypatch):
+    """A module that keeps the calls of its functions, in place of wandb and trackio."""
+    calls = []
+    made = SimpleNamespace(
+        init=lambda **given: calls.append(("init", given)),
+        log=lambda metrics, step: calls.append(("log", step)),
+        finish=lambda: calls.append(("finish",)),
+    )
+    for name in ("wandb", "trackio"):
+        monkeypatch.setitem(sys.modules, name, made)
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    return calls
+
+
+@pytest.mark.parametrize("name", ["wandb", "trackio"])
+def test_services_are_told_of_a_run(service, agent, tmp_path, name):
+    run = tmp_path / "run"
+    tracker = Tracker(name, run, {"agent": "eggroll"})
+    assert service == []
+    agents.train(agent, out=run, loggers=[tracker], **BUDGET)
+    (first, given), *logged = service
+    assert first == "init"
+    shared = {"project": "es-rl", "name": "run", "config": {"agent": "eggroll"}}
+    of_wandb = {"dir": str(run), "mode": "offline"}
+    assert given == shared | (of_wandb if name == "wandb" else {})
+    assert logged == [("log", 0), ("log", 1), ("log", 2), ("finish",)]
+
+
+def test_wandb_uses_the_network_where_the_user_says_so(service, monkeypatch, tmp_path):
+    monkeypatch.setenv("WANDB_MODE", "online")
+    Tracker("wandb", tmp_path, {}).log({"generation": 0})
+    assert service[0][1]["mode"] == "online"
+
+
+def test_a_service_that_is_not_installed_is_named(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "trackio", None)
+    with pytest.raises(UserError, match=r'logger=trackio: .*\(pip install "es-rl\[trackio\]"\)'):
+        Tracker("trackio", tmp_path, {})
