@@ -328,7 +328,7 @@ def test_a_deviation_that_is_none(folder, value):
 
 def test_a_count_that_is_none(folder):
     flat = safetensors.numpy.load_file(folder / "weights.safetensors")
-    flat["observation/count"] = np.float32(-1)
+    flat["observation/count"] = np.full((), -1, np.float32)
     write(folder, "weights.safetensors", safetensors.numpy.save(flat))
     assert "observation/count must be at least 0" in refusal(folder)
 
