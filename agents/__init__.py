@@ -7,6 +7,7 @@ check(__file__, "envs", "es_rl")
 
 from agents.base import Agent
 from agents.policies.policy import Policy, load_policy
+from agents.policies.spaces import num_outputs
 from agents.registry import list_agents, make, register
 from agents.training.evaluation import Evaluation, Evaluator, evaluate
 from agents.training.loggers import Logger
@@ -27,6 +28,7 @@ __all__ = [
     "list_agents",
     "load_policy",
     "make",
+    "num_outputs",
     "register",
     "train",
 ]

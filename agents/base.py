@@ -1,13 +1,19 @@
 """What every agent is: the contract between agents and the training loop."""
 
-from typing import Any, Protocol, Self
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, ClassVar, Protocol, Self
 
 import jax
-from jax.sharding import Mesh
 
 from agents.policies.policy import Policy
-from envs.base import Env, HostEnv, Lanes
-from es_rl.play.pacing import Notify
+from envs.base import Env, HostEnv
+from envs.errors import UserError
+from es_rl.play.player import Notify
+from es_rl.play.stage import Stage
+
+NO_OBJECTS: Mapping[str, Any] = MappingProxyType({})
+"""What an agent is made with where no setting is an object of the user's."""
 
 
 class Agent(Protocol):
@@ -22,12 +28,16 @@ class Agent(Protocol):
     name: str
     """The name that the agent is registered with."""
     env: Env | HostEnv
-    mesh: Mesh
-    """The devices that it uses, and that evaluation is to use."""
-    lanes: Lanes | None
-    """The host environments that it steps, likewise; None on an accelerator."""
+    stage: Stage
+    """Where it plays, and where its policies are evaluated."""
     config: Any
-    """A frozen dataclass of JSON values: with the environment, all that defines the agent."""
+    """A frozen dataclass of JSON values: with the environment and `objects`, all that defines the
+    agent."""
+    objects: Mapping[str, Any] = NO_OBJECTS
+    """Settings that are objects of the user's, as a network; by the setting's name."""
+    takes: ClassVar[tuple[str, ...]] = ()
+    """The settings that may be such objects. A class that names any is made with a fourth argument,
+    `objects`."""
     resumable: bool = True
     """Whether its states hold everything that `step` depends on, so that a run can be resumed."""
     in_processes: bool = False
@@ -53,6 +63,19 @@ class Agent(Protocol):
     def init(self, key: jax.Array) -> Any:
         """The state before any training; `key` is typed."""
         ...
+
+    def with_policy(self, state: Any, policy: Policy) -> Any:
+        """A state in which a policy's parameters and observation statistics replace the agent's.
+
+        Args:
+          state: from `init`.
+          policy: saved by this or another agent.
+
+        Raises:
+          UserError: it does not fit the agent's spaces and network; the first difference is named.
+        """
+        del state, policy
+        raise UserError(f"agent={self.name}: must be another agent to start from a policy")
 
     def compile(self, state: Any) -> None:
         """Compile `step` for states like this one; without it the first step does so."""
@@ -80,10 +103,9 @@ class Agent(Protocol):
     def close(self) -> None:
         """End all worker processes of the agent, which cannot step afterwards.
 
-        An agent that opens more than `lanes` closes that too. Closing twice is harmless.
+        Closing twice is harmless.
         """
-        if self.lanes is not None:
-            self.lanes.close()
+        self.stage.close()
 
     def __enter__(self) -> Self:
         return self

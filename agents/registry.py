@@ -12,9 +12,11 @@ from agents.base import Agent
 from agents.evolution.agent import EvolutionAgent
 from agents.evolution.config import EggrollConfig, EvolutionConfig
 from agents.policies.actors import ZeroActor
-from agents.policies.network import Weights
+from agents.policies.functions import described
+from agents.policies.network import BUILT_IN_SETTINGS, NetworkConfig, Weights
 from agents.policies.policy import Policy, check_savable
-from agents.ppo.agent import PPOAgent, PPOConfig
+from agents.ppo.agent import PPOAgent
+from agents.ppo.config import PPOConfig
 from agents.presets.evolution import eggroll_preset, open_es_preset
 from agents.presets.ppo import ppo_preset
 from agents.presets.preset import Preset
@@ -87,6 +89,10 @@ register("random", UntrainedConfig, UntrainedAgent)
 register("zero", UntrainedConfig, UntrainedAgent)
 
 
+OBJECTS = ("network", "critic", "strategy", "shaping", "fitness")
+"""The settings that may be objects of the user's in place of a text."""
+
+
 def list_agents() -> list[str]:
     """The names that `make` takes."""
     return list(_AGENTS)
@@ -154,14 +160,21 @@ def make(name: str, env: Env | HostEnv, /, **settings: Any) -> Agent:
       name: one of `list_agents`.
       env: from `envs.make`.
       **settings: fields of the agent's configuration; the environment's preset, or else the
-        default, holds for those that are not given.
+        default, holds for those that are not given. `network`, `critic`, `strategy`, `shaping` and
+        `fitness` may be objects of the user's, where the agent takes them.
 
     Raises:
       UserError: unknown agent or setting, a value out of range, a space that policies cannot
-        read or fill or that no policy could be saved with, an environment or several processes
-        that the agent cannot use, or a package that it lacks.
+        read or fill or that no policy could be saved with, an object that the agent does not take
+        or that does not fit the environment, an environment or several processes that the agent
+        cannot use, or a package that it lacks.
     """
-    config = configure(name, env.spec.id, **settings)
+    objects = {k: v for k, v in settings.items() if k in OBJECTS and _is_object(v)}
+    plain = {k: v for k, v in settings.items() if k not in objects}
+    _check_objects(name, objects, plain)
+    if "network" in objects:  # presets describe built-in networks
+        plain |= {f.name: f.default for f in fields(NetworkConfig) if f.name in BUILT_IN_SETTINGS}
+    config = configure(name, env.spec.id, **plain)
     nothing = np.zeros(0, np.float32)
     untrained = Policy(
         env.spec, ZeroActor(env.spec.action_space), Weights({}, nothing, nothing), agent=name
@@ -174,4 +187,22 @@ def make(name: str, env: Env | HostEnv, /, **settings: Any) -> Agent:
     obstacle = agent.obstacle(env) or agent.missing_package()
     if obstacle is not None:
         raise UserError(f"agent={name!r}: {obstacle}")
-    return agent(name, env, config)  # type: ignore[call-arg]
+    return agent(name, env, config, *((objects,) if agent.takes else ()))  # type: ignore[call-arg]
+
+
+def _is_object(value: Any) -> bool:
+    return value is not None and not isinstance(value, str)
+
+
+def _check_objects(name: str, objects: dict[str, Any], plain: dict[str, Any]) -> None:
+    """Refuse objects that an agent does not take, and settings that one of them makes void."""
+    takes = agent_type(name).takes
+    for setting, value in objects.items():
+        if setting not in takes:
+            accepted = f"an object for {' or '.join(takes)}" if takes else "no object"
+            raise UserError(f"{setting}={described(value)}: {name} takes {accepted}")
+    for setting in BUILT_IN_SETTINGS if "network" in objects else ():
+        if setting in plain:
+            raise UserError(
+                f"{setting}={plain[setting]}: must not be given with a network of one's own"
+            )

@@ -18,17 +18,17 @@ from gymnasium import spaces
 
 from agents import settings
 from agents.base import Agent
+from agents.policies.images import is_image
 from agents.policies.network import Network, NetworkConfig, Weights
 from agents.policies.policy import Policy
 from agents.policies.spaces import bounded
-from agents.training.evaluation import evaluation_lanes
-from envs.base import Env, EnvSpec, HostEnv, Lanes
+from envs.base import Env, EnvSpec, HostEnv
 from envs.errors import UserError
 from envs.precision import in_32_bits
 from envs.suites.gymnasium_suite import GymnasiumEnv
-from es_rl.devices import make_mesh
-from es_rl.play.host_rollout import TRAINING_SEEDS
-from es_rl.play.pacing import Notify
+from es_rl.play.jobs import TRAINING_SEEDS
+from es_rl.play.player import Notify
+from es_rl.play.stage import open_stage
 
 SbxActivation: TypeAlias = Literal["tanh", "relu"]
 
@@ -100,6 +100,7 @@ class SbxPPOConfig:
           UserError: a width is out of range.
         """
         return NetworkConfig(
+            network="mlp",
             hidden=self.hidden,
             activation=self.activation,
             squash="clip",
@@ -172,8 +173,7 @@ class SbxPPOAgent(Agent):
         self.env: Env | HostEnv = env
         self.config = config
         self._single = env.single
-        self.mesh = make_mesh(1)
-        self.lanes: Lanes | None = evaluation_lanes(env)
+        self.stage = open_stage(env)
 
     @in_32_bits
     def init(self, key: jax.Array) -> SbxState:
@@ -268,12 +268,15 @@ class SbxPPOAgent(Agent):
         layers = [theirs[f"Dense_{i}"] for i in range(len(self.config.hidden) + 1)]
         names = [*(f"Dense_{i}" for i in range(len(self.config.hidden))), "head"]
         params = {"params": dict(zip(names, layers, strict=True))}
-        mean, std = np.zeros(self.network.observation_size), np.ones(self.network.observation_size)
+        mean = std = np.zeros(0)
+        count = 0.0
         if self.config.normalize_observations:
             normalizer = state.model.get_vec_normalize_env()
             mean = normalizer.obs_rms.mean.reshape(-1)
             std = np.sqrt(normalizer.obs_rms.var.reshape(-1) + normalizer.epsilon)
-        weights = Weights(params, mean.astype(np.float32), std.astype(np.float32))
+            count = normalizer.obs_rms.count
+        statistics = (np.asarray(x, np.float32) for x in (mean, std, count))
+        weights = Weights(params, *statistics)
         weights = jax.tree.map(np.array, jax.device_get(weights))
         return Policy(self.env.spec, self.network, weights, agent=self.name)
 
@@ -281,13 +284,18 @@ class SbxPPOAgent(Agent):
 def _refused_space(spec: EnvSpec) -> str | None:
     """Why SB3 cannot take an environment's spaces as we do; None where it can.
 
-    It takes a Box to observe, and a finite Box (n,) of floats, a Discrete or a MultiDiscrete (n,)
-    from 0 to act in.
+    It takes numbers in a Box to observe, and a finite Box (n,) of floats, a Discrete or a
+    MultiDiscrete (n,) from 0 to act in.
     """
     action = spec.action_space
     if not isinstance(spec.observation_space, spaces.Box):
         kind = type(spec.observation_space).__name__
         return f"{spec.id} has {kind} observations; must be a Box"
+    if is_image(spec.observation_space) or spec.observation_space.dtype == bool:
+        return (
+            f"{spec.id} has observations {spec.observation_space}; must be numbers, neither images "
+            "nor booleans"
+        )
     match action:
         case spaces.Box():
             known = len(action.shape) == 1 and bool(bounded(action).all())

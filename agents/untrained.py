@@ -12,11 +12,11 @@ from agents.policies.actors import RandomActor, ZeroActor
 from agents.policies.network import Weights
 from agents.policies.policy import Policy
 from agents.settings import MAY_CHANGE
-from agents.training.evaluation import EVALUATION_LANES, Evaluator, evaluation_lanes
-from envs.base import Env, EnvSpec, HostEnv, Lanes
+from agents.training.evaluation import Evaluator
+from envs.base import Env, EnvSpec, HostEnv
 from envs.errors import UserError
-from es_rl.devices import make_mesh
-from es_rl.play.pacing import Notify
+from es_rl.play.player import Notify
+from es_rl.play.stage import open_stage
 
 
 def untrained_policy(name: str, spec: EnvSpec) -> Policy:
@@ -52,15 +52,8 @@ class UntrainedAgent(Agent):
         self.env = env
         self.config = config
         self._policy = untrained_policy(name, env.spec)
-        self.mesh = make_mesh(1 if isinstance(env, HostEnv) else None)
-        self.lanes: Lanes | None = None
-        if isinstance(env, HostEnv):
-            self.lanes = evaluation_lanes(
-                env, min(config.lanes or EVALUATION_LANES, EVALUATION_LANES)
-            )
-        elif config.lanes is not None:
-            raise UserError(f"lanes={config.lanes}: {env.spec.id} does not step on the host")
-        self._evaluator = Evaluator(env, self._policy.actor, self.mesh, self.lanes)
+        self.stage = open_stage(env, lanes=config.lanes)
+        self._evaluator = Evaluator(env, self._policy.actor, self.stage)
 
     def init(self, key: jax.Array) -> np.int32:
         del key

@@ -7,11 +7,11 @@ draw): any process can regenerate any member, and two layers of equal shape diff
 """
 
 import zlib
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 
 PyTree: TypeAlias = Any
 
@@ -43,7 +43,8 @@ class Frozen(NamedTuple):
 LeafNoise: TypeAlias = LowRank | Full | Frozen
 
 
-@struct.dataclass
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
 class Noise:
     """One generation's perturbations.
 
@@ -54,7 +55,7 @@ class Noise:
     """One entry per parameter leaf, in `jax.tree.leaves` order."""
     sigma: jax.Array
     """Scalar, the standard deviation of the perturbations."""
-    noise_reuse: int = struct.field(pytree_node=False)
+    noise_reuse: int = field(metadata={"static": True})
     """How many members share a draw; 0 and 1 both mean a draw of its own for each."""
 
 

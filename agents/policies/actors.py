@@ -1,7 +1,7 @@
-"""Actors that learn nothing, for looking at an environment: random and zero."""
+"""What every actor is, and those that learn nothing: random and zero."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +9,22 @@ import numpy as np
 from gymnasium import spaces
 
 from agents.policies import spaces as _spaces
+from agents.policies.network import Weights
+
+
+class Actor(Protocol):
+    """A rule for actions, as a pure function."""
+
+    @property
+    def memory(self) -> Any:
+        """What it remembers when an episode starts, a pytree of arrays; () for nothing."""
+        ...
+
+    def act(
+        self, weights: Weights, memory: Any, obs: jax.Array, key: jax.Array
+    ) -> tuple[jax.Array, Any]:
+        """One action for one observation, and what to remember for the next."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +49,7 @@ class RandomActor:
             normal = jnp.clip(jax.random.normal(key, space.shape), space.low, space.high)
             return jnp.where(bounded, uniform, normal).astype(jnp.float32), memory
         # Sampling from equal logits is uniform.
-        logits = jnp.zeros(_spaces.encoded_size(space))
+        logits = jnp.zeros(_spaces.num_outputs(space))
         return _spaces.decode(space, logits, squash="clip", sample=True, key=key), memory
 
 
@@ -51,6 +67,6 @@ class ZeroActor:
         self, weights: Any, memory: Any, obs: jax.Array, key: jax.Array
     ) -> tuple[jax.Array, Any]:
         del weights, obs
-        head = jnp.zeros(_spaces.encoded_size(self.action_space))
+        head = jnp.zeros(_spaces.num_outputs(self.action_space))
         action = _spaces.decode(self.action_space, head, squash="clip", sample=False, key=key)
         return action, memory

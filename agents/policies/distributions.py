@@ -18,7 +18,7 @@ def sample(space: spaces.Space, head: jax.Array, log_std: jax.Array, key: jax.Ar
 
     Args:
       space: the action space.
-      head: (..., encoded_size) the network's output.
+      head: (..., num_outputs) the network's output.
       log_std: (k,), of a Box; of no use for categories.
       key: a typed key.
     """

@@ -2,97 +2,139 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from itertools import pairwise
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from gymnasium import spaces
 
 from agents import settings
+from agents.policies import images
 from agents.policies import spaces as _spaces
+from agents.policies.functions import Functions, described, functions_of
+from agents.policies.modules import (
+    CNN_HIDDEN,
+    CONVOLUTIONS,
+    LEAST_SIDE,
+    Activation,
+    Cnn,
+    CnnName,
+    Gru,
+    Mlp,
+)
 from agents.policies.policy_files import MAX_WEIGHT_BYTES
 from envs.errors import UserError
 from es_rl.play import observations
 from es_rl.play.jobs import Array
+from es_rl.play.observations import Moments
 
-Activation: TypeAlias = Literal["tanh", "relu", "swish", "layer_norm_relu"]
+NetworkName: TypeAlias = Literal["mlp", "gru", "cnn"]
 Squash: TypeAlias = Literal["tanh", "clip"]
 MatmulPrecision: TypeAlias = Literal["float32", "tensorfloat32", "bfloat16"]
 Forward: TypeAlias = Callable[[Any, jax.Array], tuple[Any, Any]]
-"""(memory, vector) -> (memory, output of the head)."""
+"""(memory, x) -> (memory, outputs)."""
 MAX_LAYERS = 64
 MAX_WIDTH = 1 << 20
-"""Sizes beyond which a saved network is not even looked at: nobody's is, and numbers of weights
-would no longer fit into 64 bits."""
-
-
-def _layer_norm_relu(x: jax.Array) -> jax.Array:
-    """relu(layer_norm(x)) without affine parameters: the EGGROLL paper's choice."""
-    return nn.relu(nn.LayerNorm(use_bias=False, use_scale=False)(x))
-
-
-_ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
-    "tanh": jnp.tanh,
-    "relu": nn.relu,
-    "swish": nn.swish,
-    "layer_norm_relu": _layer_norm_relu,
-}
-
-
-class PolicyModule(nn.Module):
-    """Dense layers with an activation between them, then a GRU cell if there is to be memory.
-
-    (memory (..., units) or (), x (..., in)) -> (memory, (..., outputs)).
-    """
-
-    hidden: tuple[int, ...]
-    memory: int
-    outputs: int
-    activation: Activation
-
-    @nn.compact
-    def __call__(self, memory: Any, x: jax.Array) -> tuple[Any, jax.Array]:
-        for width in self.hidden:
-            x = _ACTIVATIONS[self.activation](nn.Dense(width)(x))
-        if self.memory:
-            memory, x = nn.GRUCell(self.memory, name="memory")(memory, x)
-        # From zero, as ARS (Mania et al. 2018): a random head saturates its actions from the start,
-        # which holds Swimmer at 30 where it otherwise reaches 300, and slows HalfCheetah down.
-        zeros = nn.initializers.zeros
-        return memory, nn.Dense(self.outputs, kernel_init=zeros, name="head")(x)
+"""A saved network that is larger than this is refused before it is traced."""
 
 
 @dataclass(frozen=True)
 class NetworkConfig:
     """What a policy is made of, apart from the spaces."""
 
-    hidden: tuple[int, ...] = (64, 64)
-    """Widths of the hidden layers."""
-    memory: int = 0
-    """Units of a GRU cell after them, whose state lasts for the episode; 0 for none."""
-    activation: Activation = "tanh"
-    """Between the layers; layer_norm_relu is relu(layer_norm(x)) without affine parameters."""
+    network: NetworkName | None = None
+    """The kind of network: mlp has dense layers, gru a GRU cell after them, cnn convolutions
+    before them. Unless given it is cnn where observations are images (uint8, 2 to 4 axes), else
+    mlp."""
+    hidden: tuple[int, ...] | None = None
+    """Widths of the dense layers. Unless given they are 64 64, and in a cnn 512 (nature) or 128
+    (small)."""
+    memory: int = 64
+    """Units of the gru, whose state lasts for the episode."""
+    cnn: CnnName | None = None
+    """The convolutions of the cnn: nature has three layers (Mnih et al. 2015), small one of 16
+    filters 3x3 (Young & Tian 2019). Unless given it is nature for images of 36x36 and larger."""
+    activation: Activation | None = None
+    """The activation after each layer, layer_norm_relu being relu(layer_norm(x)) without affine
+    parameters. Unless given it is tanh, and in a cnn relu."""
     squash: Squash = "tanh"
     """How a Box action is kept within its bounds: tanh scales smoothly, clip cuts."""
     normalize_observations: bool = True
-    """Whether Box observations are standardised by their running mean and std."""
+    """Whether Box observations of numbers are standardised by their running mean and std. Images
+    and booleans never are."""
     matmul_precision: MatmulPrecision = "float32"
-    """Of matrix products in forward and update, where the device is faster with less; a CPU is
-    not, and computes float32 whatever is chosen."""
+    """The precision of matrix products in forward and update, where the device is faster with less;
+    a CPU is not, and computes float32 whatever is chosen."""
 
     def __post_init__(self) -> None:
         settings.check(self)
-        if len(self.hidden) > MAX_LAYERS:
-            raise UserError(f"hidden has {len(self.hidden)} layers: must be at most {MAX_LAYERS}")
-        if any(not 1 <= n <= MAX_WIDTH for n in self.hidden):
+        hidden = self.hidden or ()
+        if len(hidden) > MAX_LAYERS:
+            raise UserError(f"hidden has {len(hidden)} layers: must be at most {MAX_LAYERS}")
+        if any(not 1 <= n <= MAX_WIDTH for n in hidden):
+            raise UserError(f"hidden={hidden}: must be widths of at least 1, at most {MAX_WIDTH}")
+        if not 1 <= self.memory <= MAX_WIDTH:
+            raise UserError(f"memory={self.memory}: must be at least 1, at most {MAX_WIDTH}")
+        if self.memory != NetworkConfig.memory and self.network != "gru":
+            raise UserError(f"memory={self.memory}: must be given with network=gru alone")
+        if self.cnn is not None and self.network not in (None, "cnn"):
+            raise UserError(f"cnn={self.cnn}: must be given with network=cnn alone")
+
+
+BUILT_IN_SETTINGS = ("network", "hidden", "memory", "cnn", "activation")
+"""The fields of `NetworkConfig` that describe a built-in network, and none of the user's."""
+
+
+def built_in(space: spaces.Space, config: NetworkConfig, num_outputs: int) -> nn.Module:
+    """The built-in network for observations of a space.
+
+    Raises:
+      UserError: the observations are no images, or too small, and the configuration wants a cnn.
+    """
+    chosen = resolved(space, config)
+    hidden, activation = chosen.hidden, chosen.activation
+    assert hidden is not None
+    assert activation is not None
+    match chosen.network:
+        case "gru":
+            return Gru(hidden, config.memory, num_outputs, activation)
+        case "cnn":
+            assert chosen.cnn is not None
+            return Cnn(CONVOLUTIONS[chosen.cnn], hidden, num_outputs, activation)
+    return Mlp(hidden, num_outputs, activation)
+
+
+def resolved(space: spaces.Space, config: NetworkConfig) -> NetworkConfig:
+    """The configuration with a value for each setting that depends on the observation space.
+
+    Raises:
+      UserError: the observations are no images, or too small, and the configuration wants a cnn.
+    """
+    layout = images.layout(space.shape or ()) if isinstance(space, spaces.Box) else None
+    side = min(layout[:2]) if layout else 0
+    values = asdict(config)
+    if config.network is None:
+        seen = images.is_image(space) and side >= LEAST_SIDE["small"]
+        values["network"] = "cnn" if seen or config.cnn else "mlp"
+    if values["network"] == "cnn":
+        name = config.cnn or ("nature" if side >= LEAST_SIDE["nature"] else "small")
+        if side < LEAST_SIDE[name]:
+            least = LEAST_SIDE[name]
             raise UserError(
-                f"hidden={self.hidden}: must be widths of at least 1, at most {MAX_WIDTH}"
+                f"network=cnn: observations are {space}: must be a Box of 2 to 4 axes for the "
+                f"{name} cnn, images of at least {least}x{least}"
             )
-        if not 0 <= self.memory <= MAX_WIDTH:
-            raise UserError(f"memory={self.memory}: must be at least 0, at most {MAX_WIDTH}")
+        values["cnn"] = name
+    is_cnn = values["network"] == "cnn"
+    if config.hidden is None:
+        values["hidden"] = CNN_HIDDEN[values["cnn"]] if is_cnn else (64, 64)
+    if config.activation is None:
+        values["activation"] = "relu" if is_cnn else "tanh"
+    return NetworkConfig(**values)
 
 
 class Weights(NamedTuple):
@@ -100,9 +142,16 @@ class Weights(NamedTuple):
 
     params: Any
     mean: Array
-    """(d,), of the observations seen in training."""
+    """(d,) mean of the observations seen in training; d is 0 where nothing is standardised."""
     std: Array
-    """(d,)."""
+    """(d,) standard deviation of these."""
+    num_observations: Array = np.zeros((), np.float32)
+    """float32 scalar, how many observations these were."""
+
+    @property
+    def moments(self) -> Moments:
+        """The statistics of the observations, to go on with."""
+        return Moments(*map(jnp.asarray, (self.num_observations, self.mean, self.std)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,37 +159,64 @@ class Network:
     """A policy network for a pair of spaces.
 
     Raises:
-      UserError: a space that is not Box, Discrete or MultiDiscrete.
+      UserError: a space is not supported, or the network does not fit the spaces.
     """
 
     observation_space: spaces.Space
     action_space: spaces.Space
     config: NetworkConfig
+    module: Any = None
+    """A network of the user's (see `agents.policies.functions`); the built-in one that `config`
+    describes unless given."""
 
     def __post_init__(self) -> None:
         _spaces.check_observation_space(self.observation_space)
         _spaces.check_action_space(self.action_space)
-        widths = [self.observation_size, *self.config.hidden]
-        count = sum(inputs * outputs for inputs, outputs in pairwise(widths))
-        memory = self.config.memory
-        count += 3 * memory * (widths[-1] + memory)
-        count += (memory or widths[-1]) * _spaces.encoded_size(self.action_space)
+        shapes = [leaf.shape for leaf in jax.tree.leaves(self.functions.params)]
+        count = sum(np.prod(shape, dtype=float) for shape in shapes)
         if 4 * count > MAX_WEIGHT_BYTES:
             raise UserError(
-                f"hidden={list(self.config.hidden)}: makes a network of {count / 2**28:.1f} GiB of "
-                f"weights: must be at most {MAX_WEIGHT_BYTES >> 30} GiB"
+                f"network={self.name}: has {count / 2**28:.1f} GiB of weights: must be at most "
+                f"{MAX_WEIGHT_BYTES >> 30} GiB"
             )
 
+    @cached_property
+    def functions(self) -> Functions:
+        """The module as functions, which take observations that are `clipped`."""
+        count = _spaces.num_outputs(self.action_space)
+        module = self.module
+        if module is None:
+            module = built_in(self.observation_space, self.config, count)
+        return functions_of("network", module, self.shape, count)
+
     @property
-    def module(self) -> PolicyModule:
-        config = self.config
-        outputs = _spaces.encoded_size(self.action_space)
-        return PolicyModule(config.hidden, config.memory, outputs, config.activation)
+    def name(self) -> str:
+        """mlp, gru or cnn; of a network of the user's its class or function."""
+        if self.module is not None:
+            return described(self.module)
+        return str(resolved(self.observation_space, self.config).network)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one observation as the network reads it: that of a Box, else a vector."""
+        return _spaces.encoded_shape(self.observation_space)
 
     @property
     def memory(self) -> Any:
-        """What it remembers when an episode starts: zeros (units,), or ()."""
-        return jnp.zeros(self.config.memory) if self.config.memory else ()
+        """What it remembers when an episode starts, a pytree of arrays; () for nothing."""
+        return self.functions.memory
+
+    @property
+    def normalizes(self) -> bool:
+        """Whether observations are standardised: images, booleans and categories never are."""
+        space = self.observation_space
+        numbers = isinstance(space, spaces.Box) and space.dtype != bool
+        return self.config.normalize_observations and numbers and not images.is_image(space)
+
+    @property
+    def statistics_size(self) -> int:
+        """d, how many numbers of an observation have a mean and std: 0 where none is used."""
+        return int(np.prod(self.shape)) if self.normalizes else 0
 
     def precision(self) -> AbstractContextManager[None]:
         """Trace within this for matrix products in the configured precision."""
@@ -150,40 +226,65 @@ class Network:
         # JAX takes its own "bfloat16" for "the fastest", which is TF32 on a GPU.
         return jax.default_matmul_precision("BF16_BF16_F32" if name == "bfloat16" else name)
 
-    @property
-    def observation_size(self) -> int:
-        """d, the length of the vector that the module reads."""
-        return _spaces.encoded_size(self.observation_space)
-
-    @property
-    def normalizes(self) -> bool:
-        """Whether observations are standardised: categories never are."""
-        return self.config.normalize_observations and isinstance(self.observation_space, spaces.Box)
-
     def init(self, key: jax.Array) -> Any:
-        """Parameters, with Flax's initialisers but for the head, which is zero."""
-        return self.module.init(key, self.memory, jnp.zeros(self.observation_size))
+        """Parameters; those of a built-in head are zero."""
+        return self.functions.init(key)
 
-    def vector(self, obs: jax.Array, mean: Array, std: Array) -> jax.Array:
-        """One observation as a vector (d,), standardised where the network normalises."""
-        vector = _spaces.encode(self.observation_space, obs)
-        return observations.standardize(vector, mean, std) if self.normalizes else vector
+    def observe(self, obs: jax.Array, mean: Array, std: Array) -> jax.Array:
+        """One observation as `apply` takes it, float32 in `shape`.
+
+        A Box keeps its shape, and is standardised where the network normalises; images are divided
+        by 255; categories become one-hot vectors.
+
+        Args:
+          obs: an element of the observation space.
+          mean: (d,) of the observations.
+          std: (d,) of the observations.
+        """
+        if not isinstance(self.observation_space, spaces.Box):
+            return _spaces.one_hot(self.observation_space, obs)
+        x = jnp.asarray(obs).astype(jnp.float32)
+        if images.is_image(self.observation_space):
+            return x / 255.0
+        if not self.normalizes:
+            return x
+        mean, std = jnp.reshape(mean, x.shape), jnp.reshape(std, x.shape)
+        return observations.standardize(x, mean, std)
+
+    def statistics(self, x: jax.Array) -> jax.Array:
+        """(d,) what episodes add up of an observation from `observe`, for its mean and std."""
+        return jnp.ravel(x) if self.normalizes else jnp.zeros(0)
+
+    def clipped(self, x: jax.Array) -> jax.Array:
+        """An observation from `observe` as the module reads it: without outliers."""
+        return observations.clip(x) if self.normalizes else x
+
+    def apply(self, params: Any, memory: Any, x: jax.Array) -> tuple[Any, jax.Array]:
+        """(memory, outputs) for one observation from `observe`."""
+        return self.functions.apply(params, memory, self.clipped(x))
 
     def action(
         self,
         forward: Forward,
         memory: Any,
-        vector: jax.Array,
+        x: jax.Array,
         key: jax.Array,
         *,
         sample: bool = False,
     ) -> tuple[jax.Array, Any]:
-        """(one action, new memory) for a vector from `vector`; `forward` runs the module on it."""
+        """(one action, new memory) for an observation from `observe`.
+
+        Args:
+          forward: runs `apply` with some parameters.
+          memory: what the network remembers.
+          x: one observation.
+          key: for the sampling.
+          sample: see `spaces.decode`.
+        """
         with self.precision():
-            vector = observations.clip(vector) if self.normalizes else vector
-            memory, head = forward(memory, vector)
+            memory, outputs = forward(memory, x)
         squash = self.config.squash
-        action = _spaces.decode(self.action_space, head, squash=squash, sample=sample, key=key)
+        action = _spaces.decode(self.action_space, outputs, squash=squash, sample=sample, key=key)
         return action, memory
 
     def act(
@@ -192,6 +293,6 @@ class Network:
         """(the deterministic action for one observation, new memory): for evaluation, replay."""
 
         def forward(memory: Any, x: jax.Array) -> Any:
-            return self.module.apply(weights.params, memory, x)
+            return self.apply(weights.params, memory, x)
 
-        return self.action(forward, memory, self.vector(obs, weights.mean, weights.std), key)
+        return self.action(forward, memory, self.observe(obs, weights.mean, weights.std), key)

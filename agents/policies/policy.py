@@ -12,15 +12,16 @@ import re
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import numpy as np
 import safetensors.numpy
-from flax.traverse_util import flatten_dict, unflatten_dict
 
 from agents.policies import spaces as _spaces
-from agents.policies.actors import RandomActor, ZeroActor
+from agents.policies import weight_names
+from agents.policies.actors import Actor, RandomActor, ZeroActor
+from agents.policies.functions import described
 from agents.policies.network import Network, NetworkConfig, Weights
 from agents.policies.policy_files import (
     DESCRIPTION,
@@ -39,29 +40,16 @@ from envs.errors import UserError, one_line
 from envs.precision import in_32_bits
 from es_rl.files import write_whole
 
-FORMAT = 3
+FORMAT = 4
 """The version of the files that this code writes and reads."""
 
 _KEYS = {"format", "agent", "env", "actor", "weights_sha256", "training", "evaluation"}
+_MODULE_OPTIONS = ("squash", "normalize_observations", "matmul_precision")
+"""The settings that a policy with a network of the user's is saved with."""
 _EPISODE_BYTES = 60
 """The most that the return and the length of an episode take in `policy.json`."""
 _WRONG = (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError)
-"""What comes of a description that is none."""
-
-
-class Actor(Protocol):
-    """A rule for actions, as a pure function."""
-
-    @property
-    def memory(self) -> Any:
-        """What it remembers when an episode starts, a pytree of arrays; () for nothing."""
-        ...
-
-    def act(
-        self, weights: Weights, memory: Any, obs: jax.Array, key: jax.Array
-    ) -> tuple[jax.Array, Any]:
-        """One action for one observation, and what to remember for the next."""
-        ...
+"""The errors that reading a damaged description may raise."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,7 +126,7 @@ class Policy:
         """Write `policy.json` and `weights.safetensors` into `folder`, making it if need be."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        blob = safetensors.numpy.save(_flatten(self.weights))
+        blob = safetensors.numpy.save(weight_names.named(self.weights))
         write_whole(folder / WEIGHTS, blob)
         digest = hashlib.sha256(blob).hexdigest()
         write_whole(folder / DESCRIPTION, _as_bytes(_to_json(self, digest)))
@@ -151,29 +139,34 @@ class Policy:
         export_onnx(self, path)
 
 
-def load_policy(folder: str | Path, *, trusted: bool = False) -> Policy:
+def load_policy(folder: str | Path, *, network: Any = None, trusted: bool = False) -> Policy:
     """Read a saved policy, from whomever it comes: all is checked, and no code is run.
 
     Args:
       folder: the policy's folder, or a run's folder that holds one as `policy/`.
+      network: the network of a policy that was trained with one of the user's; for others it must
+        not be given.
       trusted: let the arguments of its environment name files, which the environment will open.
 
     Raises:
-      UserError: no policy is there, or a file is damaged; one line says what is wrong.
+      UserError: no policy is there, a file is damaged, or the network is not the policy's; one
+        line says what is wrong.
     """
     folder = Path(folder)
     if not os.path.exists(folder / DESCRIPTION) and os.path.exists(folder / "policy" / DESCRIPTION):
         folder = folder / "policy"
     try:
-        policy, digest = _from_json(read_description(folder / DESCRIPTION))
+        policy, digest = _from_json(read_description(folder / DESCRIPTION), network)
         named = None if trusted else named_file(policy.spec.kwargs)
         if named is not None:
             raise UserError(
                 f"the environment's argument {named} must not be a path or a module, unless the "
                 "policy is trusted (--trust, or load_policy(..., trusted=True))"
             )
-        flat = read_weights(folder / WEIGHTS, _shapes(policy.actor), digest)
-        return replace(policy, weights=_as_weights(flat))
+        expected_by = DESCRIPTION if network is None else f"network={described(network)}"
+        shapes = weight_names.shapes(policy.actor)
+        arrays = read_weights(folder / WEIGHTS, shapes, digest, expected_by)
+        return replace(policy, weights=weight_names.from_named(policy.actor, arrays))
     except ValueError as error:
         raise UserError(f"policy {str(folder)!r}: {one_line(error)}") from error
 
@@ -194,8 +187,8 @@ def check_savable(policy: Policy, *, episodes: int = 0) -> None:
     start = f"env={policy.spec.id}: a policy for it could not be loaded once saved"
     try:
         data = _as_bytes(written)
-        loaded, _ = _from_json(parse(DESCRIPTION, data))
-        weight_bytes(_shapes(policy.actor))
+        loaded, _ = _from_json(parse(DESCRIPTION, data), getattr(policy.actor, "module", None))
+        weight_bytes(weight_names.shapes(policy.actor))
     except (UserError, TypeError, ValueError, RecursionError) as error:
         raise UserError(f"{start} ({one_line(error.__cause__ or error)})") from error
     for name, value in vars(policy.spec).items():
@@ -230,11 +223,15 @@ def _as_bytes(description: dict[str, Any]) -> bytes:
     return (json.dumps(description, indent=1) + "\n").encode()
 
 
-def _from_json(description: dict[str, Any]) -> tuple[Policy, str]:
+def _from_json(description: dict[str, Any], network: Any) -> tuple[Policy, str]:
     """A policy but for its weights, and the digest of the file that has those.
 
+    Args:
+      description: what `policy.json` holds.
+      network: of the user's, where the policy has one.
+
     Raises:
-      UserError: the description is none of a policy, or of another format.
+      UserError: the description is none of a policy, of another format, or needs a network.
     """
     version = description.get("format")
     if version != FORMAT:
@@ -244,54 +241,28 @@ def _from_json(description: dict[str, Any]) -> tuple[Policy, str]:
         if unknown:
             raise UserError(f"it has no {min(unknown)!r}")
         spec = _spec_from_json(description["env"])
+        actor = _actor_from_json(description["actor"], spec)
         policy = Policy(
             spec,
-            _actor_from_json(description["actor"], spec),
+            ZeroActor(spec.action_space) if isinstance(actor, _OwnNetwork) else actor,
             Weights({}, np.zeros(0), np.zeros(0)),
             description["agent"],
             dict(description["training"]),
             _evaluation_from_json(description["evaluation"]),
         )
-        return policy, description["weights_sha256"]
+        digest = description["weights_sha256"]
     except _WRONG as error:
         reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
         raise UserError(
             f"{DESCRIPTION} is damaged ({reason}): must be as Policy.save writes it"
         ) from error
-
-
-def _as_weights(flat: dict[str, np.ndarray]) -> Weights:
-    """Weights of named arrays.
-
-    Raises:
-      UserError: a standard deviation is not above 0.
-    """
-    tree = unflatten_dict(flat, sep="/")
-    mean, std = tree["observation"]["mean"], tree["observation"]["std"]
-    if not (std > 0).all():
-        raise UserError(f"{WEIGHTS} is of no use: all of observation/std must be above 0")
-    return Weights(tree.get("params", {}), mean, std)
-
-
-def _shapes(actor: Actor) -> dict[str, tuple[int, ...]]:
-    """Of the weights that an actor needs, without making any."""
-    params, size = {}, 0
-    if isinstance(actor, Network):
-        params = jax.eval_shape(actor.init, jax.eval_shape(jax.random.key, 0))
-        size = actor.observation_size
-    vector = jax.ShapeDtypeStruct((size,), np.dtype(np.float32))
-    tree = _as_tree(Weights(params, vector, vector))  # type: ignore[arg-type]
-    return {name: leaf.shape for name, leaf in flatten_dict(tree, sep="/").items()}
-
-
-def _as_tree(weights: Weights) -> dict[str, Any]:
-    statistics = {"mean": weights.mean, "std": weights.std}
-    return {"params": weights.params, "observation": statistics}
-
-
-def _flatten(weights: Weights) -> dict[str, np.ndarray]:
-    flat = flatten_dict(_as_tree(weights), sep="/")
-    return {name: np.ascontiguousarray(leaf) for name, leaf in flat.items()}
+    if isinstance(actor, _OwnNetwork):
+        policy = replace(policy, actor=actor.with_network(spec, network))
+    elif network is not None:
+        raise UserError(
+            f"network={described(network)}: must not be given, as the policy has a network of ours"
+        )
+    return policy, digest
 
 
 def _spec_to_json(spec: EnvSpec) -> dict[str, Any]:
@@ -341,10 +312,35 @@ def _evaluation_from_json(description: dict[str, Any] | None) -> dict[str, Any] 
     return evaluation
 
 
+@dataclass(frozen=True)
+class _OwnNetwork:
+    """What a file says of a policy with a network of the user's."""
+
+    name: str
+    """Of its class or function; never imported."""
+    config: NetworkConfig
+
+    def with_network(self, spec: EnvSpec, network: Any) -> Network:
+        """The actor.
+
+        Raises:
+          UserError: the network was not given, or does not fit the spaces.
+        """
+        if network is None:
+            raise UserError(
+                f"its network is of the user's own, {one_line(self.name)}: must be loaded with it: "
+                "agents.load_policy(folder, network=module)"
+            )
+        return Network(spec.observation_space, spec.action_space, self.config, network)
+
+
 def _actor_to_json(actor: Actor) -> dict[str, Any]:
     match actor:
-        case Network():
+        case Network(module=None):
             return {"kind": "network", **asdict(actor.config)}
+        case Network():
+            options = {name: getattr(actor.config, name) for name in _MODULE_OPTIONS}
+            return {"kind": "module", "class": described(actor.module), **options}
         case RandomActor():
             return {"kind": "random"}
         case ZeroActor():
@@ -352,13 +348,18 @@ def _actor_to_json(actor: Actor) -> dict[str, Any]:
     raise TypeError(f"a policy with a {type(actor).__name__} cannot be saved")
 
 
-def _actor_from_json(description: dict[str, Any], spec: EnvSpec) -> Actor:
+def _actor_from_json(description: dict[str, Any], spec: EnvSpec) -> Actor | _OwnNetwork:
     match description:
+        case {"kind": "module", "class": str(name), **options}:
+            if options.keys() != set(_MODULE_OPTIONS):
+                raise UserError(f"the options of a module must be {', '.join(_MODULE_OPTIONS)}")
+            return _OwnNetwork(name, NetworkConfig(**options))
         case {"kind": "network", **options}:
-            options["hidden"] = tuple(options["hidden"])
+            if options["hidden"] is not None:
+                options["hidden"] = tuple(options["hidden"])
             return Network(spec.observation_space, spec.action_space, NetworkConfig(**options))
         case {"kind": "random"}:
             return RandomActor(spec.action_space)
         case {"kind": "zero"}:
             return ZeroActor(spec.action_space)
-    raise UserError("the actor's kind must be network, random or zero")
+    raise UserError("the actor's kind must be network, module, random or zero")

@@ -53,7 +53,7 @@ def read_json(path: Path) -> Any:
 
 
 def read_weights(
-    path: Path, expected: Mapping[str, tuple[int, ...]], digest: str
+    path: Path, expected: Mapping[str, tuple[int, ...]], digest: str, expected_by: str = DESCRIPTION
 ) -> dict[str, np.ndarray]:
     """The float32 arrays of a safetensors file, by name.
 
@@ -61,6 +61,7 @@ def read_weights(
       path: the file.
       expected: the shape of each of them.
       digest: the SHA-256 of the whole file, in hex.
+      expected_by: what says so, for messages.
 
     Raises:
       UserError: the file is missing, not a regular one, damaged, another than the one that
@@ -78,7 +79,8 @@ def read_weights(
                 f"a safetensors file, with a header of at most {_MAX_HEADER_BYTES >> 20} MiB"
             )
         header = file.read(length)
-        _check_header(path.name, _as_object(path.name, parse(path.name, header)), expected)
+        found = _as_object(path.name, parse(path.name, header))
+        _check_header(path.name, found, expected, expected_by)
         if size != 8 + length + needed:
             raise UserError(
                 f"{path.name} is damaged (it has {size} bytes): must have {8 + length + needed}"
@@ -148,7 +150,7 @@ def _names_a_file(value: Any) -> bool:
 
 
 def _check_header(
-    name: str, header: dict[str, Any], expected: Mapping[str, tuple[int, ...]]
+    name: str, header: dict[str, Any], expected: Mapping[str, tuple[int, ...]], expected_by: str
 ) -> None:
     """Refuse a header of other arrays; safetensors checks where in the file they lie."""
     must_be = {key: f"F32 {list(shape)}" for key, shape in expected.items()}
@@ -156,7 +158,7 @@ def _check_header(
     for key in sorted(must_be.keys() | found.keys()):
         if must_be.get(key) != found.get(key):
             raise UserError(
-                f"{name} does not fit {DESCRIPTION}: {key} is {found.get(key, 'missing')}, must "
+                f"{name} does not fit {expected_by}: {key} is {found.get(key, 'missing')}, must "
                 f"be {must_be.get(key, 'absent')}"
             )
 

@@ -24,17 +24,11 @@ An action scaled to them would be huge, and their distance is infinite in float3
 
 
 def check_observation_space(space: spaces.Space) -> None:
-    """Refuse a space that `encode` cannot flatten.
+    """Refuse a space that networks cannot read.
 
     Raises:
-      UserError: the space is not Box, Discrete, MultiDiscrete or MultiBinary, it is one of images,
-        or it is too large.
+      UserError: the space is not Box, Discrete, MultiDiscrete or MultiBinary, or it is too large.
     """
-    if isinstance(space, spaces.Box) and space.dtype == np.uint8 and len(space.shape) > 1:
-        raise UserError(
-            f"observation space {space.shape} of uint8 is one of images: must be numbers, as there "
-            "is no convolutional policy (yet)"
-        )
     if not isinstance(space, spaces.Box | Categorical):
         raise _unsupported(space)
     _check_size("observation", space)
@@ -94,11 +88,17 @@ def bounded(space: spaces.Box) -> np.ndarray:
     return (np.abs(space.low) < _UNBOUNDED) & (np.abs(space.high) < _UNBOUNDED)
 
 
-def encoded_size(space: spaces.Space) -> int:
-    """How many numbers `encode` makes of an observation, or `decode` needs for an action."""
+def num_outputs(space: spaces.Space) -> int:
+    """How many numbers a network gives for an action: one for each number of a Box, one logit for
+    each category of the other spaces."""
+    return math.prod(encoded_shape(space))
+
+
+def encoded_shape(space: spaces.Space) -> tuple[int, ...]:
+    """The shape of an element as numbers: a Box keeps its own, categories are a one-hot vector."""
     if isinstance(space, spaces.Box):
-        return int(np.prod(space.shape))
-    return int(categories(space)[0].sum())
+        return space.shape
+    return (int(categories(space)[0].sum()),)
 
 
 def empty(space: spaces.Space) -> np.ndarray:
@@ -106,10 +106,8 @@ def empty(space: spaces.Space) -> np.ndarray:
     return np.zeros(space.shape or (), space.dtype)
 
 
-def encode(space: spaces.Space, obs: jax.Array) -> jax.Array:
-    """One observation as a float32 vector: a Box flattened, categories one-hot."""
-    if isinstance(space, spaces.Box):
-        return jnp.ravel(obs).astype(jnp.float32)
+def one_hot(space: spaces.Space, obs: jax.Array) -> jax.Array:
+    """One element of a discrete space as a float32 vector, (encoded_shape,)."""
     sizes, starts = categories(space)
     chosen = jnp.ravel(obs).astype(jnp.int32) - starts.astype(np.int32)
     # Each number of the vector stands for one category of one dimension.
@@ -121,7 +119,7 @@ def encode(space: spaces.Space, obs: jax.Array) -> jax.Array:
 def decode(
     space: spaces.Space, head: jax.Array, *, squash: str, sample: bool, key: jax.Array
 ) -> jax.Array:
-    """One action from a network's output (encoded_size,).
+    """One action from a network's output (num_outputs,).
 
     Args:
       space: the action space.
@@ -144,7 +142,7 @@ def category_logits(space: spaces.Space, head: jax.Array) -> tuple[jax.Array, np
 
     Args:
       space: the space, of d dimensions with up to n categories.
-      head: (..., encoded_size) the network's output.
+      head: (..., num_outputs) the network's output.
 
     Returns:
       (..., d, n) logits, -inf where a dimension has no such category; (d, n) bool, where it has.

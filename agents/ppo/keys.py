@@ -10,17 +10,14 @@ from typing import NamedTuple
 
 import jax
 
+from es_rl.play.player import CollectionKeys
+
 
 class IterationKeys(NamedTuple):
     """The keys of one iteration on one device, one for each use."""
 
-    actions: jax.Array
-    """To sample actions: `at` a step."""
-    dynamics: jax.Array
-    """For the steps of environments: `at` a step, then split by lane."""
-    starts: jax.Array
-    """For the start states of new episodes: `at` a step, then split by lane. On the host it seeds
-    the generator of the seeds that environments are reset with."""
+    collection: CollectionKeys
+    """Typed keys here, whose data the collector takes."""
     minibatches: jax.Array
     """For the order of transitions: split by epoch."""
 
@@ -30,9 +27,5 @@ def of_iteration(
 ) -> IterationKeys:
     """The keys of an iteration on a device; `run` is used for nothing else."""
     key = jax.random.fold_in(jax.random.fold_in(run, iteration), device)
-    return IterationKeys(*jax.random.split(key, len(IterationKeys._fields)))
-
-
-def at(key: jax.Array, step: jax.Array | int) -> jax.Array:
-    """The key of a use at a step of the iteration."""
-    return jax.random.fold_in(key, step)
+    actions, dynamics, starts, minibatches = jax.random.split(key, 4)
+    return IterationKeys(CollectionKeys(actions, dynamics, starts), minibatches)

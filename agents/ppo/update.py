@@ -9,8 +9,10 @@ import jax.numpy as jnp
 import optax
 
 from agents.policies import distributions
-from agents.policies.network import Network, PolicyModule
-from es_rl.play import observations
+from agents.policies import spaces as _spaces
+from agents.policies.functions import Functions, functions_of
+from agents.policies.network import Network, built_in
+from envs.errors import UserError
 
 PyTree: TypeAlias = Any
 
@@ -19,7 +21,7 @@ class Transitions(NamedTuple):
     """Steps of N environments one after the other; all arrays are (T, N, ...)."""
 
     vector: jax.Array
-    """The observation, as `Network.vector` makes it."""
+    """The observation, as `Network.observe` makes it."""
     raw: jax.Array
     """The action, before it was bounded."""
     log_prob: jax.Array
@@ -38,6 +40,8 @@ class Learner:
     """The clipped objective over epochs of minibatches, shared by the devices of a mesh axis."""
 
     network: Network
+    critic: Functions
+    """The value function, which reads what the network reads, and gives one number."""
     optimizer: optax.GradientTransformation
     axis: str
     """Gradients are averaged over this mesh axis."""
@@ -49,30 +53,33 @@ class Learner:
     entropy_coefficient: float
     value_coefficient: float
 
-    @property
-    def critic(self) -> Any:
-        """The value function's network: shaped as the policy's."""
-        config = self.network.config
-        return PolicyModule(config.hidden, 0, 1, config.activation)
-
     def init(self, key: jax.Array, log_std: float) -> PyTree:
         """Parameters of the policy, the critic, and the log std of Box actions."""
         actor_key, critic_key = jax.random.split(key)
-        vector = jnp.zeros(self.network.observation_size)
         return {
             "actor": self.network.init(actor_key),
-            "critic": self.critic.init(critic_key, (), vector),
-            "log_std": jnp.full(self.network.module.outputs, log_std, jnp.float32),
+            "critic": self.critic.init(critic_key),
+            "log_std": jnp.full(_spaces.num_outputs(self.network.action_space), log_std),
         }
 
     def head(self, params: PyTree, vector: jax.Array) -> jax.Array:
-        """(..., outputs) of the policy for observations (..., d)."""
-        module: Any = self.network.module
-        return module.apply(params["actor"], (), self._clipped(vector))[1]
+        """(..., outputs) of the policy for observations (..., *shape)."""
+        return self._each(lambda x: self.network.apply(params["actor"], (), x)[1], vector)
 
     def value(self, params: PyTree, vector: jax.Array) -> jax.Array:
-        """(...,) what the critic expects from observations (..., d) on."""
-        return self.critic.apply(params["critic"], (), self._clipped(vector))[1][..., 0]
+        """(...,) what the critic expects from observations (..., *shape) on."""
+
+        def value(x: jax.Array) -> jax.Array:
+            return self.critic.apply(params["critic"], (), self.network.clipped(x))[1][0]
+
+        return self._each(value, vector)
+
+    def _each(self, function: Any, x: jax.Array) -> jax.Array:
+        """A function of one observation, of each of (..., *shape)."""
+        shape = self.network.shape
+        leading = x.shape[: x.ndim - len(shape)]
+        outputs = jax.vmap(function)(x.reshape(-1, *shape))
+        return outputs.reshape(*leading, *outputs.shape[1:])
 
     def update(
         self,
@@ -170,8 +177,29 @@ class Learner:
         }
         return loss, metrics
 
-    def _clipped(self, vector: jax.Array) -> jax.Array:
-        return observations.clip(vector) if self.network.normalizes else vector
+
+def critic_of(network: Network, module: Any = None) -> Functions:
+    """The critic of a policy network: of parameters of its own.
+
+    Args:
+      network: whose observations it reads.
+      module: the user's, observation -> (1,); unless given it is a built-in network with the
+        settings of the policy's.
+
+    Raises:
+      UserError: the module does not fit, or it has a memory.
+    """
+    space = network.observation_space
+    critic = functions_of(
+        "critic",
+        built_in(space, network.config, 1) if module is None else module,
+        network.shape,
+        1,
+    )
+    for name, memory in (("network", network.memory), ("critic", critic.memory)):
+        if jax.tree.leaves(memory):
+            raise UserError(f"{name} has a memory, which ppo does not train: must be without one")
+    return critic
 
 
 def without_nonfinite(batch: Transitions) -> tuple[Transitions, jax.Array]:

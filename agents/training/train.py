@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import jax
 
 from agents.base import Agent
-from agents.policies.policy import check_savable
+from agents.policies.functions import described
+from agents.policies.policy import Policy, check_savable
 from agents.settings import may_change
 from agents.training.evaluation import Evaluator
 from agents.training.loggers import Logger
@@ -23,7 +24,6 @@ from agents.training.repetition import check_repeats
 from agents.training.run_config import RunConfig
 from agents.training.run_folder import RunFolder, read_config
 from agents.training.watchdog import Watchdog
-from envs.base import HostEnv
 from envs.errors import UserError
 from envs.precision import in_32_bits
 from es_rl import checkpoints, devices, processes
@@ -36,6 +36,7 @@ def train(
     *,
     out: str | Path | None = None,
     resume: bool = False,
+    initial: Policy | None = None,
     loggers: Sequence[Logger] = (),
     evaluator: Evaluator | None = None,
     on_generation: OnGeneration | None = None,
@@ -56,6 +57,8 @@ def train(
       agent: what to train, on its environment.
       out: the run's folder, which must be empty or absent; None writes nothing.
       resume: go on from the latest checkpoint in `out`, or from the start where there is none.
+      initial: a saved policy, of any agent with such a network, to start from in place of random
+        parameters; a run that is resumed must be given it again.
       loggers: are told the metrics of each generation, and closed at the end.
       evaluator: of the agent's policies; several runs of an agent may share what it compiled.
       on_generation: called after each generation with its metrics, and with a function that
@@ -84,7 +87,7 @@ def train(
         if run is not None:
             stack.callback(run.close)
         started = time.perf_counter()
-        ready = _prepare(agent, config, run, evaluator)
+        ready = _prepare(agent, config, run, evaluator, initial)
         main = processes.is_main()
         loop = Loop(
             agent=agent,
@@ -96,7 +99,7 @@ def train(
             on_generation=on_generation if main else None,
             on_progress=on_progress if main else None,
             caught=caught,
-            watchdog=stack.enter_context(Watchdog(_still_advice(agent))),
+            watchdog=stack.enter_context(Watchdog(agent.stage.advice)),
             saved_at=ready.saved_at,
         )
         return loop.play(ready.state, time.perf_counter() - started)
@@ -114,11 +117,10 @@ def _configure(agent: Agent, resumed: str | Path | None, options: Mapping[str, A
     else:
         config = RunConfig.of(options)
     if config.eval_episodes is None:
-        default_episodes = 32 if isinstance(agent.env, HostEnv) else 128
-        config = replace(config, eval_episodes=default_episodes)
-    if isinstance(agent.env, HostEnv) and config.num_eval_episodes < processes.count():
+        config = replace(config, eval_episodes=agent.stage.default_episodes)
+    if config.num_eval_episodes < agent.stage.min_jobs:
         raise UserError(
-            f"eval_episodes={config.eval_episodes}: must be at least {processes.count()}, the "
+            f"eval_episodes={config.eval_episodes}: must be at least {agent.stage.min_jobs}, the "
             "number of processes"
         )
     return config
@@ -146,19 +148,25 @@ class _Ready(NamedTuple):
 
 
 def _prepare(
-    agent: Agent, config: RunConfig, run: RunFolder | None, evaluator: Evaluator | None
+    agent: Agent,
+    config: RunConfig,
+    run: RunFolder | None,
+    evaluator: Evaluator | None,
+    initial: Policy | None,
 ) -> _Ready:
     """Compile what a run needs, and read its checkpoint, all at once."""
     state = agent.init(jax.random.key(config.seed))
+    if initial is not None:
+        state = agent.with_policy(state, initial)
     policy = agent.snapshot(state)
     origin = {"seed": config.seed, "env_steps": 0, "generations": 0}
     episodes = config.num_eval_episodes
     check_savable(replace(policy, training=origin), episodes=episodes)
-    evaluate = evaluator or Evaluator(agent.env, policy.actor, agent.mesh, agent.lanes)
+    evaluate = evaluator or Evaluator(agent.env, policy.actor, agent.stage)
     keeps = config.keep if config.has_checkpoints and agent.resumable else None
     like = (state, policy.weights)
     _, _, _, restored = devices.all_at_once(
-        lambda: check_repeats(agent.env, agent.lanes),
+        lambda: check_repeats(agent.stage, agent.env.spec.action_space),
         lambda: agent.compile(state),
         lambda: evaluate.compile(policy.weights, episodes=episodes),
         lambda: processes.on_main(lambda: run.open(keeps, like) if run is not None else None),
@@ -192,24 +200,21 @@ def _advice(out: str | Path | None) -> str:
     return "the run is lost" if out is None else f"go on with: es-rl train --resume {out}"
 
 
-def _still_advice(agent: Agent) -> str:
-    """What to try where a run stands still."""
-    if agent.lanes is not None:
-        return "an environment on the host may wait for something: try --workers 1 --lanes 1"
-    return "programs on several devices of a CPU may wait for each other: try --devices 1"
-
-
 def _config(agent: Agent, config: RunConfig) -> dict[str, Any]:
     """Everything needed to repeat a run, in JSON values."""
+    mesh = agent.stage.mesh
     return {
         "env": agent.env.spec.id,
         "env_kwargs": agent.env.spec.kwargs,
         "agent": agent.name,
-        "settings": asdict(agent.config),
+        "settings": {
+            **asdict(agent.config),
+            **{name: described(value) for name, value in agent.objects.items()},
+        },
         **asdict(config),
         "versions": versions(),
         "git": git_state(),
-        "device": f"{agent.mesh.size} x {agent.mesh.devices.flat[0].device_kind}",
+        "device": f"{mesh.size} x {mesh.devices.flat[0].device_kind}",
     }
 
 

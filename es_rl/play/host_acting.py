@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from es_rl.play.jobs import step_keys
-from es_rl.play.rollout import Behaviour, PyTree, where
+from es_rl.play.jobs import Array, step_keys
+from es_rl.play.player import Behaviour, PyTree
+from es_rl.play.rollout import where
 
 BLOCK = 32
 """Rows of a matrix product. One of another size may round differently, so actions are computed in
@@ -25,74 +26,47 @@ class _Carry(NamedTuple):
     obs_squares: jax.Array
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["leaves"], meta_fields=["structure"])
-@dataclass(frozen=True)
-class Constants:
-    """What stays the same during a play, taken apart once.
-
-    Left to JAX it happens in every call, in Python where there are Flax's dataclasses or typed
-    keys, and takes longer than the actions of a small network.
-    """
-
-    leaves: list[jax.Array]
-    """Of (shared, keys); of typed keys their data."""
-    structure: tuple[Any, tuple[Any, ...]]
-    """The tree, and for each leaf the kind of key that it is, or None."""
-
-    @staticmethod
-    def of(shared: PyTree, keys: jax.Array) -> "Constants":
-        """Of what a `Behaviour` shares, and one typed key per episode."""
-        leaves, tree = jax.tree.flatten((shared, keys))
-        kinds = [jax.random.key_impl(x) if _is_key(x) else None for x in leaves]
-        leaves = [jax.random.key_data(x) if _is_key(x) else x for x in leaves]
-        return Constants(leaves, (tree, tuple(kinds)))
-
-    def together(self) -> tuple[PyTree, jax.Array]:
-        """(shared, keys)."""
-        tree, kinds = self.structure
-        leaves = [
-            x if kind is None else jax.random.wrap_key_data(x, impl=kind)
-            for x, kind in zip(self.leaves, kinds, strict=True)
-        ]
-        shared, keys = jax.tree.unflatten(tree, leaves)
-        return shared, keys
-
-
-def _is_key(x: Any) -> bool:
-    return bool(jnp.issubdtype(jnp.result_type(x), jax.dtypes.prng_key))
-
-
 @dataclass(frozen=True, eq=False)
 class HostActing:
-    """Computes the actions of lanes, in blocks; compiles once."""
+    """Computes the actions of lanes, in blocks; compiles once.
+
+    In both functions `shared` is that of the `Behaviour`, and `keys` the key data of the episodes.
+    """
 
     behaviour: Behaviour
 
+    def vector(self, shared: PyTree, keys: Array, obs: Array) -> Any:
+        """The shape of the vector that `Behaviour.act` returns, for one observation."""
+
+        def one(shared: PyTree, keys: jax.Array, obs: jax.Array) -> jax.Array:
+            selected = self.behaviour.select(shared, jnp.int32(0))
+            key = jax.random.wrap_key_data(keys)[0]
+            return self.behaviour.act(shared, selected, self.behaviour.memory, obs, key)[2]
+
+        return jax.eval_shape(one, shared, keys, obs)
+
     @cached_property
     def start(self) -> Any:
-        """(constants, obs) -> the carry of a half, with any values."""
+        """(shared, keys, obs) -> the carry of a half, with any values."""
 
-        def start(constants: Constants, obs: jax.Array) -> _Carry:
-            shared, keys = constants.together()
+        def start(shared: PyTree, keys: jax.Array, obs: jax.Array) -> _Carry:
             nobody = jnp.zeros((obs.shape[0] // BLOCK, BLOCK), jnp.int32)
-            selected, memory = self._of_members(shared, nobody)
-            first = jax.tree.map(lambda x: x[0, 0], (selected, memory))
-            vector = jax.eval_shape(self.behaviour.act, shared, *first, obs[0], keys[0])[2]
-            zeros = jnp.zeros((*nobody.shape, *vector.shape))
-            return _Carry(selected, memory, zeros, zeros)
+            zeros = jnp.zeros((*nobody.shape, *self.vector(shared, keys, obs[0]).shape))
+            return _Carry(*self._of_members(shared, nobody), zeros, zeros)
 
         return jax.jit(start)
 
     @cached_property
     def act(self) -> Any:
-        """(constants, carry, numbers, obs) -> (actions, carry).
+        """(shared, keys, carry, numbers, obs) -> (actions, carry).
 
         For a half of n lanes: `obs` is (n, ...), `numbers` (4, n) int32, whose rows are 1 where an
         episode starts, else 0; the member; the number of the episode's key; its steps so far.
         """
 
-        def act(constants: Constants, carry: _Carry, numbers: jax.Array, obs: jax.Array) -> Any:
-            shared, keys = constants.together()
+        def act(
+            shared: PyTree, keys: jax.Array, carry: _Carry, numbers: jax.Array, obs: jax.Array
+        ) -> Any:
             fresh, member, episode, steps = numbers.reshape(4, -1, BLOCK)
             fresh = fresh.astype(bool)
 
@@ -109,7 +83,8 @@ class HostActing:
                 rows: tuple[_Carry, jax.Array, jax.Array, jax.Array],
             ) -> tuple[jax.Array, _Carry]:
                 carry, episode, steps, obs = rows
-                policy_keys, _ = jax.vmap(step_keys)(keys[episode], steps)
+                episode_key = jax.random.wrap_key_data(keys)[episode]
+                policy_keys, _ = jax.vmap(step_keys)(episode_key, steps)
                 actions, memory, vector = jax.vmap(self.behaviour.act, in_axes=(None, 0, 0, 0, 0))(
                     shared, carry.selected, carry.memory, obs, policy_keys
                 )
@@ -120,7 +95,7 @@ class HostActing:
             actions, carry = jax.lax.map(block, (carry, episode, steps, obs))
             return actions.reshape(-1, *actions.shape[2:]), carry
 
-        return jax.jit(act, donate_argnums=1)
+        return jax.jit(act, donate_argnums=2)
 
     def _of_members(self, shared: PyTree, member: jax.Array) -> tuple[PyTree, PyTree]:
         select = jax.vmap(jax.vmap(self.behaviour.select, in_axes=(None, 0)), in_axes=(None, 0))

@@ -1,4 +1,10 @@
-"""What a rollout is asked to play, and what comes of it."""
+"""What is asked to be played, what comes of it, and where all randomness of an episode comes from.
+
+An episode has a key. Its start state, and each of its steps, have keys that are derived from it
+here and nowhere else; a simulator on the host gets a seed that is derived from it instead. Keys
+travel as key data, the integers that `jax.random.key_data` returns: NumPy arrays of them are at
+once on all devices of all processes, and cost less in each call than typed keys.
+"""
 
 from typing import NamedTuple, TypeAlias
 
@@ -7,6 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 
 Array: TypeAlias = jax.Array | np.ndarray
+TRAINING_SEEDS = 1 << 30
+"""Training resets simulators with seeds below this number, evaluation with seeds from here to twice
+as much: many simulators take a signed integer of 32 bits."""
 
 
 class Jobs(NamedTuple):
@@ -24,7 +33,7 @@ class Played(NamedTuple):
     returns: Array
     """(J,), undiscounted: float32 on the accelerator, float64 on the host."""
     lengths: Array
-    """(J,) int32, env steps."""
+    """(J,) int32, env steps; 0 where the environment failed."""
     obs_sum: Array
     """(J, d) sums of the observation vectors that `act` returned."""
     obs_squares: Array
@@ -32,8 +41,8 @@ class Played(NamedTuple):
     lane_steps: Array
     """(devices,) int32, how many steps were executed, those of idle lanes included."""
     nonfinite_actions: Array | None = None
-    """(J,) int32, steps whose action was not finite; None on the accelerator, where they are not
-    counted: what comes of them is, in the observations."""
+    """(J,) int32, how many steps had an action that was not finite. None on the accelerator, where
+    such actions are not counted, but the observations that follow from them are."""
 
 
 def make_jobs(population_size: int, episodes_per_member: int, sharing: int) -> Jobs:
@@ -58,6 +67,22 @@ def step_keys(episode_key: jax.Array, steps: jax.Array) -> tuple[jax.Array, jax.
     # Number 0 belongs to the reset.
     policy_key, env_key = jax.random.split(jax.random.fold_in(episode_key, steps + 1))
     return policy_key, env_key
+
+
+def at_step(key: jax.Array, step: jax.Array | int) -> jax.Array:
+    """The key of one step of several lanes, for a use that has `key` of its own."""
+    return jax.random.fold_in(key, step)
+
+
+def episode_seeds(keys: Array, *, evaluation: bool) -> np.ndarray:
+    """One seed per episode for a simulator's `reset`, int64.
+
+    Args:
+      keys: (episodes, ...) key data.
+      evaluation: whether to return seeds that training never uses: see `TRAINING_SEEDS`.
+    """
+    bits = np.asarray(keys)[..., -1] & (TRAINING_SEEDS - 1)
+    return bits.astype(np.int64) + evaluation * TRAINING_SEEDS
 
 
 def wide_sum(counts: Array) -> jax.Array:

@@ -14,29 +14,24 @@ from es_rl.play.jobs import Array
 
 _CLIP = 10.0
 """Normalised observations are clipped to +-10, as in Stable-Baselines3's VecNormalize."""
+_LEAST_STD = 1e-6
 
 
 @struct.dataclass
 class Moments:
-    """Moments of the observations seen so far; mean 0 and std 1 before the first."""
+    """Mean and standard deviation of the observations seen so far."""
 
     count: jax.Array
     """float32 scalar, how many observations."""
     mean: jax.Array
-    """(d,)."""
-    m2: jax.Array
-    """(d,), the sum of squared deviations from the mean."""
-
-    @property
-    def std(self) -> jax.Array:
-        """(d,), at least 1e-6."""
-        variance = self.m2 / jnp.maximum(self.count, 1.0)
-        return jnp.where(self.count > 0, jnp.sqrt(jnp.maximum(variance, 1e-12)), 1.0)
+    """(d,); 0 before the first observation."""
+    std: jax.Array
+    """(d,), at least 1e-6; 1 before the first observation."""
 
 
 def empty(size: int) -> Moments:
-    """No observation yet, of vectors of `size` numbers."""
-    return Moments(jnp.float32(0), jnp.zeros(size), jnp.zeros(size))
+    """The moments before any observation, of vectors of `size` numbers."""
+    return Moments(jnp.float32(0), jnp.zeros(size), jnp.ones(size))
 
 
 def standardize(obs: jax.Array, mean: Array, std: Array) -> jax.Array:
@@ -66,15 +61,19 @@ def merge(moments: Moments, lengths: Array, total: Array, squares: Array) -> Mom
     n = jnp.sum(live)
     total = jnp.sum(jnp.where(finite[:, None], total, 0.0), axis=0)
     squares = jnp.sum(jnp.where(finite[:, None], squares, 0.0), axis=0)
-    # Arrays are divided by nothing: XLA may make products with reciprocals of that, which round
-    # otherwise, and does so or not with the number of devices.
+    # Arrays are multiplied by reciprocals of scalars, never divided: XLA turns some divisions into
+    # such products, which round otherwise, depending on the number of devices.
     count, per_step = moments.count + n, 1 / jnp.maximum(n, 1.0)
-    shift = moments.std * total * per_step
-    m2 = moments.std**2 * jnp.maximum(squares - total**2 * per_step, 0.0)
-    share = n / jnp.maximum(count, 1.0)
-    mean = moments.mean + shift * share
-    m2 = moments.m2 + m2 + shift**2 * (moments.count * share)
-    sound = jnp.isfinite(mean).all() & jnp.isfinite(m2).all()
-    merged = Moments(count, mean, m2)
+    per_count = 1 / jnp.maximum(count, 1.0)
+    # In units of the old standard deviation, around the old mean.
+    shift = total * per_step
+    deviations = jnp.maximum(squares - total * shift, 0.0) + shift**2 * (
+        moments.count * n * per_count
+    )
+    variance = moments.std**2 * ((moments.count + deviations) * per_count)
+    mean = moments.mean + moments.std * shift * (n * per_count)
+    std = jnp.where(count > 0, jnp.sqrt(jnp.maximum(variance, _LEAST_STD**2)), 1.0)
+    sound = jnp.isfinite(mean).all() & jnp.isfinite(std).all()
+    merged = Moments(count, mean, std)
     # Not jnp.where, which XLA would fuse with the sums, and round them differently.
     return jax.lax.cond(sound, lambda new, _: new, lambda _, old: old, merged, moments)

@@ -12,7 +12,7 @@ may be computed in another order).
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,30 +21,13 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from envs.base import Env, State
 from es_rl.play.jobs import Array, Jobs, Played, pack, reset_key, step_keys, unpack
+from es_rl.play.player import Behaviour, PyTree
 
 _BLOCK = 8
 """Actions are computed for multiples of so many lanes: for fewer XLA may multiply matrices in
 another order, and then a return would depend on the number of lanes."""
 NO_LIMIT = 2**31 - 1
 """More steps than any rollout takes."""
-PyTree: TypeAlias = Any
-
-
-class Behaviour(NamedTuple):
-    """How members act: pure functions of one lane, vmapped by the rollout.
-
-    `shared` is whatever pytree all members have in common, as parameters and noise.
-    """
-
-    select: Callable[[PyTree, jax.Array], PyTree]
-    """(shared, member) -> what this member has of its own; called when an episode starts."""
-    memory: PyTree
-    """What a policy remembers when an episode starts, a pytree of arrays; () for nothing."""
-    act: Callable[
-        [PyTree, PyTree, PyTree, jax.Array, jax.Array], tuple[jax.Array, PyTree, jax.Array]
-    ]
-    """(shared, selected, memory, obs, key) -> (action, memory, the observation as a flat vector
-    to take statistics of)."""
 
 
 class _Lanes(NamedTuple):
@@ -63,9 +46,9 @@ class Progress(NamedTuple):
 
     lanes: _Lanes
     job: jax.Array
-    """(S,) int32, what each lane plays, or has played if it is..."""
+    """(S,) int32, the job of each lane; of a lane that is not active the last one."""
     active: jax.Array
-    """(S,) bool: ...not active."""
+    """(S,) bool, which lanes play."""
     queued: jax.Array
     """(1,) int32: jobs from here on wait."""
     played: Played
@@ -75,10 +58,11 @@ class _Queue(NamedTuple):
     """One device's share of the jobs."""
 
     member: jax.Array
+    """(J,) int32, who plays each job."""
     episode: jax.Array
-    """(J,) indices into the device's own episodes, whose keys are..."""
+    """(J,) int32, the episode of each job, numbered on the device."""
     keys: jax.Array
-    """(E,)."""
+    """(E,) typed keys of the device's episodes."""
     length: jax.Array
     """(1,) int32: jobs from here on are padding."""
 

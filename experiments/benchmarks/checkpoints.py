@@ -42,7 +42,7 @@ def _checkpoints(name: str, settings: dict[str, Any], rounds: int) -> Table:
     env = envs.make(name)
     agent = EvolutionAgent("eggroll", env, EggrollConfig(**settings))
     actor = agent.snapshot(agent.init(jax.random.key(0))).actor
-    evaluator = Evaluator(env, actor, agent.mesh)
+    evaluator = Evaluator(env, actor, agent.stage)
 
     def run(every: int | None, **budget: float) -> agents.TrainResult:
         with tempfile.TemporaryDirectory() as folder:

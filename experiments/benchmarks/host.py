@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -14,9 +15,8 @@ from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorEnv
 import envs
 from agents.evolution.agent import EvolutionAgent, EvolutionState
 from agents.evolution.config import EggrollConfig
-from envs.base import RESET, STEP, HostEnv
-from es_rl.play.host_acting import Constants
-from es_rl.play.host_rollout import episode_seeds
+from envs.base import RESET, STEP
+from es_rl.play.host_acting import HostActing
 from experiments.benchmarks.timing import Contender, Row, Table, side_by_side
 
 _MEMBERS = 256
@@ -31,8 +31,7 @@ def host(rounds: int) -> Iterator[Table]:
 
 
 def _host(name: str, rounds: int) -> Table:
-    env = envs.make(f"gymnasium/{name}")
-    assert isinstance(env, HostEnv)
+    env: Any = envs.make(f"gymnasium/{name}")
     agent = EvolutionAgent("eggroll", env, EggrollConfig(population_size=_MEMBERS))
     state = agent.init(jax.random.key(0))
     if name == "CartPole-v1":  # whose episodes are short as long as nothing was learnt
@@ -90,22 +89,22 @@ def _quiet() -> Iterator[None]:
 
 
 def _ours(agent: EvolutionAgent, state: EvolutionState, number: int) -> float:
-    noise, keys = agent.ask(state)
-    seeds = episode_seeds(keys, evaluation=False) + number
-    return float(agent.host_rollout.play((state, noise), keys, seeds).lengths.sum())
+    members, keys = agent.ask(replace(state, key=jax.random.key(number)))
+    return float(np.sum(agent.player.play(members, keys).lengths))
 
 
 def _vector(agent: EvolutionAgent, state: EvolutionState, vector: VectorEnv, number: int) -> float:
-    noise, keys = agent.ask(state)
-    acting, name = agent.host_rollout.acting, agent.env.spec.id
-    constants, space = Constants.of((state, noise), keys), vector.single_action_space
+    members, keys = agent.ask(state)
+    player: Any = agent.player
+    acting, space = HostActing(player.behaviour), vector.single_action_space
+    act = partial(acting.act, members, keys)
     numbers = np.zeros((4, _MEMBERS), np.int32)
     numbers[:2] = np.ones(_MEMBERS), np.arange(_MEMBERS)
     obs, _ = vector.reset(seed=number)
-    carry = acting.start(constants, obs.astype(np.float32))
-    horizon = _STEPS[name.removeprefix("gymnasium/")]
+    carry = acting.start(members, keys, obs.astype(np.float32))
+    horizon = _STEPS[agent.env.spec.id.removeprefix("gymnasium/")]
     for _ in range(horizon):
-        actions, carry = acting.act(constants, carry, numbers, obs.astype(np.float32))
+        actions, carry = act(carry, numbers, obs.astype(np.float32))
         obs, *_ = vector.step(np.asarray(actions, space.dtype))
         numbers[0] = 0
     return float(horizon * _MEMBERS)
@@ -113,8 +112,8 @@ def _vector(agent: EvolutionAgent, state: EvolutionState, vector: VectorEnv, num
 
 def _alone(agent: EvolutionAgent, number: int) -> float:
     """The lanes of a rollout, step after step; two halves in turns, as there."""
-    lanes, space = agent.lanes, agent.env.spec.action_space
-    assert lanes is not None
+    player: Any = agent.player
+    lanes, space = player.lanes, agent.env.spec.action_space
     horizon = _STEPS[agent.env.spec.id.removeprefix("gymnasium/")]
     half = lanes.count // 2
     spans = slice(0, half), slice(half, 2 * half)

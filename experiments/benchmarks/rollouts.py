@@ -13,13 +13,13 @@ from flax import linen as nn
 from jax.sharding import Mesh, PartitionSpec
 
 import envs
-from agents.evolution.agent import EvolutionAgent, EvolutionState, with_counts
+from agents.evolution.agent import EvolutionAgent
 from agents.evolution.config import EggrollConfig
 from envs.base import Env
 from es_rl.devices import AXIS, Program, make_mesh, replicated
-from es_rl.play.jobs import Jobs, Played, reset_key, step_keys
-from es_rl.play.pacing import Notify
-from es_rl.play.rollout import Behaviour, PyTree
+from es_rl.play.device_player import DevicePlayer
+from es_rl.play.jobs import Array, Jobs, Played, reset_key, step_keys
+from es_rl.play.player import Behaviour, Notify, PyTree
 from experiments.benchmarks.timing import Contender, Row, Table, side_by_side
 
 _NETWORK = {"hidden": (256, 256, 256)}
@@ -78,27 +78,25 @@ class Lockstep:
         return *lanes[3:], jnp.full(1, len(member) * horizon)
 
 
-class LockstepAgent(EvolutionAgent):
-    """Evolution whose generations are played in lockstep, in one program."""
+class LockstepPlayer(DevicePlayer):
+    """Plays the jobs of another player in lockstep, in one program."""
 
-    def __init__(self, name: str, env: Env, config: EggrollConfig):
-        super().__init__(name, env, config)
-        own = self.rollout
-        self._lockstep = Lockstep(own.env, own.behaviour, own.jobs, own.mesh)
-        everywhere = replicated(self.mesh)
-        self._whole = Program(self._generation, out_shardings=everywhere, donate_argnums=0)
+    def __init__(self, own: DevicePlayer):
+        super().__init__(own.rollout)
+        rollout = own.rollout
+        lockstep = Lockstep(rollout.env, rollout.behaviour, rollout.jobs, rollout.mesh)
 
-    def compile(self, state: EvolutionState) -> None:
-        self._whole.compile(state)
+        def whole(shared: PyTree, keys: jax.Array) -> Played:
+            return lockstep.play(shared, jax.random.wrap_key_data(keys))
 
-    def step(
-        self, state: EvolutionState, notify: Notify | None = None
-    ) -> tuple[EvolutionState, dict[str, Any]]:
-        return with_counts(self._whole(state))
+        everywhere = replicated(rollout.mesh)
+        self._whole = Program(whole, in_shardings=everywhere, out_shardings=everywhere)
 
-    def _generation(self, state: EvolutionState) -> tuple[EvolutionState, Any, dict[str, Any]]:
-        noise, keys = self._ask_and_keys(state)
-        return self.learn(state, noise, self._lockstep.play((state, noise), keys))
+    def compile(self, shared: PyTree, keys: Array) -> None:
+        self._whole.compile(shared, keys)
+
+    def play(self, shared: PyTree, keys: Array, notify: Notify | None = None) -> Played:
+        return self._whole(shared, keys)
 
 
 @dataclass(frozen=True)
@@ -142,8 +140,11 @@ def make_agent(
     env = envs.make(task.env, **task.kwargs)
     settings = {"population_size": task.population, **_NETWORK, **task.settings, **settings}
     assert isinstance(env, Env)
-    kind = LockstepAgent if lockstep else EvolutionAgent
-    return kind("eggroll", env, EggrollConfig(devices=devices, **settings))
+    agent = EvolutionAgent("eggroll", env, EggrollConfig(devices=devices, **settings))
+    if lockstep:
+        assert isinstance(agent.player, DevicePlayer)
+        agent.player = LockstepPlayer(agent.player)
+    return agent
 
 
 def _generation(task: _Task, what: str, rounds: int, devices: int | None) -> Table:

@@ -26,7 +26,6 @@ import envs
 from agents.evolution.agent import EvolutionAgent
 from agents.evolution.config import EggrollConfig
 from es_rl import processes
-from es_rl.play.jobs import Played
 from experiments.cli import parse
 from experiments.commands.launch import free_address
 from experiments.startup import machine, start_jax
@@ -117,14 +116,12 @@ def measure_costs(lane_step: float, rounds: int = 5) -> tuple[Costs, np.ndarray]
     config = EggrollConfig(population_size=population, devices=1, lanes=_LANES)
     agent: Any = EvolutionAgent("eggroll", env, config)
     state = agent.init(jax.random.key(0))
-    ask = jax.jit(agent._ask_and_keys)
-    play = jax.jit(lambda state, asked: agent.rollout.play((state, asked[0]), asked[1]))
-    learn = jax.jit(lambda state, noise, played: agent._learn(state, noise, played))
-    asked = ask(state)
-    played: Played = play(state, asked)
-    asking = _median(lambda: ask(state), rounds)
-    learning = _median(lambda: learn(state, asked[0], played), rounds)
-    leaves = jax.tree.leaves(asked[0].leaves)
+    learn = jax.jit(agent._learn)
+    members, keys = agent.ask(state)
+    played = agent.player.play(members, keys)
+    asking = _median(lambda: agent.ask(state), rounds)
+    learning = _median(lambda: learn(state, members.noise, played), rounds)
+    leaves = jax.tree.leaves(members.noise.leaves)
     return Costs(
         lane_step=lane_step,
         draw=(asking + learning) / population,

@@ -13,13 +13,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+import agents
 import envs
 from agents.policies.network import NetworkConfig
-from agents.training.filming import Film
+from agents.training.filming import Film, film
 from agents.training.provenance import git_state, versions
-from envs.base import HostEnv
+from agents.untrained import untrained_policy
 from envs.errors import UserError
-from envs.host.worker import RESET, STEP
 from experiments.cli import parse
 from experiments.startup import machine, start_jax
 from experiments.videos import FORMATS, write_video
@@ -142,30 +142,17 @@ def _computes() -> str:
 
 
 def _steps_on_the_host() -> str:
-    env = envs.make("gymnasium/CartPole-v1", workers=2, step_timeout=30.0)
-    assert isinstance(env, HostEnv)
-    lanes = env.lanes(2)
-    try:
-        lanes.begin()
-        whole, seeds = slice(0, 2), np.arange(2)
-        for command in (RESET, STEP):
-            commands = np.full(2, command, np.uint8)
-            lanes.send(whole, commands, seeds, np.zeros(2, np.int64))
-            received = lanes.receive(whole)
-            if received.faults:
-                raise RuntimeError("; ".join(fault.reason for fault in received.faults.values()))
-        if not (received.reward == 1).all():
-            raise RuntimeError(f"rewards are {received.reward.tolist()}: must be 1")
-    finally:
-        lanes.close()
+    env = envs.make("gymnasium/CartPole-v1", max_episode_steps=1, workers=2, step_timeout=30.0)
+    played = agents.evaluate(untrained_policy("zero", env.spec), env, episodes=2)
+    if not (played.returns == 1).all():
+        raise RuntimeError(f"rewards are {played.returns.tolist()}: must be 1")
     return "2 workers stepped gymnasium/CartPole-v1"
 
 
 def _draws() -> str:
     try:
         env = envs.make("gymnasium/InvertedPendulum-v5", max_episode_steps=1)
-        assert isinstance(env, HostEnv)
-        _, frames = env.film(lambda obs: np.zeros(1, np.float32), 0)
+        frames = film(untrained_policy("zero", env.spec), env).frames
     except UserError as error:  # training needs no pictures
         raise Missing(str(error)) from error
     if frames[0].std() == 0:

@@ -208,7 +208,7 @@ def _place(error: Exception) -> str:
 def make_evaluator(agent: Agent) -> Evaluator:
     """An evaluator of the agent's policies, on what the agent itself uses."""
     policy = agent.snapshot(agent.init(jax.random.key(0)))
-    return Evaluator(agent.env, policy.actor, agent.mesh, agent.lanes)
+    return Evaluator(agent.env, policy.actor, agent.stage)
 
 
 def final_returns(evaluator: Evaluator, policy: Policy) -> np.ndarray:

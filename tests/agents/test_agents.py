@@ -13,6 +13,7 @@ import agents
 import envs
 
 SMALL = {"population_size": 64, "hidden": (8,), "learning_rate": 0.1, "sigma": 0.2}
+MEMORY = {"network": "gru", "memory": 4}
 
 
 @functools.cache
@@ -34,14 +35,14 @@ def test_solves_the_probes(name, probe, budget):
 
 
 def test_memory_solves_what_needs_it_and_nothing_else_does():
-    def best(memory):
-        settings = {**SMALL, "population_size": 128, "memory": memory}
+    def best(**network):
+        settings = {**SMALL, "population_size": 128, **network}
         agent = agents.make("eggroll", env("probe/recall"), **settings)
         budget = {"env_steps": 20_000, "target_return": 1.0, "eval_every": 4}
         return agents.train(agent, **budget).evaluation.mean
 
-    assert best(memory=8) == 1
-    assert best(memory=0) < 0.7
+    assert best(network="gru", memory=8) == 1
+    assert best(network="mlp") < 0.7
 
 
 def test_nothing_to_learn_moves_nothing():
@@ -63,7 +64,7 @@ def test_nothing_to_learn_moves_nothing():
         {"rank": 3, "optimizer": "sgd", "weight_decay": 0.01, "sigma_decay": 0.99},
         {"freeze_vectors": True, "lanes": 7},
         {"normalize_observations": False, "activation": "layer_norm_relu"},
-        {"matmul_precision": "bfloat16", "memory": 4},
+        {"matmul_precision": "bfloat16", "network": "gru", "memory": 4},
     ],
     ids=lambda settings: ",".join(settings),
 )
@@ -76,7 +77,7 @@ def test_every_setting_still_learns(settings):
 @pytest.mark.parametrize("name", ["gymnasium/phys2d/CartPole-v1", "gymnasium/CartPole-v1"])
 def test_returns_do_not_depend_on_the_lanes(name):
     def run(lanes):
-        settings = {**SMALL, "population_size": 32, "memory": 4, "sigma": 1.0, "lanes": lanes}
+        settings = {**SMALL, "population_size": 32, **MEMORY, "sigma": 1.0, "lanes": lanes}
         agent = agents.make("eggroll", env(name), **settings)
         _, metrics = agent.step(agent.init(jax.random.key(0)))
         return [float(metrics[k]) for k in ("return_mean", "return_std", "return_max", "env_steps")]
@@ -88,7 +89,7 @@ def test_returns_do_not_depend_on_the_lanes(name):
 def after_generations(count, devices, **settings):
     settings = {**SMALL, "lanes": 8 * devices, "devices": devices, **settings}
     agent = agents.make("eggroll", env("gymnasium/phys2d/CartPole-v1"), **settings)
-    assert agent.mesh.size == devices
+    assert agent.stage.mesh.size == devices
     state = agent.init(jax.random.key(0))
     for _ in range(count):
         state, metrics = agent.step(state)
@@ -96,7 +97,7 @@ def after_generations(count, devices, **settings):
 
 
 def test_devices_change_nothing_and_memory_may_be_had():
-    one, two = after_generations(2, 1, memory=4), after_generations(2, 2, memory=4)
+    one, two = after_generations(2, 1, **MEMORY), after_generations(2, 2, **MEMORY)
     assert one[0]["params"]["memory"]["hn"]["kernel"].shape == (4, 4)
     jax.tree.map(np.testing.assert_array_equal, one[:2], two[:2])
     apart = {name for name in one[2] if one[2][name] != two[2][name]}
@@ -104,8 +105,8 @@ def test_devices_change_nothing_and_memory_may_be_had():
 
 
 def test_each_device_may_add_up_its_part_of_the_update():
-    whole = after_generations(2, 2, memory=4)
-    parts = after_generations(2, 2, memory=4, shard_update=True)
+    whole = after_generations(2, 2, **MEMORY)
+    parts = after_generations(2, 2, **MEMORY, shard_update=True)
     assert whole[2]["return_mean"] == parts[2]["return_mean"]
     close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6)
     jax.tree.map(close, whole[0], parts[0])
@@ -296,7 +297,19 @@ def test_every_preset_builds(name):
         ("eggroll", {"activation": "gelu"}, "activation='gelu': must be one of tanh, relu"),
         ("eggroll", {"lanes": 0}, "lanes=0: must be at least 1"),
         ("eggroll", {"devices": 3}, "devices=3: must be from 1 to 2, the devices here"),
-        ("eggroll", {"memory": -1}, "memory=-1: must be at least 0"),
+        ("eggroll", {"memory": 0, "network": "gru"}, "memory=0: must be at least 1"),
+        ("eggroll", {"memory": 4}, "memory=4: must be given with network=gru alone"),
+        ("eggroll", {"network": "mpl"}, "network='mpl': must be one of mlp, gru, cnn"),
+        (
+            "eggroll",
+            {"network": "mlp", "cnn": "small"},
+            "cnn=small: must be given with network=cnn",
+        ),
+        (
+            "eggroll",
+            {"network": "cnn"},
+            r"network=cnn: observations are Box.*must be a Box of 2 to",
+        ),
         ("eggroll", {"matmul_precision": "fp8"}, "matmul_precision='fp8': must be one of float32"),
         ("eggroll", {"learning_rate": 0.0}, "learning_rate=0.0: must be greater than 0"),
         ("eggroll", {"optimizer": "lion"}, "optimizer='lion': must be one of adam, sgd"),

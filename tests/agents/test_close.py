@@ -44,6 +44,8 @@ def test_no_worker_outlives_its_agent(name, env):
         state = agent.init(jax.random.key(0))
         if name != "sbx_ppo":
             state, _ = agent.step(state)
+        policy = agent.snapshot(state)
+        agents.Evaluator(env, policy.actor, agent.stage)(policy.weights, episodes=2)
         assert len(workers() - before) >= 2
     assert workers() <= before
     agent.close()  # once more does no harm

@@ -8,7 +8,7 @@ import pytest
 
 import agents
 import envs
-from es_rl.play.host_rollout import HostRollout
+from es_rl.play.host_player import HostPlayer
 from es_rl.play.rollout import Rollout
 
 LONG = 2**30
@@ -16,7 +16,7 @@ LONG = 2**30
 
 @pytest.mark.parametrize(
     ("name", "rollout", "last"),
-    [("probe/policy_reward", Rollout, "finish"), ("gymnasium/CartPole-v1", HostRollout, "play")],
+    [("probe/policy_reward", Rollout, "finish"), ("gymnasium/CartPole-v1", HostPlayer, "play")],
 )
 def test_env_steps_beyond_32_bits(name, rollout, last, tmp_path, monkeypatch):
     play = getattr(rollout, last)

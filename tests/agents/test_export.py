@@ -68,7 +68,7 @@ def test_a_model_acts_as_its_policy(env_id, settings, tmp_path):
 
 
 def test_a_model_remembers_as_its_policy(tmp_path):
-    policy = policy_of(PENDULUM, memory=6)
+    policy = policy_of(PENDULUM, network="gru", memory=6)
     policy.export_onnx(tmp_path / "policy.onnx")
     model, remembered, memory = session(tmp_path / "policy.onnx"), np.zeros(6, np.float32), None
     for obs in observations(policy, 1000):

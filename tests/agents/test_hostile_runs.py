@@ -61,7 +61,7 @@ def run(tmp_path_factory):
         "eval_episodes": 4,
         "eval_every": 2,
         "checkpoint_every": 2,
-        "evaluator": Evaluator(agent.env, actor, agent.mesh),
+        "evaluator": Evaluator(agent.env, actor, agent.stage),
     }
     folder = tmp_path_factory.mktemp("honest") / "run"
     agents.train(agent, out=folder, **budget)

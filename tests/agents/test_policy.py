@@ -54,7 +54,7 @@ def test_one_observation_or_a_batch_numpy_in_and_out():
 
 
 def test_a_policy_with_a_memory_is_stepped(tmp_path):
-    policy = make_policy(memory=4)
+    policy = make_policy(network="gru", memory=4)
     policy.save(tmp_path)
     loaded = agents.load_policy(tmp_path)
     with pytest.raises(ValueError, match=r"has a memory: call policy.step\(obs, memory\)"):
@@ -73,7 +73,7 @@ def test_a_policy_with_a_memory_is_stepped(tmp_path):
 @pytest.mark.parametrize("name", ["gymnasium/CartPole-v1", "gymnasium/phys2d/CartPole-v1"])
 def test_a_film_of_a_policy_with_a_memory_shows_the_episode_of_the_evaluation(name):
     env = envs.make(name)
-    agent = agents.make("eggroll", env, population_size=4, hidden=(8,), memory=4)
+    agent = agents.make("eggroll", env, population_size=4, hidden=(8,), network="gru", memory=4)
     policy = agent.snapshot(agent.init(jax.random.key(3)))
     evaluation = agents.evaluate(policy, env, episodes=10)
     assert film(policy, env).episode_return == evaluation.returns[0]
@@ -90,16 +90,19 @@ def test_the_normaliser_is_applied():
     def forward(memory, x):
         return memory, x * jnp.ones(2)
 
-    vector = network.vector(jnp.array([1.25]), weights.mean, weights.std)
-    np.testing.assert_allclose(vector, 0.5)
+    x = network.observe(jnp.array([1.25]), weights.mean, weights.std)
+    np.testing.assert_allclose(x, 0.5)
+    np.testing.assert_allclose(network.statistics(x), 0.5)
+    np.testing.assert_allclose(network.clipped(jnp.array([1e6])), 10)
     far, memory = network.action(forward, (), jnp.array([1e6]), jax.random.key(0))
     assert int(far) == 0
     assert memory == ()
     raw = Network(
         network.observation_space, network.action_space, NetworkConfig(normalize_observations=False)
     )
-    np.testing.assert_allclose(raw.vector(jnp.array([1.25]), weights.mean, weights.std), 1.25)
-    assert network.module.apply(weights.params, (), vector)[1].shape == (2,)
+    np.testing.assert_allclose(raw.observe(jnp.array([1.25]), weights.mean, weights.std), 1.25)
+    assert raw.statistics(x).shape == (0,)
+    assert network.apply(weights.params, (), x)[1].shape == (2,)
 
 
 @pytest.mark.parametrize("actor", [RandomActor, ZeroActor])
@@ -173,7 +176,7 @@ def test_truncated_files(tmp_path, name, keep):
 @pytest.mark.parametrize(
     ("key", "value", "says"),
     [
-        ("format", 99, "written in format 99, this version reads 3"),
+        ("format", 99, "written in format 99, this version reads 4"),
         ("actor.hidden", [16], "does not fit policy.json: params/params/Dense_0/bias is"),
         ("actor.kind", "code", "policy.json is damaged"),
         ("actor.activation", "os.system", "policy.json is damaged"),

@@ -12,7 +12,8 @@ from gymnasium import spaces
 import agents
 import envs
 from agents.policies import distributions
-from agents.ppo.agent import PPOAgent, PPOConfig
+from agents.ppo.agent import PPOAgent
+from agents.ppo.config import PPOConfig
 from agents.ppo.update import Transitions, generalized_advantages
 
 BOX = spaces.Box(-1.0, 1.0, (2,), np.float32)
@@ -107,7 +108,7 @@ def test_a_single_environment_learns_the_pendulum():
 def test_devices_share_the_environments():
     settings = {**SMALL, "num_envs": 64, "normalize_rewards": True, "anneal_steps": 4 * 64 * 16}
     agent = agents.make("ppo", env("probe/policy_reward"), **settings)
-    assert agent.mesh.size == 2
+    assert agent.stage.mesh.size == 2
     state = agent.init(jax.random.key(0))
     rates = []
     for _ in range(4):
@@ -117,7 +118,7 @@ def test_devices_share_the_environments():
     np.testing.assert_allclose(rates, 0.02 * np.array([1.0, 0.75, 0.5, 0.25]), rtol=1e-5)
     assert metrics["return_mean"] > 4
     assert state.moments.count == 4 * 64 * 16
-    assert agent.mesh.size == len(state.discounted.sharding.device_set)
+    assert agent.stage.mesh.size == len(state.discounted.sharding.device_set)
 
 
 def test_rewards_are_scaled_by_discounted_returns():
@@ -196,7 +197,7 @@ def test_its_policies_are_saved_and_loaded(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"memory": 4}, "memory=4: must be 0"),
+        ({"network": "gru"}, "network=gru: must be mlp or cnn"),
         ({"num_steps": 0}, "num_steps=0: must be at least 1"),
         ({"minibatch_size": 100}, "minibatch_size=100: must divide num_envs x num_steps, 2048"),
         ({"gamma": 1.5}, "gamma=1.5: must be from 0 to 1"),

@@ -11,6 +11,7 @@ import agents
 from agents.policies import distributions
 from agents.ppo import keys as ppo_keys
 from envs.base import EnvSpec, State
+from es_rl.play.jobs import at_step
 
 SMALL = {"num_epochs": 3, "hidden": (2,)}
 
@@ -96,7 +97,7 @@ def test_keys_that_are_derived_further_are_apart_too():
     for iteration in range(3):
         for device in range(3):
             of_one = ppo_keys.of_iteration(run_key, iteration, device)
-            keys += of_one
-            keys += [ppo_keys.at(key, step) for key in of_one for step in range(3)]
+            keys += [*of_one.collection, of_one.minibatches]
+            keys += [at_step(key, step) for key in of_one.collection for step in range(3)]
     found = {np.asarray(jax.random.key_data(key)).tobytes() for key in keys}
-    assert len(found) == len(keys) == 1 + 3 * 3 * 4 * 4
+    assert len(found) == len(keys) == 1 + 3 * 3 * (4 + 3 * 3)

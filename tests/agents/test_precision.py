@@ -25,7 +25,7 @@ agents.train(agent, env_steps=40, eval_episodes=3, eval_every=1, out="{out}")
 replay.main(["{out}", "--episodes", "3", "--json"])
 assert jax.numpy.zeros(1).dtype == "float64", "the user's setting holds outside"
 """
-SMALL = {"population_size": 4, "hidden": (4,), "memory": 2}
+SMALL = {"population_size": 4, "hidden": (4,), "network": "gru", "memory": 2}
 PPO = {"num_envs": 2, "num_steps": 16, "minibatch_size": 16, "hidden": (4,)}
 CONFIG = 'jax.config.update("jax_enable_x64", True)'
 

@@ -74,12 +74,14 @@ def test_two_processes_train_what_one_trains(task, one, two, tmp_path):
     if task == ACCELERATOR:
         for part, exchanges in (
             ("start_generation", []),
-            ("advance", []),
+            ("start_play", []),
+            ("advance_play", []),
             # 10 episodes and the lanes' steps of each device: return, length and two sums of 4
             # numbers.
-            ("finish_generation", [("all-gather", ["s32[22,10]"])]),
+            ("finish", [("all-gather", ["s32[22,10]"])]),
+            ("finish_generation", []),
         ):
-            programs = (tmp_path / "hlo").glob(f"*_{part}*after_optimizations.txt")
+            programs = (tmp_path / "hlo").glob(f"*jit_{part}.*after_optimizations.txt")
             found = [exchanged(text) for text in {path.read_text() for path in programs}]
             assert found
             assert all(each == exchanges for each in found)

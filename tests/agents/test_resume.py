@@ -18,6 +18,7 @@ import envs
 from agents.training.evaluation import Evaluator
 from agents.training.run_folder import RunFolder
 from envs.errors import UserError
+from es_rl.play.stage import HostStage
 
 ES = {"population_size": 16, "hidden": (4,), "learning_rate": 0.1}
 PPO = {"num_envs": 4, "num_steps": 16, "minibatch_size": 32, "num_epochs": 2, "hidden": (4,)}
@@ -54,7 +55,7 @@ def weights_of(run, name="policy"):
 def evaluator_of(agent):
     """What is compiled for an evaluation serves all of the runs."""
     actor = agent.snapshot(agent.init(jax.random.key(0))).actor
-    return Evaluator(agent.env, actor, agent.mesh)
+    return Evaluator(agent.env, actor, agent.stage)
 
 
 @pytest.fixture(scope="module", params=CASES)
@@ -84,10 +85,11 @@ def test_killed_and_resumed_is_as_never_stopped(case, tmp_path):
     expected = metrics_of(tmp_path / "whole")
 
     # On the host not the agent that knows where its simulators are: a new process has no such one.
-    again = make if agent.lanes is not None else lambda: agent
+    on_host = isinstance(agent.stage, HostStage)
+    again = make if on_host else lambda: agent
     run = tmp_path / "stopped"
     # Before a checkpoint of its own, and after two.
-    for generation in (1, 4) if agent.lanes is None else (4,):
+    for generation in (4,) if on_host else (1, 4):
         with pytest.raises(Crash):
             agents.train(
                 again(), out=run, resume=run.exists(), on_generation=crash_in(generation), **budget

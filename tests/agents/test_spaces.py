@@ -15,13 +15,15 @@ from agents.policies import spaces as s
 KEY = jax.random.key(0)
 
 
-def test_observations_become_vectors():
+def test_categories_become_vectors():
     box = spaces.Box(-1, 1, (2, 3), np.float64)
-    np.testing.assert_array_equal(s.encode(box, jnp.arange(6.0).reshape(2, 3)), np.arange(6))
-    np.testing.assert_array_equal(s.encode(spaces.Discrete(4, start=2), jnp.int32(3)), [0, 1, 0, 0])
+    np.testing.assert_array_equal(
+        s.one_hot(spaces.Discrete(4, start=2), jnp.int32(3)), [0, 1, 0, 0]
+    )
     multi = spaces.MultiDiscrete([2, 3])
-    np.testing.assert_array_equal(s.encode(multi, jnp.array([1, 2])), [0, 1, 0, 0, 1])
-    assert [s.encoded_size(x) for x in (box, spaces.Discrete(4), multi)] == [6, 4, 5]
+    np.testing.assert_array_equal(s.one_hot(multi, jnp.array([1, 2])), [0, 1, 0, 0, 1])
+    assert [s.num_outputs(x) for x in (box, spaces.Discrete(4), multi)] == [6, 4, 5]
+    assert [s.encoded_shape(x) for x in (box, spaces.Discrete(4), multi)] == [(2, 3), (4,), (5,)]
 
 
 @pytest.mark.parametrize("squash", ["tanh", "clip"])
@@ -91,8 +93,8 @@ def test_categories_that_their_dtype_does_not_hold_are_refused(n, start):
 def test_a_multi_binary_is_a_multi_discrete_of_twos():
     binary, twos = spaces.MultiBinary((2, 2)), spaces.MultiDiscrete([[2, 2], [2, 2]])
     obs, head = jnp.int8([[0, 1], [1, 1]]), jax.random.normal(KEY, (8,))
-    assert s.encoded_size(binary) == s.encoded_size(twos) == 8
-    np.testing.assert_array_equal(s.encode(binary, obs), s.encode(twos, obs))
+    assert s.num_outputs(binary) == s.num_outputs(twos) == 8
+    np.testing.assert_array_equal(s.one_hot(binary, obs), s.one_hot(twos, obs))
     for sample in (False, True):
         actions = [
             s.decode(space, head, squash="clip", sample=sample, key=KEY) for space in (binary, twos)
@@ -130,13 +132,18 @@ def test_distributions_are_those_of_each_dimension_alone(sizes):
 
 def test_thousands_of_dimensions_are_one_part_of_a_program():
     space = spaces.MultiDiscrete(np.random.default_rng(0).integers(1, 4, (66, 66)))
-    size = s.encoded_size(space)
+    size = s.num_outputs(space)
 
     def everything(head, obs, key):
         raw = distributions.sample(space, head, head, key)
         action = s.decode(space, head, squash="clip", sample=True, key=key)
         entropy = distributions.entropy(space, head, head)
-        return action, s.encode(space, obs), distributions.log_prob(space, head, head, raw), entropy
+        return (
+            action,
+            s.one_hot(space, obs),
+            distributions.log_prob(space, head, head, raw),
+            entropy,
+        )
 
     arguments = jnp.zeros(size), jnp.zeros((66, 66), jnp.int32), KEY
     began = time.perf_counter()

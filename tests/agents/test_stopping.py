@@ -11,7 +11,7 @@ import pytest
 import agents
 import envs
 from agents.training.watchdog import Watchdog
-from es_rl.play import pacing
+from es_rl.play import device_player
 from tests.agents.test_resume import ES, evaluator_of, metrics_of, weights_of
 
 
@@ -30,15 +30,15 @@ def budget(agent):
 @pytest.fixture(autouse=True)
 def short_calls(agent, monkeypatch):
     """As if a call of 8 steps took half a second."""
-    monkeypatch.setattr(pacing, "PACE_SECONDS", 0.0)
-    agent._advance._steps = 8
+    monkeypatch.setattr(device_player, "PACE_SECONDS", 0.0)
+    agent.player._steps = 8
 
 
 def test_a_generation_in_parts_is_the_generation_in_one_go(agent, monkeypatch):
     told = []
     state = agent.init(jax.random.key(1))
     _, parts = agent.step(agent.init(jax.random.key(1)), lambda *now: told.append(now))
-    agent._advance._steps = 10**6
+    agent.player._steps = 10**6
     _, whole = agent.step(state, lambda *now: pytest.fail("it was one call"))
     assert jax.device_get(parts) == jax.device_get(whole)
     assert len(told) > 10
@@ -84,7 +84,7 @@ def test_a_signal_gives_the_generation_up_and_resume_plays_it(
 def test_on_the_host_a_signal_gives_the_generation_up_too(tmp_path, monkeypatch):
     env = envs.make("gymnasium/CartPole-v1", max_episode_steps=30, workers=1)
     agent = agents.make("eggroll", env, **ES)
-    monkeypatch.setattr("es_rl.play.host_rollout.PACE_SECONDS", 0.0)
+    monkeypatch.setattr("es_rl.play.host_player.PACE_SECONDS", 0.0)
     options = {"env_steps": 1000, "eval_every": 100, "eval_episodes": 4}
     agents.train(agent, out=tmp_path / "whole", **options)
 
@@ -97,7 +97,7 @@ def test_on_the_host_a_signal_gives_the_generation_up_too(tmp_path, monkeypatch)
     assert agents.train(agent, out=run, on_progress=interrupt, **options).generations == 1
     agents.train(agent, out=run, resume=True, **options)
     assert weights_of(run) == weights_of(tmp_path / "whole")
-    agent.lanes.close()
+    agent.close()
 
 
 def test_every_evaluation_leaves_policies_to_replay(agent, budget, tmp_path):

@@ -30,5 +30,5 @@ def train(env, agent="eggroll", *, env_steps=80, **settings):
             on_generation=lambda metrics, _: lines.append(metrics),
         )
     finally:
-        made.lanes.close()
+        made.close()
     return result, lines

@@ -14,18 +14,17 @@ import pytest
 
 import agents
 import envs
-from agents.ppo.collect import HostCollector
 from agents.training.evaluation import evaluation_keys
 from envs.errors import UserError
-from es_rl.play.host_rollout import episode_seeds
-from es_rl.play.jobs import episode_keys
+from es_rl.play.host_collector import HostCollector
+from es_rl.play.jobs import episode_keys, episode_seeds
 from tests.envs.odd_runs import make, train
 
 ROOT = Path(__file__).parents[2]
 
 
 def test_seeds_of_training_and_evaluation_are_apart_and_of_31_bits():
-    keys = episode_keys(jax.random.key(3), 1000)
+    keys = jax.random.key_data(episode_keys(jax.random.key(3), 1000))
     training = episode_seeds(keys, evaluation=False)
     evaluation = episode_seeds(evaluation_keys(0, 1000), evaluation=True)
     assert 0 <= training.min() <= training.max() < 2**30

@@ -4,7 +4,6 @@ import inspect
 import subprocess
 import sys
 import traceback
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ import agents
 from agents.training.repetition import check_repeats
 from agents.untrained import untrained_policy
 from envs.errors import RemoteTraceback, UserError
-from es_rl.play.host_rollout import with_idle_lanes
+from es_rl.play.stage import open_stage
 from experiments.comparison.results import Task
 from experiments.comparison.suites import Contestant, Entry
 from experiments.comparison.trials import Trials
@@ -86,9 +85,8 @@ BROKEN = {
 def test_what_is_not_gymnasiums_interface_is_told_with_its_place(name):
     message, method = BROKEN[name]
     env = make(name)
-    lanes = env.lanes(with_idle_lanes(1), 1)
-    with closing(lanes), pytest.raises(UserError) as error:
-        check_repeats(env, lanes)
+    with open_stage(env, lanes=1) as stage, pytest.raises(UserError) as error:
+        check_repeats(stage, env.spec.action_space)
     said = str(error.value)
     assert said.startswith(f"gymnasium/{name}-v0: ")
     assert message in said

@@ -9,7 +9,8 @@ import envs
 from es_rl.devices import lanes_per_device, make_mesh, tail_lanes
 from es_rl.play import observations
 from es_rl.play.jobs import Jobs, as_int, episode_keys, make_jobs, reset_key, step_keys, wide_sum
-from es_rl.play.rollout import Behaviour, Rollout
+from es_rl.play.player import Behaviour
+from es_rl.play.rollout import Rollout
 
 POPULATION, EPISODES = 13, 2
 ENV = envs.make("probe/random_length")

@@ -8,7 +8,7 @@ import pytest
 
 import agents
 import envs
-from experiments.benchmarks.rollouts import Lockstep
+from experiments.benchmarks.rollouts import LockstepPlayer
 from experiments.benchmarks.timing import Contender, side_by_side
 from tests.experiments.test_cli import es_rl
 
@@ -19,15 +19,8 @@ def played(env, *, lanes=None):
     """What a population earns in its first generation; in lockstep unless lanes are given."""
     settings = {"population_size": POPULATION, "hidden": (8,), "sigma": 0.5}
     agent = agents.make("eggroll", env, lanes=lanes, **settings)
-    own = agent.rollout
-    rollout = own if lanes else Lockstep(own.env, own.behaviour, own.jobs, own.mesh)
-
-    @jax.jit
-    def play(state):
-        noise, keys = agent._ask_and_keys(state)
-        return rollout.play((state, noise), keys)
-
-    return play(agent.init(jax.random.key(1)))
+    player = agent.player if lanes else LockstepPlayer(agent.player)
+    return player.play(*agent.ask(agent.init(jax.random.key(1))))
 
 
 @pytest.mark.parametrize(

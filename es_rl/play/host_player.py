@@ -1,4 +1,4 @@
-"""Population rollouts of environments that step on the host: the same jobs, the same results.
+"""Plays jobs of environments that step on the host: the same jobs, the same results.
 
 The lanes are two halves that take turns: while the workers step one, the actions of the other are
 computed in one call. As on the accelerator, a lane whose episode has ended
@@ -13,19 +13,19 @@ from functools import cached_property
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from gymnasium import spaces
+from jax.sharding import Mesh
 
-from envs.base import IDLE, RESET, STEP, Fault, Lanes, Received
+from envs.base import IDLE, RESET, STEP, EnvSpec, Fault, Lanes, Received
 from envs.errors import environment_error
 from es_rl import processes
-from es_rl.play.host_acting import BLOCK, Constants, HostActing, as_float32
-from es_rl.play.jobs import Jobs, Played
-from es_rl.play.pacing import PACE_SECONDS, Notify
-from es_rl.play.rollout import Behaviour, PyTree
+from es_rl.devices import replicated
+from es_rl.play.host_acting import BLOCK, HostActing, as_float32
+from es_rl.play.jobs import Array, Jobs, Played, episode_seeds
+from es_rl.play.player import PACE_SECONDS, Behaviour, Notify, PyTree
 
-TRAINING_SEEDS = 1 << 30
-"""Training resets environments with seeds below this, evaluation with seeds from here to twice as
-much: simulators often take a signed integer of 32 bits."""
 _LANES_PER_WORKER = 128
 """Half of them step at a time: enough to make little of what an exchange costs."""
 _ATTEMPTS = 2
@@ -36,14 +36,8 @@ _FAILURES_IN_VAIN = 16
 _log = logging.getLogger("es_rl")
 
 
-def episode_seeds(keys: jax.Array, *, evaluation: bool) -> np.ndarray:
-    """One seed per episode key for `reset`: below 2^30 for training, else from there to 2^31."""
-    bits = np.asarray(jax.random.key_data(keys))[..., -1] & (TRAINING_SEEDS - 1)
-    return bits.astype(np.int64) + evaluation * TRAINING_SEEDS
-
-
 def lanes_for(jobs: int, workers: int, lanes: int | None = None) -> int:
-    """How many lanes a rollout keeps busy at most.
+    """How many lanes a player keeps busy at most.
 
     Args:
       jobs: how many episodes are to be played.
@@ -54,64 +48,70 @@ def lanes_for(jobs: int, workers: int, lanes: int | None = None) -> int:
 
 
 def with_idle_lanes(lanes: int) -> int:
-    """How many lanes a `HostRollout` needs to keep so many busy: two halves of whole blocks."""
+    """How many lanes a `HostPlayer` needs to keep so many busy: two halves of whole blocks."""
     return 2 * BLOCK * -(-lanes // (2 * BLOCK))
 
 
 def busy_lanes(busy: int) -> np.ndarray:
-    """The numbers of the lanes that a `HostRollout` uses: the first ones of each half."""
+    """The numbers of the lanes that a `HostPlayer` uses: the first ones of each half."""
     middle = with_idle_lanes(busy) // 2
     return np.concatenate([np.arange(-(-busy // 2)), middle + np.arange(busy // 2)])
 
 
-def first_observation(lanes: Lanes, seed: int) -> np.ndarray | None:
-    """What an episode starts with; None where the environment fails."""
-    lanes.begin()
-    span = slice(0, 1)
-    lanes.send(span, np.array([RESET], np.uint8), np.array([seed]), None)
-    received = lanes.receive(span)
-    return None if received.lost[0] else received.obs[0]
+def empty(space: spaces.Space) -> np.ndarray:
+    """An array like an element of a space, of zeros."""
+    return np.zeros(space.shape or (), space.dtype)
 
 
 @dataclass(frozen=True, eq=False)
-class HostRollout:
-    """Plays the same jobs, on new episodes, as often as it is asked to."""
+class HostPlayer:
+    """A `Player` of an environment on the host."""
 
-    env_id: str
-    """For messages."""
+    spec: EnvSpec
     lanes: Lanes
     """At least `with_idle_lanes(busy)`; the others never start."""
     behaviour: Behaviour
     jobs: Jobs
     """Of all processes, which share them: see `es_rl.processes`."""
+    mesh: Mesh
+    """The one device that computes actions."""
     busy: int
     """S, how many lanes to use here."""
+    evaluation: bool = False
+    """Whether the episodes are those that training never plays."""
     max_steps: int | None = None
     """Episodes are cut after so many steps, or where the environment ends them."""
     warned: set[str] = field(default_factory=set)
     """Of what a warning was given: one of a kind is enough."""
 
-    def play(
-        self, shared: PyTree, keys: jax.Array, seeds: np.ndarray, notify: Notify | None = None
-    ) -> Played:
-        """Play every job to its end, this process's share of them, and gather the others'.
+    def shapes(self, shared: PyTree, keys: Array) -> Played:
+        """See `Player`."""
+        count = len(self.jobs.member)
+        size = self.acting.vector(shared, keys, as_float32(empty(self.spec.observation_space)))
+
+        def of(kind: Any, *shape: int) -> Any:
+            return jax.ShapeDtypeStruct(shape, kind)
+
+        sums, counts = of(np.float32, count, *size.shape), of(np.int32, count)
+        return Played(of(np.float64, count), counts, sums, sums, of(np.int32, 1), counts)
+
+    def compile(self, shared: PyTree, keys: Array) -> None:
+        """See `Player`."""
+        shared, keys = self._placed((shared, keys))
+        obs = as_float32(empty(self.spec.observation_space))
+        rows = np.stack([obs] * (with_idle_lanes(self.busy) // 2))
+        carry = self.acting.start(shared, keys, rows)
+        self.acting.act(shared, keys, carry, np.zeros((4, len(rows)), np.int32), rows)
+
+    def play(self, shared: PyTree, keys: Array, notify: Notify | None = None) -> Played:
+        """See `Player`; each process plays its share of the jobs, and gathers the others'.
 
         A job whose environment fails is played once more, on a new worker; if it fails again its
         return is NaN and its length 0. Jobs that are lost beside it are played again.
-
-        Args:
-          shared: see `Behaviour`.
-          keys: (episodes,) typed keys, one per distinct episode of the jobs.
-          seeds: (episodes,) ints, given to the environments' reset.
-          notify: told how many of this process's jobs have ended, every half second.
-
-        Raises:
-          UserError: the environment returns what it may not.
-          RuntimeError: jobs fail and none ends, or the environment cannot be started.
         """
         self.lanes.begin()
         mine = processes.share(len(self.jobs.member))
-        play = _Play(self, Jobs(*(x[mine] for x in self.jobs)), shared, keys, seeds)
+        play = _Play(self, Jobs(*(x[mine] for x in self.jobs)), shared, keys)
         middle = with_idle_lanes(self.busy) // 2
         halves = [_Half(play, slice(0, middle)), _Half(play, slice(middle, 2 * middle))]
         halves[0].assign(np.arange(-(-self.busy // 2)))
@@ -131,31 +131,40 @@ class HostRollout:
         gathered = processes.gather_shares(play.played(), len(self.jobs.member))
         return gathered._replace(lane_steps=gathered.lane_steps.sum(keepdims=True))
 
+    def first_observation(self, keys: Array) -> np.ndarray | None:
+        """See `Player`; process 0 looks for all of them."""
+        obs, known = empty(self.spec.observation_space), np.zeros(1, bool)
+        if processes.is_main():
+            self.lanes.begin()
+            span = slice(0, 1)
+            seeds = episode_seeds(keys, evaluation=self.evaluation)[:1]
+            self.lanes.send(span, np.array([RESET], np.uint8), seeds, None)
+            received = self.lanes.receive(span)
+            obs, known = received.obs[0], ~received.lost
+        obs, known = processes.broadcast([obs, known])
+        return as_float32(obs) if known[0] else None
+
     @cached_property
     def acting(self) -> HostActing:
+        """Computes actions."""
         return HostActing(self.behaviour)
 
-    def compile(self, shared: PyTree, keys: jax.Array, obs: np.ndarray) -> None:
-        """Compile for arguments like these, before the first play; `obs` is one observation."""
-        constants = Constants.of(shared, keys)
-        rows = np.stack([as_float32(obs)] * (with_idle_lanes(self.busy) // 2))
-        carry = self.acting.start(constants, rows)
-        self.acting.act(constants, carry, np.zeros((4, len(rows)), np.int32), rows)
+    def _placed(self, tree: PyTree) -> PyTree:
+        """Arrays on the device, once for a whole play; zeros for what are shapes only."""
+
+        def zeros(x: Any) -> Any:
+            return jnp.zeros(x.shape, x.dtype) if isinstance(x, jax.ShapeDtypeStruct) else x
+
+        return jax.device_put(jax.tree.map(zeros, tree), replicated(self.mesh))
 
 
 class _Play:
-    """What one call of `HostRollout.play` has to do, and what came of it so far."""
+    """What one call of `HostPlayer.play` has to do, and what came of it so far."""
 
-    def __init__(
-        self,
-        rollout: HostRollout,
-        jobs: Jobs,
-        shared: PyTree,
-        keys: jax.Array,
-        seeds: np.ndarray,
-    ):
-        self.rollout, self.jobs = rollout, jobs
-        self.constants, self.seeds = Constants.of(shared, keys), seeds
+    def __init__(self, player: HostPlayer, jobs: Jobs, shared: PyTree, keys: Array):
+        self.player, self.jobs = player, jobs
+        self.seeds = episode_seeds(keys, evaluation=player.evaluation)
+        self.shared, self.keys = player._placed((shared, keys))
         self.num_jobs = len(jobs.member)
         self.queued = 0
         self.executed = 0
@@ -189,7 +198,7 @@ class _Play:
         self.attempts[job] += 1
         again = self.attempts[job] < _ATTEMPTS
         seed = self.seeds[self.jobs.episode[job]]
-        where = f"{self.rollout.env_id}, seed {seed}, step {step}"
+        where = f"{self.player.spec.id}, seed {seed}, step {step}"
         outcome = "played once more" if again else "failed again, counts as not finite"
         _log.warning("%s: %s; %s", where, fault.reason, outcome)
         if not again:
@@ -203,11 +212,11 @@ class _Play:
 
     def warn_of(self, what: str, job: int, step: int) -> None:
         """Say that something is not finite; once, as it is seldom alone."""
-        if what not in self.rollout.warned:
-            self.rollout.warned.add(what)
+        if what not in self.player.warned:
+            self.player.warned.add(what)
             seed = self.seeds[self.jobs.episode[job]]
             _log.warning(
-                "%s, seed %d, step %d: %s not finite", self.rollout.env_id, seed, step, what
+                "%s, seed %d, step %d: %s not finite", self.player.spec.id, seed, step, what
             )
 
     def played(self) -> Played:
@@ -258,14 +267,14 @@ class _Half:
         self.total[lanes] = 0.0
 
     def send(self) -> None:
-        play, rollout = self._play, self._play.rollout
+        play, player = self._play, self._play.player
         seeds = play.seeds[play.jobs.episode[self.job]]
-        rollout.lanes.send(self._span, self._command, seeds, self._actions)
+        player.lanes.send(self._span, self._command, seeds, self._actions)
         play.executed += len(self.job)
 
     def exchange(self) -> None:
         """Wait for the lanes, and tell them how to go on."""
-        received = self._play.rollout.lanes.receive(self._span)
+        received = self._play.player.lanes.receive(self._span)
         playing, commanded = (self.job >= 0) & ~received.lost, self._command
         stepped = playing & (commanded == STEP)
         fresh = playing & (commanded == RESET)
@@ -273,8 +282,8 @@ class _Half:
         self.steps[stepped] += 1
         self._command = np.where(self.job >= 0, STEP, IDLE).astype(np.uint8)
         over = received.terminated | received.truncated
-        if self._play.rollout.max_steps is not None:
-            over = over | (self.steps >= self._play.rollout.max_steps)
+        if self._play.player.max_steps is not None:
+            over = over | (self.steps >= self._play.player.max_steps)
         done = np.flatnonzero(stepped & over)
         if len(done):
             self._play.finish(self.job[done], self, done)
@@ -298,16 +307,15 @@ class _Half:
                 self.assign(np.array([lane]))
 
     def _act(self, fresh: np.ndarray, obs: np.ndarray) -> None:
-        constants, rollout = self._play.constants, self._play.rollout
+        play, acting = self._play, self._play.player.acting
         obs = as_float32(obs)
         if self.carry is None:
-            self.carry = rollout.acting.start(constants, obs)
+            self.carry = acting.start(play.shared, play.keys, obs)
         self._note_nonfinite("the observation is", obs)
         # Rows of idle lanes are computed with the others, whatever they hold.
-        jobs = self._play.jobs
-        member, episode = jobs.member[self.job], jobs.episode[self.job]
+        member, episode = play.jobs.member[self.job], play.jobs.episode[self.job]
         numbers = np.stack((fresh, member, episode, self.steps))
-        actions, self.carry = rollout.acting.act(constants, self.carry, numbers, obs)
+        actions, self.carry = acting.act(play.shared, play.keys, self.carry, numbers, obs)
         self._actions = np.asarray(actions)
         lanes = self._note_nonfinite("the action is", self._actions)
         if len(lanes):

@@ -13,14 +13,17 @@ import numpy as np
 import pytest
 
 import envs
-from es_rl.play.host_rollout import HostRollout, lanes_for, with_idle_lanes
-from es_rl.play.jobs import Jobs, episode_keys
-from es_rl.play.rollout import Behaviour
+from es_rl.devices import make_mesh
+from es_rl.play.host_player import HostPlayer, lanes_for, with_idle_lanes
+from es_rl.play.jobs import Jobs, episode_seeds
+from es_rl.play.player import Behaviour
 
 envs.import_module("tests.envs.faulty")
 
 JOBS = Jobs(np.arange(24, dtype=np.int32), np.arange(24, dtype=np.int32) // 2)
 SEEDS = np.arange(1, 13)
+KEYS = np.stack([np.full(12, 7), SEEDS], axis=1).astype(np.uint32)
+"""Key data of which seeds are derived that are easy to name."""
 SHARED = jnp.linspace(-1.0, 1.0, 24)
 
 
@@ -34,12 +37,17 @@ def _act(shared, selected, memory, obs, key):
 BEHAVIOUR = Behaviour(lambda shared, member: shared[member], jnp.zeros(()), _act)
 
 
+def test_seeds_come_from_the_keys():
+    np.testing.assert_array_equal(episode_seeds(KEYS, evaluation=False), SEEDS)
+    np.testing.assert_array_equal(episode_seeds(KEYS, evaluation=True), SEEDS + 2**30)
+
+
 def play(env, busy=24, jobs=JOBS):
     """The jobs, played once; the workers are gone afterwards."""
     lanes = env.lanes(with_idle_lanes(busy))
     try:
-        rollout = HostRollout(env.spec.id, lanes, BEHAVIOUR, jobs, busy)
-        return rollout.play(SHARED, episode_keys(jax.random.key(0), 12), SEEDS)
+        player = HostPlayer(env.spec, lanes, BEHAVIOUR, jobs, make_mesh(1), busy)
+        return player.play(SHARED, KEYS)
     finally:
         pids = lanes.pids
         lanes.close()
@@ -73,7 +81,7 @@ def test_a_plain_loop_earns_the_same():
     jobs = Jobs(JOBS.member[:5], JOBS.episode[:5])
     played = play(env, 4, jobs)
     # One member in a rollout of its own, on an environment that is stepped here.
-    keys = episode_keys(jax.random.key(0), 12)
+    keys = jax.random.wrap_key_data(KEYS)
     act = jax.jit(_act)
     for job in range(5):
         single = gymnasium.make("Pendulum-v1", max_episode_steps=20)
@@ -140,9 +148,8 @@ def test_killed_workers_are_replaced():
     env = envs.make("gymnasium/Pendulum-v1", workers=2, max_episode_steps=2000)
     wanted = play(env)
     lanes = env.lanes(with_idle_lanes(24))
-    rollout = HostRollout(env.spec.id, lanes, BEHAVIOUR, JOBS, 24)
-    keys = episode_keys(jax.random.key(0), 12)
-    rollout.play(SHARED, keys, SEEDS)  # compiles, and starts the workers
+    player = HostPlayer(env.spec, lanes, BEHAVIOUR, JOBS, make_mesh(1), 24)
+    player.play(SHARED, KEYS)  # compiles, and starts the workers
     first = lanes.pids
 
     def kill_both():
@@ -152,7 +159,7 @@ def test_killed_workers_are_replaced():
 
     killer = threading.Thread(target=kill_both)
     killer.start()
-    played = rollout.play(SHARED, keys, SEEDS)
+    played = player.play(SHARED, KEYS)
     killer.join()
     assert not set(first) & set(lanes.pids)
     np.testing.assert_array_equal(played.returns, wanted.returns)
@@ -162,10 +169,10 @@ def test_killed_workers_are_replaced():
 def test_an_interrupted_rollout_leaves_the_lanes_usable():
     env = envs.make("gymnasium/Faulty-v0", workers=2)
     lanes = env.lanes(with_idle_lanes(24))
-    rollout = HostRollout(env.spec.id, lanes, BEHAVIOUR, JOBS, 24)
+    player = HostPlayer(env.spec, lanes, BEHAVIOUR, JOBS, make_mesh(1), 24)
     span = slice(0, 24)
     lanes.send(span, np.full(24, envs.base.RESET), np.arange(24), None)
-    played = rollout.play(SHARED, episode_keys(jax.random.key(0), 12), SEEDS)
+    played = player.play(SHARED, KEYS)
     assert (played.returns == 20).all()
     lanes.close()
 

@@ -1,0 +1,83 @@
+"""Starting from a saved policy: its weights, where they fit the network of an agent."""
+
+from dataclasses import asdict
+from typing import Any
+
+from agents.policies.functions import named_leaves
+from agents.policies.network import BUILT_IN_SETTINGS, Network, Weights, resolved
+from agents.policies.policy import Policy
+from envs.errors import UserError
+
+_ACTING = ("squash", "normalize_observations")
+"""The settings beside the network that change what a policy does."""
+
+
+def network_settings(policy: Policy) -> dict[str, Any]:
+    """The settings that `agents.make` needs for an agent which can start from a policy.
+
+    Those of a policy with a network of the user's lack the network itself.
+
+    Raises:
+      UserError: the policy has no network.
+    """
+    network = _network_of(policy)
+    names = _ACTING if network.module is not None else (*BUILT_IN_SETTINGS, *_ACTING)
+    return {name: getattr(network.config, name) for name in names}
+
+
+def starting_weights(network: Network, policy: Policy) -> Weights:
+    """The weights of a policy, for a network that acts as the policy does.
+
+    Args:
+      network: of the agent that is to start from them.
+      policy: from any agent with a network.
+
+    Raises:
+      UserError: spaces, settings or parameters differ; the message names the first difference.
+    """
+    theirs = _network_of(policy)
+    for name in ("observation_space", "action_space"):
+        found, wanted = getattr(theirs, name), getattr(network, name)
+        if found != wanted:
+            raise UserError(f"initial: its policy has {name} {found}: must be {wanted}")
+    # Networks of the user's are compared by their parameters alone.
+    own = network.module is not None and theirs.module is not None
+    found, wanted = _settings(theirs, own), _settings(network, own)
+    for name in wanted:
+        if found[name] != wanted[name]:
+            raise UserError(
+                f"initial: its policy has {name}={found[name]}, and the agent {wanted[name]}: "
+                f"must be an agent with {name}={found[name]}"
+            )
+    _check_params(network, theirs)
+    return policy.weights
+
+
+def _network_of(policy: Policy) -> Network:
+    if not isinstance(policy.actor, Network):
+        raise UserError(
+            f"initial: its policy, of agent {policy.agent}, has no network: must have one"
+        )
+    return policy.actor
+
+
+def _settings(network: Network, own: bool) -> dict[str, Any]:
+    acting = {name: getattr(network.config, name) for name in _ACTING}
+    if own:
+        return acting
+    if network.module is not None:
+        # The other one is built in, and differs in this already.
+        return {"network": network.name, **acting}
+    values = asdict(resolved(network.observation_space, network.config))
+    return {name: values[name] for name in (*BUILT_IN_SETTINGS, *_ACTING)}
+
+
+def _check_params(network: Network, theirs: Network) -> None:
+    found = {k: list(x.shape) for k, x in named_leaves(theirs.functions.params).items()}
+    wanted = {k: list(x.shape) for k, x in named_leaves(network.functions.params).items()}
+    for name in sorted(found.keys() | wanted.keys()):
+        if found.get(name) != wanted.get(name):
+            raise UserError(
+                f"initial: the parameter {name} of its policy is {found.get(name, 'missing')}: "
+                f"must be {wanted.get(name, 'absent')}"
+            )

@@ -1,0 +1,116 @@
+"""Settings of the `ppo` agent."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import optax
+
+from agents.policies.network import NetworkConfig, Squash
+from agents.settings import MAY_CHANGE
+from envs.errors import UserError
+
+
+@dataclass(frozen=True)
+class PPOConfig(NetworkConfig):
+    """Settings of the `ppo` agent; the defaults are those of Stable-Baselines3."""
+
+    squash: Squash = "clip"
+    """How a Box action is kept within its bounds: tanh scales smoothly, clip cuts."""
+    num_envs: int = 8
+    """N, environments stepped side by side, on all devices together."""
+    num_steps: int = 256
+    """T, steps of each of them between two updates."""
+    num_epochs: int = 10
+    """How often an update goes through its T x N transitions."""
+    minibatch_size: int = 64
+    """Transitions of one gradient, on all devices together; at least 2 on each."""
+    learning_rate: float = 3e-4
+    """Of Adam, at the start."""
+    anneal_steps: int | None = None
+    """Env steps over which the learning rate falls to 0 linearly; constant unless given."""
+    gamma: float = 0.99
+    """Discount."""
+    gae_lambda: float = 0.95
+    """0 trusts the critic, 1 the returns."""
+    clip_range: float = 0.2
+    """How far the ratio of new to old probability may pay to go from 1."""
+    entropy_coefficient: float = 0.0
+    """Weight of the entropy, which is kept high."""
+    value_coefficient: float = 0.5
+    """Weight of the critic's mean squared error."""
+    max_grad_norm: float = 0.5
+    """Gradients are scaled down to this global norm."""
+    log_std_init: float = 0.0
+    """Log standard deviation of Box actions at the start."""
+    normalize_rewards: bool = False
+    """Whether rewards are divided by the running std of the discounted return."""
+    devices: int | None = field(default=None, metadata=MAY_CHANGE)
+    """Devices that share the environments; chosen from their number unless given."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.network == "gru":
+            raise UserError("network=gru: must be mlp or cnn, as ppo trains no memory")
+        for name in ("num_envs", "num_steps", "num_epochs"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name}={getattr(self, name)}: must be at least 1")
+        if self.batch_size < 2:
+            raise UserError(
+                f"num_steps={self.num_steps}: must be at least 2 with num_envs={self.num_envs}"
+            )
+        if self.minibatch_size < 2:
+            raise UserError(
+                f"minibatch_size={self.minibatch_size}: must be at least 2, as advantages are "
+                "standardised within a minibatch, which leaves 0 of a single one"
+            )
+        for name in ("anneal_steps", "devices"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise UserError(f"{name}={getattr(self, name)}: must be at least 1")
+        for name in ("learning_rate", "clip_range", "max_grad_norm"):
+            if not 0 < getattr(self, name) < np.inf:
+                raise UserError(f"{name}={getattr(self, name)}: must be greater than 0")
+        for name in ("entropy_coefficient", "value_coefficient"):
+            if not 0 <= getattr(self, name) < np.inf:
+                raise UserError(f"{name}={getattr(self, name)}: must be at least 0")
+        for name in ("gamma", "gae_lambda"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(f"{name}={getattr(self, name)}: must be from 0 to 1")
+        if self.batch_size % self.minibatch_size:
+            raise UserError(
+                f"minibatch_size={self.minibatch_size}: must divide num_envs x num_steps, "
+                f"{self.batch_size}"
+            )
+        if self.devices is not None and not self._shared_by(self.devices):
+            raise UserError(
+                f"devices={self.devices}: must divide num_envs, {self.num_envs}, and "
+                f"minibatch_size, {self.minibatch_size}, of which each device needs at least 2"
+            )
+
+    @property
+    def batch_size(self) -> int:
+        """T x N, the transitions of an update."""
+        return self.num_envs * self.num_steps
+
+    @property
+    def num_minibatches(self) -> int:
+        """Gradient steps of an epoch."""
+        return self.batch_size // self.minibatch_size
+
+    @property
+    def learning_rate_schedule(self) -> optax.Schedule:
+        """The learning rate of each gradient step."""
+        if self.anneal_steps is None:
+            return optax.constant_schedule(self.learning_rate)
+        steps = self.num_epochs * self.num_minibatches * self.anneal_steps / self.batch_size
+        return optax.linear_schedule(self.learning_rate, 0.0, max(1, round(steps)))
+
+    def most_devices(self, available: int) -> int:
+        """How many of the available devices to use: all that have 32 environments each."""
+        # With fewer, waiting for each other after every minibatch costs more than is gained.
+        enough = [n for n in range(2, available + 1) if self.num_envs >= 32 * n]
+        return max(filter(self._shared_by, enough), default=1)
+
+    def _shared_by(self, count: int) -> bool:
+        # Advantages are standardised within each device's part of a minibatch.
+        parts_of_two = self.minibatch_size % count == 0 and self.minibatch_size // count >= 2
+        return self.num_envs % count == 0 and parts_of_two

@@ -1,0 +1,87 @@
+"""Plays jobs on devices, in calls of about half a second between which the host can look up."""
+
+import time
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+
+from es_rl.devices import Program, all_at_once, replicated, spread
+from es_rl.play.jobs import Array, Played
+from es_rl.play.player import PACE_SECONDS, Notify, PyTree
+from es_rl.play.rollout import NO_LIMIT, Episodes, Progress, Rollout
+
+_FIRST_STEPS = 64
+"""Steps of the very first call, when nothing is known of their speed."""
+
+
+class DevicePlayer:
+    """A `Rollout` as three compiled programs: its start, its steps and its end."""
+
+    def __init__(self, rollout: Rollout):
+        self.rollout = rollout
+        self._steps = _FIRST_STEPS
+        everywhere, apart = replicated(rollout.mesh), spread(rollout.mesh)
+        shared: Any = jax.tree.map(
+            lambda spec: NamedSharding(rollout.mesh, spec),
+            rollout.shared_spec,
+            is_leaf=lambda spec: isinstance(spec, PartitionSpec),
+        )
+        self._start = Program(
+            self._start_play, in_shardings=(shared, everywhere), out_shardings=apart
+        )
+        self._advance = Program(
+            self._advance_play,
+            in_shardings=(shared, apart, apart, everywhere),
+            out_shardings=apart,
+            donate_argnums=2,
+        )
+        self._finish = Program(rollout.finish, in_shardings=apart, out_shardings=everywhere)
+
+    def shapes(self, shared: PyTree, keys: Array) -> Played:
+        _, progress = jax.eval_shape(self._start_play, shared, keys)
+        played: Played = jax.eval_shape(self.rollout.finish, progress)
+        return played
+
+    def compile(self, shared: PyTree, keys: Array) -> None:
+        episodes, progress = jax.eval_shape(self._start_play, shared, keys)
+        all_at_once(
+            lambda: self._start.compile(shared, keys),
+            lambda: self._advance.compile(shared, episodes, progress, np.int32(0)),
+            lambda: self._finish.compile(progress),
+        )
+
+    def play(self, shared: PyTree, keys: Array, notify: Notify | None = None) -> Played:
+        """See `Player`.
+
+        Several processes play all of it in one call, in which nobody is notified: between calls
+        each would have to know of the others' jobs.
+        """
+        episodes, progress = self._start(shared, keys)
+        total = len(self.rollout.jobs.member)
+        if jax.process_count() > 1:
+            progress, _ = self._advance(shared, episodes, progress, np.int32(NO_LIMIT))
+            return self._finish(progress)
+        while True:
+            began = time.perf_counter()
+            progress, ended = self._advance(shared, episodes, progress, np.int32(self._steps))
+            done = int(np.asarray(ended).sum())
+            if done == total:
+                return self._finish(progress)
+            seconds = time.perf_counter() - began
+            self._steps = min(max(1, int(self._steps * PACE_SECONDS / seconds)), NO_LIMIT)
+            if notify is not None:
+                notify(done, total)
+
+    def first_observation(self, keys: Array) -> None:
+        """See `Player`: none on devices."""
+
+    def _start_play(self, shared: PyTree, keys: jax.Array) -> tuple[Episodes, Progress]:
+        return self.rollout.start(shared, jax.random.wrap_key_data(keys))
+
+    def _advance_play(
+        self, shared: PyTree, episodes: Episodes, progress: Progress, steps: jax.Array
+    ) -> tuple[Progress, jax.Array]:
+        progress = self.rollout.advance(shared, episodes, progress, steps)
+        return progress, self.rollout.ended(progress)

@@ -1,0 +1,85 @@
+"""Single episodes of a behaviour to look at: its states on devices, its actions on the host.
+
+Each is the episode that a `Player` plays in an evaluation: on the host bit by bit, on devices but
+for rounding, which chaotic physics amplifies in a long episode.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from envs.base import Env, State
+from es_rl.play.host_acting import HostActing, as_float32
+from es_rl.play.host_player import with_idle_lanes
+from es_rl.play.jobs import Array, reset_key, step_keys
+from es_rl.play.player import Behaviour, PyTree
+
+EVALUATION_LANES = 32
+"""Lanes on each device, or on the host, whatever the number of episodes: a matrix product of
+another size may round differently, and a replayed episode has to give the recorded return."""
+HostActor: TypeAlias = Callable[[np.ndarray], np.ndarray]
+"""obs -> action, for one episode from its start."""
+
+
+def _alike(x: Any) -> Any:
+    """As many rows as in an evaluation, all alike, for the same rounding: the same episode."""
+    return jax.tree.map(lambda x: jnp.stack([x] * EVALUATION_LANES), x)
+
+
+def host_actors(behaviour: Behaviour, shared: PyTree, keys: Array) -> Iterator[HostActor]:
+    """What acts as member 0 in the episode of each key; it remembers the episode so far."""
+    # The program of an evaluation, as another one might round differently: the same episode.
+    acting = HostActing(behaviour)
+    lanes = with_idle_lanes(EVALUATION_LANES) // 2
+
+    def actor(key: np.ndarray) -> HostActor:
+        carry: Any = None
+        fresh, _, _, steps = numbers = np.zeros((4, lanes), np.int32)
+        fresh[:] = 1
+
+        def act(obs: np.ndarray) -> np.ndarray:
+            nonlocal carry
+            rows = np.stack([as_float32(np.asarray(obs))] * lanes)
+            if carry is None:
+                carry = acting.start(shared, key[None], rows)
+            actions, carry = acting.act(shared, key[None], carry, numbers, rows)
+            actions = np.asarray(actions)
+            fresh[:] = 0
+            steps[:] += 1
+            return actions[0]
+
+        return act
+
+    return map(actor, np.asarray(keys))
+
+
+def device_states(
+    env: Env, behaviour: Behaviour, shared: PyTree, keys: Array
+) -> Iterator[list[State]]:
+    """The states of each key's episode, played by member 0, the start state first."""
+    selected = behaviour.select(shared, jnp.int32(0))
+
+    def one_lane(lane: tuple[State, Any], shared: PyTree, key: jax.Array) -> tuple[State, Any]:
+        state, memory = lane
+        policy_key, env_key = step_keys(key, state.steps)
+        action, memory, _ = behaviour.act(shared, selected, memory, state.obs, policy_key)
+        return env.step(state, action, env_key), memory
+
+    @jax.jit
+    def run(shared: PyTree, keys: jax.Array) -> tuple[State, State]:
+        def body(lanes: tuple[State, Any], _: None) -> tuple[tuple[State, Any], State]:
+            following = jax.vmap(one_lane, in_axes=(0, None, 0))(lanes, shared, keys)
+            return following, jax.tree.map(lambda x: x[0], following[0])
+
+        states = jax.vmap(lambda key: env.reset(reset_key(key)))(keys)
+        lanes = (states, _alike(behaviour.memory))
+        _, rest = jax.lax.scan(body, lanes, None, env.spec.max_episode_steps)
+        return jax.tree.map(lambda x: x[0], states), rest
+
+    for key in jax.random.wrap_key_data(jnp.asarray(keys)):
+        first, rest = jax.device_get(run(shared, _alike(key)))
+        ends = np.flatnonzero(rest.terminated | rest.truncated)
+        yield [first] + [jax.tree.map(lambda x: x[i], rest) for i in range(ends[0] + 1)]  # noqa: B023

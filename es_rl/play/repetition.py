@@ -1,0 +1,107 @@
+"""Whether an environment on the host repeats itself: what replay and resume rest on."""
+
+import logging
+import math
+import time
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+
+from envs.base import IDLE, RESET, STEP, Lanes
+from es_rl.play.host_player import busy_lanes
+
+_SECONDS = 0.6
+"""Of the first play, at most; the others have no more steps."""
+_SEED, _SEED_BESIDE = 1, 2
+
+_log = logging.getLogger("es_rl")
+
+
+class _Seen(NamedTuple):
+    """What a step, or the reset, led to."""
+
+    observation: np.ndarray
+    reward: float
+    end: bool
+
+
+_Episode: TypeAlias = list[_Seen] | None
+"""None where the environment failed."""
+
+
+def check_repeats(env_id: str, lanes: Lanes, workers: int, actions: np.ndarray) -> None:
+    """Play the start of one episode three times, and warn if it is not the same each time.
+
+    The third time others play beside it, where several lanes are used: environments that share
+    something in their process, as NumPy's global generator, disturb each other. An environment
+    that fails meanwhile is left alone: training will say so.
+
+    Args:
+      env_id: for messages.
+      lanes: what to play on.
+      workers: how many processes step the lanes.
+      actions: (steps, ...) of the episode, if it lasts so long.
+
+    Raises:
+      UserError: what the environment returns is not what it declares.
+      RuntimeError: it cannot be started.
+    """
+    lanes.begin()
+    # One more than there are workers: one of them has the same worker as the first.
+    used = busy_lanes(lanes.busy)[: workers + 1]
+    once = _play(lanes, used[:1], actions, time.monotonic() + _SECONDS)
+    if once is None:
+        return
+    actions = actions[: len(once) - 1]
+    again = _play(lanes, used[:1], actions)
+    difference = _difference(once, again)
+    if difference:
+        _log.warning(
+            "%s does not repeat itself: with the same seed and actions %s; what is replayed or "
+            "resumed will differ",
+            *(env_id, difference),
+        )
+    elif len(used) > 1:
+        difference = _difference(once, _play(lanes, used, actions))
+        if difference:
+            _log.warning(
+                "%s is not the same beside others of its kind in one process: with the same seed "
+                "and actions %s; one lane and one worker (--lanes 1 --workers 1, for ppo "
+                "--num-envs 1 --workers 1) leave it alone",
+                *(env_id, difference),
+            )
+
+
+def _play(
+    lanes: Lanes, used: np.ndarray, actions: np.ndarray, deadline: float = math.inf
+) -> _Episode:
+    """What the first of the lanes sees, to the end of its episode, of the actions or of time."""
+    span, lane, seen = slice(0, lanes.count), used[0], []
+    command = np.full(lanes.count, IDLE, np.uint8)
+    command[used] = RESET
+    seeds = np.full(lanes.count, _SEED_BESIDE)
+    seeds[lane] = _SEED
+    for i in range(len(actions) + 1):
+        rows = None if i == 0 else np.stack([actions[i - 1]] * lanes.count)
+        lanes.send(span, command, seeds, rows)
+        received = lanes.receive(span)
+        if received.lost[used].any():
+            return None
+        over = received.terminated | received.truncated
+        seen.append(_Seen(received.obs[lane], received.reward[lane], over[lane]))
+        if over[lane] or time.monotonic() > deadline:
+            break
+        command[used] = np.where(over[used], RESET, STEP)
+    return seen
+
+
+def _difference(once: _Episode, again: _Episode) -> str:
+    """In what two plays of an episode differ first; "" where in nothing."""
+    if once is None or again is None:
+        return ""
+    for step, pair in enumerate(zip(once, again, strict=False)):
+        for name, *values in zip(_Seen._fields, *pair, strict=True):
+            first, second = map(np.asarray, values)
+            if not np.array_equal(first, second, equal_nan=first.dtype.kind == "f"):
+                return f"the {name} of step {step} differs"
+    return ""
