@@ -189,6 +189,13 @@ def _plan_of(saved: SavedRun, first: _FirstFlags) -> _Plan:
       UserError: its settings are not those of its agent, or need more memory than any machine has.
     """
     _import_agent(saved.agent, first.modules)
+    for name in agent_type(saved.agent).takes:
+        value = saved.settings.get(name)
+        if isinstance(value, str) and "." in value:
+            raise UserError(
+                f"resume={first.resume}: its {name} is an object of yours, {one_line(value)}: must "
+                "go on in Python, with agents.train(agent, out=..., resume=True)"
+            )
     given = {k: tuple(v) if isinstance(v, list) else v for k, v in saved.settings.items()}
     try:
         settings = configure(saved.agent, saved.env, **given)
