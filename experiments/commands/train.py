@@ -14,7 +14,7 @@ import tyro
 
 import agents
 from agents.policies.policy_files import named_file
-from agents.registry import configure, list_agents, preset
+from agents.registry import agent_type, configure, list_agents, preset
 from agents.settings import check_kept
 from agents.training.run_config import RunConfig
 from agents.training.run_folder import SavedRun, read_config
