@@ -7,6 +7,7 @@ import sys
 import time
 
 import imageio.v3 as imageio
+import jax
 import numpy as np
 import pytest
 
@@ -127,6 +128,7 @@ def test_envs_lists_and_marks(capsys):
 def test_bad_input_is_one_line_exit_code_2_and_nothing_written(
     arguments, says, tmp_path, monkeypatch, capsys
 ):
+    jax.devices()  # before a command sees --devices: conftest.py has chosen how many there are
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as stopped:
         cli.main(arguments)
