@@ -38,6 +38,7 @@ def run(
     out: Path,
     *,
     resume: bool = False,
+    initial: Policy | None = None,
     video_every: int | None = None,
     loggers: tuple[Logger, ...] = (),
 ) -> int:
@@ -48,6 +49,7 @@ def run(
       config: the options of the run.
       out: the run's folder.
       resume: go on with the run in the folder.
+      initial: a policy to start from.
       video_every: film the mean policy every so many generations; None films nothing.
       loggers: are told the metrics of every generation.
     """
@@ -65,6 +67,7 @@ def run(
             agent,
             out=out,
             resume=resume,
+            initial=initial,
             loggers=loggers,
             on_generation=on_generation,
             on_progress=show_within,

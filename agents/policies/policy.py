@@ -9,6 +9,8 @@ import json
 import math
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -122,14 +124,20 @@ class Policy:
         actions = np.asarray(actions, self.spec.action_space.dtype)
         return (actions if batched else actions[0]), memory
 
+    @property
+    def digest(self) -> str:
+        """The SHA-256 of the file that holds its weights, in hex."""
+        return hashlib.sha256(self._weights_file()).hexdigest()
+
+    def _weights_file(self) -> bytes:
+        return safetensors.numpy.save(weight_names.named(self.weights))
+
     def save(self, folder: str | Path) -> None:
         """Write `policy.json` and `weights.safetensors` into `folder`, making it if need be."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        blob = safetensors.numpy.save(weight_names.named(self.weights))
-        write_whole(folder / WEIGHTS, blob)
-        digest = hashlib.sha256(blob).hexdigest()
-        write_whole(folder / DESCRIPTION, _as_bytes(_to_json(self, digest)))
+        write_whole(folder / WEIGHTS, self._weights_file())
+        write_whole(folder / DESCRIPTION, _as_bytes(_to_json(self, self.digest)))
 
     def export_onnx(self, path: str | Path) -> None:
         """Write an ONNX model, observation in and action out: see `agents.policies.export`."""
@@ -152,9 +160,7 @@ def load_policy(folder: str | Path, *, network: Any = None, trusted: bool = Fals
       UserError: no policy is there, a file is damaged, or the network is not the policy's; one
         line says what is wrong.
     """
-    folder = Path(folder)
-    if not os.path.exists(folder / DESCRIPTION) and os.path.exists(folder / "policy" / DESCRIPTION):
-        folder = folder / "policy"
+    folder = _with_policy_inside(Path(folder))
     try:
         policy, digest = _from_json(read_description(folder / DESCRIPTION), network)
         named = None if trusted else named_file(policy.spec.kwargs)
@@ -169,6 +175,35 @@ def load_policy(folder: str | Path, *, network: Any = None, trusted: bool = Fals
         return replace(policy, weights=weight_names.from_named(policy.actor, arrays))
     except ValueError as error:
         raise UserError(f"policy {str(folder)!r}: {one_line(error)}") from error
+
+
+def read_network_config(folder: str | Path) -> NetworkConfig:
+    """The network settings of a saved policy, of which nothing else is read.
+
+    JAX need not have started.
+
+    Raises:
+      UserError: no policy is there, it is damaged, or it has no built-in network.
+    """
+    folder = _with_policy_inside(Path(folder))
+    try:
+        description = read_description(folder / DESCRIPTION)
+        _check_format(description)
+        with _reading():
+            options = dict(description["actor"])
+            kind = options.pop("kind")
+            if kind == "network":
+                return _network_config(options)
+        raise UserError(f"its actor is of the kind {one_line(kind)}: must be a built-in network")
+    except ValueError as error:
+        raise UserError(f"policy {str(folder)!r}: {one_line(error)}") from error
+
+
+def _with_policy_inside(folder: Path) -> Path:
+    """The folder, or that of the policy in it where it is a run's."""
+    inside = folder / "policy"
+    is_run = not os.path.exists(folder / DESCRIPTION) and os.path.exists(inside / DESCRIPTION)
+    return inside if is_run else folder
 
 
 def check_savable(policy: Policy, *, episodes: int = 0) -> None:
@@ -233,10 +268,8 @@ def _from_json(description: dict[str, Any], network: Any) -> tuple[Policy, str]:
     Raises:
       UserError: the description is none of a policy, of another format, or needs a network.
     """
-    version = description.get("format")
-    if version != FORMAT:
-        raise UserError(f"written in format {version!r}, this version reads {FORMAT}")
-    try:
+    _check_format(description)
+    with _reading():
         unknown = description.keys() - _KEYS
         if unknown:
             raise UserError(f"it has no {min(unknown)!r}")
@@ -251,11 +284,6 @@ def _from_json(description: dict[str, Any], network: Any) -> tuple[Policy, str]:
             _evaluation_from_json(description["evaluation"]),
         )
         digest = description["weights_sha256"]
-    except _WRONG as error:
-        reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-        raise UserError(
-            f"{DESCRIPTION} is damaged ({reason}): must be as Policy.save writes it"
-        ) from error
     if isinstance(actor, _OwnNetwork):
         policy = replace(policy, actor=actor.with_network(spec, network))
     elif network is not None:
@@ -312,6 +340,24 @@ def _evaluation_from_json(description: dict[str, Any] | None) -> dict[str, Any] 
     return evaluation
 
 
+def _check_format(description: dict[str, Any]) -> None:
+    version = description.get("format")
+    if version != FORMAT:
+        raise UserError(f"written in format {version!r}, this version reads {FORMAT}")
+
+
+@contextmanager
+def _reading() -> Iterator[None]:
+    """Say that a description is damaged where reading its parts fails."""
+    try:
+        yield
+    except _WRONG as error:
+        reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        raise UserError(
+            f"{DESCRIPTION} is damaged ({reason}): must be as Policy.save writes it"
+        ) from error
+
+
 @dataclass(frozen=True)
 class _OwnNetwork:
     """What a file says of a policy with a network of the user's."""
@@ -348,6 +394,12 @@ def _actor_to_json(actor: Actor) -> dict[str, Any]:
     raise TypeError(f"a policy with a {type(actor).__name__} cannot be saved")
 
 
+def _network_config(options: dict[str, Any]) -> NetworkConfig:
+    """The configuration of a built-in network, as a file has it."""
+    hidden = options["hidden"]
+    return NetworkConfig(**{**options, "hidden": None if hidden is None else tuple(hidden)})
+
+
 def _actor_from_json(description: dict[str, Any], spec: EnvSpec) -> Actor | _OwnNetwork:
     match description:
         case {"kind": "module", "class": str(name), **options}:
@@ -355,9 +407,7 @@ def _actor_from_json(description: dict[str, Any], spec: EnvSpec) -> Actor | _Own
                 raise UserError(f"the options of a module must be {', '.join(_MODULE_OPTIONS)}")
             return _OwnNetwork(name, NetworkConfig(**options))
         case {"kind": "network", **options}:
-            if options["hidden"] is not None:
-                options["hidden"] = tuple(options["hidden"])
-            return Network(spec.observation_space, spec.action_space, NetworkConfig(**options))
+            return Network(spec.observation_space, spec.action_space, _network_config(options))
         case {"kind": "random"}:
             return RandomActor(spec.action_space)
         case {"kind": "zero"}:

@@ -13,8 +13,10 @@ from typing import Annotated, Any, Generic, TypeVar
 import tyro
 
 import agents
+from agents.policies.policy import load_policy
 from agents.policies.policy_files import named_file
-from agents.registry import agent_type, configure, list_agents, preset
+from agents.policies.starting import saved_network_settings
+from agents.registry import OBJECTS, agent_type, config_type, configure, list_agents, preset
 from agents.settings import check_kept
 from agents.training.run_config import RunConfig
 from agents.training.run_folder import SavedRun, read_config
@@ -45,6 +47,9 @@ class Choice:
     resume: Path | None = None
     """The folder of a run that was stopped or killed, in place of ENV: it goes on as if it had not
     been, with its own settings."""
+    init_from: Path | None = None
+    """The folder of a saved policy, or of a run, of any agent: training starts from its parameters
+    and observation statistics, and its network settings are the defaults."""
     modules: Annotated[tuple[str, ...], tyro.conf.arg(name="import")] = ()
     """Modules to import first, which register environments or agents of your own."""
     trust: bool = False
@@ -133,6 +138,8 @@ def main(arguments: list[str]) -> int:
         import_modules(flags.modules)
         chosen = {**saved.env_kwargs, **on_host}
     env = make_env(plan.env, chosen, flags.env_kwargs)
+    # Its environment is not made, so whatever its arguments name is not opened.
+    initial = None if flags.init_from is None else load_policy(flags.init_from, trusted=True)
     agent = agents.make(plan.agent, env, **vars(plan.settings))
     stamp = time.strftime("%Y%m%d-%H%M%S")
     new = Path("runs", env.spec.id, plan.agent, f"seed-{plan.options.seed}-{stamp}")
@@ -144,6 +151,7 @@ def main(arguments: list[str]) -> int:
         plan.options,
         out,
         resume=saved is not None,
+        initial=initial,
         video_every=flags.video_every,
         loggers=loggers,
     )
@@ -154,7 +162,12 @@ def _new_plan(first: _FirstFlags) -> _Plan:
     env_id, name = (first.env or (_DEFAULT_ENV,))[0], first.agent
     _import_agent(name, first.modules)
     options = RunConfig.of(preset(name, env_id).run)
-    return _Plan(env_id, name, configure(name, env_id), options)
+    settings: dict[str, Any] = {}
+    if first.init_from is not None:
+        known = {field.name for field in fields(config_type(name))}
+        settings = saved_network_settings(first.init_from)
+        settings = {name: value for name, value in settings.items() if name in known}
+    return _Plan(env_id, name, configure(name, env_id, **settings), options)
 
 
 def _read(first: _FirstFlags) -> SavedRun:
@@ -178,6 +191,13 @@ def _read(first: _FirstFlags) -> SavedRun:
         raise UserError(
             f"resume={first.resume}: the environment's argument {one_line(named)} must not be a "
             "path or a module, unless the run is trusted (--trust)"
+        )
+    objects = [name for name in OBJECTS if "." in str(saved.settings.get(name))]
+    if objects:
+        raise UserError(
+            f"resume={first.resume}: its {objects[0]} is an object of the user's, "
+            f"{one_line(saved.settings[objects[0]])}: must go on in Python, with "
+            "agents.train(agent, out=..., resume=True)"
         )
     return saved
 
