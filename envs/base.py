@@ -16,6 +16,10 @@ from envs.host.worker import Fault as Fault
 from envs.pictures.scene import Scene
 from envs.values import plain
 
+PLACES = ("workers", "step_timeout", "start_timeout")
+"""The arguments of `envs.make` that say where an environment on the host runs, not what it is: they
+are not saved."""
+
 
 @dataclass(frozen=True)
 class EnvSpec:
@@ -161,6 +165,25 @@ class HostEnv(Protocol):
     spec: EnvSpec
     workers: int
     """Processes, or threads, among which lanes are divided."""
+
+    def placed(
+        self,
+        *,
+        workers: int | None = None,
+        step_timeout: float | None = None,
+        start_timeout: float | None = None,
+    ) -> "HostEnv":
+        """The same environment, stepped elsewhere: what is not given stays as it is.
+
+        Args:
+          workers: processes, at least 1.
+          step_timeout: seconds after which a step counts as hanging.
+          start_timeout: seconds that a worker may take to start, or to make an environment.
+
+        Raises:
+          UserError: a value is out of range.
+        """
+        ...
 
     def lanes(self, count: int, busy: int | None = None) -> Lanes:
         """`count` independent copies, to be reset before they step.

@@ -21,11 +21,12 @@ from agents.settings import check_kept
 from agents.training.run_config import RunConfig
 from agents.training.run_folder import SavedRun, read_config
 from agents.training.trackers import Tracker, TrackerName
+from envs.base import PLACES
 from envs.errors import UserError, one_line
 from envs.registry import split_id
 from experiments import runs
 from experiments.cli import parse
-from experiments.startup import ON_HOST, ProcessFlags, import_modules, make_env, start_jax
+from experiments.startup import ProcessFlags, import_modules, make_env, start_jax
 
 Config = TypeVar("Config")
 Options = TypeVar("Options")
@@ -130,7 +131,7 @@ def main(arguments: list[str]) -> int:
         _check_resumed(flags, plan, defaults)
     start_jax(getattr(plan.settings, "devices", None))
     flags.join()
-    on_host = _given(flags, ON_HOST)
+    on_host = _given(flags, PLACES)
     if saved is None:
         import_modules(flags.modules, flags.env)
         chosen = {**_given(flags, ("backend", "max_episode_steps")), **on_host}
@@ -318,10 +319,8 @@ def _check_new(flags: TrainFlags[Any, Any], defaults: _Plan) -> None:
         raise UserError(f"env={flags.env}: must come first, as the flags' defaults depend on it")
     if flags.trust:
         raise UserError("trust=True: must come with --resume, whose run it trusts")
-    for name, suite in (("backend", "brax"), *((name, "gymnasium") for name in ON_HOST)):
-        value = getattr(flags, name)
-        if value is not None and not flags.env.startswith(f"{suite}/"):
-            raise UserError(f"{name}={value}: only {suite}/... environments have one")
+    if flags.backend is not None and not flags.env.startswith("brax/"):
+        raise UserError(f"backend={flags.backend}: only brax/... environments have one")
 
 
 def _check_resumed(flags: TrainFlags[Any, Any], plan: _Plan, defaults: _Plan) -> None:
