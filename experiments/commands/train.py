@@ -16,7 +16,7 @@ import agents
 from agents.policies.policy import load_policy
 from agents.policies.policy_files import named_file
 from agents.policies.starting import saved_network_settings
-from agents.registry import OBJECTS, agent_type, config_type, configure, list_agents, preset
+from agents.registry import agent_type, config_type, configure, list_agents, preset
 from agents.settings import check_kept
 from agents.training.run_config import RunConfig
 from agents.training.run_folder import SavedRun, read_config
@@ -192,13 +192,6 @@ def _read(first: _FirstFlags) -> SavedRun:
         raise UserError(
             f"resume={first.resume}: the environment's argument {one_line(named)} must not be a "
             "path or a module, unless the run is trusted (--trust)"
-        )
-    objects = [name for name in OBJECTS if "." in str(saved.settings.get(name))]
-    if objects:
-        raise UserError(
-            f"resume={first.resume}: its {objects[0]} is an object of the user's, "
-            f"{one_line(saved.settings[objects[0]])}: must go on in Python, with "
-            "agents.train(agent, out=..., resume=True)"
         )
     return saved
 
