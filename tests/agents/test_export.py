@@ -24,7 +24,7 @@ def policy_of(env_id, **settings):
     weights = jax.tree.map(
         lambda x: x + rng.normal(0, 1.0, np.shape(x)).astype(np.float32), policy.weights
     )
-    weights = weights._replace(std=np.abs(weights.std) + 0.5)
+    weights = weights._replace(std=np.abs(weights.std) + 0.5, num_observations=np.float32(9))
     return type(policy)(policy.spec, policy.actor, weights, policy.agent)
 
 
