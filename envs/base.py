@@ -28,6 +28,7 @@ class EnvSpec:
     id: str
     """The name that `envs.make` takes, as "brax/ant"."""
     observation_space: gymnasium.Space
+    """The space of what agents see."""
     action_space: gymnasium.Space
     max_episode_steps: int
     """Steps after which an episode is truncated."""
@@ -37,6 +38,9 @@ class EnvSpec:
     """The keyword arguments that `envs.make` was given."""
     frames_per_second: float = 30.0
     """How many environment steps make a second of the simulated world."""
+    raw_observation_space: gymnasium.Space | None = None
+    """The Dict or Tuple space of what the environment returns, where agents see it as a flat
+    vector; None where they see what it returns."""
 
     def __post_init__(self) -> None:
         # NumPy's numbers, which environments often have here, cannot be saved with a policy.

@@ -15,9 +15,12 @@ import jax.numpy as jnp
 import numpy as np
 from gymnasium import spaces
 from gymnasium.experimental.functional import FuncEnv
+from gymnasium.wrappers import TransformObservation
 
 from envs.base import EnvSpec, State, time_limited
 from envs.errors import UserError, one_line
+from envs.host.interface import Interface
+from envs.host.nested import flattened, is_nested
 from envs.host.pool import START_SECONDS, WorkerPool
 from envs.pictures.scene import Scene, has_mujoco_model, no_scene, scene_of
 from envs.precision import in_32_bits
@@ -209,6 +212,11 @@ class FunctionalEnv:
     """
 
     def __init__(self, func_env: FuncEnv, spec: EnvSpec):
+        if is_nested(spec.observation_space):
+            raise UserError(
+                f"env={spec.id!r}: its observation space is {spec.observation_space}: must be a "
+                "Box, Discrete, MultiDiscrete or MultiBinary, as it does not step on the host"
+            )
         self._func = func_env
         # CliffWalking declares a scalar Box and indexes its action: integers in a Box are vectors.
         boxed = isinstance(spec.action_space, spaces.Box)
@@ -278,7 +286,7 @@ class GymnasiumEnv:
     """
 
     def __init__(self, spec: EnvSpec, single: Callable[..., gymnasium.Env]):
-        self.spec = spec
+        self.spec = flattened(spec)
         self.workers = _cores()
         self._or_fewer = True
         self._single = single
@@ -321,10 +329,15 @@ class GymnasiumEnv:
     def single(self, **kwargs: Any) -> gymnasium.Env:
         """One of them, in this process: for libraries that step Gymnasium's own interface.
 
+        Its observations are those of `spec.observation_space`.
+
         Args:
           **kwargs: more arguments for `gymnasium.make`.
         """
-        return self._single(**kwargs)
+        env, raw = self._single(**kwargs), self.spec.raw_observation_space
+        if raw is None:
+            return env
+        return TransformObservation(env, Interface(raw).flat, self.spec.observation_space)
 
     def film(self, act: Callable[[np.ndarray], Any], seed: int) -> tuple[float, list[np.ndarray]]:
         from envs.pictures.rendering import host_frame, no_picture

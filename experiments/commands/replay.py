@@ -116,12 +116,14 @@ def _saved(flags: ReplayFlags) -> tuple[Policy, Env | HostEnv]:
         raise UserError(f"{run} is an environment, not a run: add --agent random or --agent zero")
     policy = agents.load_policy(run, trusted=flags.trust)
     env = envs.make(policy.spec.id, **policy.spec.kwargs, **_places(flags))
-    for name in ("observation_space", "action_space"):
+    for name in ("raw_observation_space", "observation_space", "action_space"):
         given, wanted = getattr(policy.spec, name), getattr(env.spec, name)
         if given != wanted:
+            types = (getattr(space, "dtype", None) for space in (given, wanted))
+            of = [f" of {dtype}" if dtype is not None else "" for dtype in types]
             raise UserError(
-                f"policy {run!r}: its {name} is {given} of {given.dtype}, must be {wanted} of "
-                f"{wanted.dtype}, as in {env.spec.id}"
+                f"policy {run!r}: its {name} is {given}{of[0]}, must be {wanted}{of[1]}, as in "
+                f"{env.spec.id}"
             )
     return policy, env
 
