@@ -63,6 +63,9 @@ class State:
     """bool scalar: the time limit cut the episode. Never true together with `terminated`."""
     steps: jax.Array
     """int32 scalar, steps since the reset."""
+    info: dict[str, jax.Array] = struct.field(default_factory=dict)
+    """Scalars about the step, the same ones in every state. "success" says at the end of an episode
+    whether the task was done: 1, or 0 for failure."""
 
 
 @runtime_checkable
@@ -110,10 +113,13 @@ class Received(NamedTuple):
     """(n,) bool."""
     truncated: np.ndarray
     """(n,) bool; never true together with `terminated`."""
+    success: np.ndarray
+    """(n,) float32, of episodes that have ended: 1 where the info of the last step reported success
+    as "is_success" or "success", 0 where it reported failure, NaN where it reported neither."""
     lost: np.ndarray
-    """(n,) bool: lanes whose episodes are lost, through no fault of theirs unless..."""
+    """(n,) bool: lanes whose episodes are lost, by a fault of their own where `faults` has them."""
     faults: dict[int, Fault]
-    """...they are named here: number of the lane -> what its environment did."""
+    """What environments did wrong, by the number of the lane."""
 
 
 class Lanes(Protocol):

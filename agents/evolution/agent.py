@@ -21,8 +21,9 @@ from agents.policies.starting import starting_weights
 from envs.base import Env, HostEnv
 from envs.errors import UserError
 from envs.precision import in_32_bits
-from es_rl import checkpoints, devices
+from es_rl import checkpoints, devices, shaping
 from es_rl.devices import AXIS, Program
+from es_rl.fitness import Fitness, aggregate
 from es_rl.play import observations
 from es_rl.play.jobs import Array, Played, as_int, episode_keys, make_jobs, wide_sum
 from es_rl.play.observations import Moments
@@ -31,6 +32,8 @@ from es_rl.play.stage import open_stage
 
 _LOCATIONS = ("return_mean", "return_max", "return_min")
 """Statistics of returns that move with a constant which is added to all of them."""
+_MOVES_WITH_CONSTANTS = ("mean", "median", "min", "cvar")
+"""Fitnesses that grow by a constant which is added to all returns."""
 _BLIND_TO_CONSTANTS = ("zscore", "centered_rank")
 """Shapings for which a constant that is added to all returns changes nothing."""
 
@@ -50,7 +53,7 @@ class EvolutionAgent(Agent):
     """Evolves the parameters of a policy network; every member plays its own episodes."""
 
     in_processes = True
-    takes = ("network",)
+    takes = ("network", "fitness")
 
     def __init__(
         self,
@@ -68,6 +71,7 @@ class EvolutionAgent(Agent):
             env.spec.observation_space, env.spec.action_space, own, objects.get("network")
         )
         self.strategy = config.strategy()
+        self._fitness: Fitness = objects.get("fitness", config.fitness)
         jobs = make_jobs(
             config.population_size, config.episodes_per_member, self.strategy.episode_sharing
         )
@@ -185,6 +189,13 @@ class EvolutionAgent(Agent):
         state, counts, metrics = self._tell(state, members.noise, played._replace(returns=returns))
         env_steps, lane_steps = map(as_int, jax.device_get(counts))
         moved = {k: float(metrics[k]) + offset for k in _LOCATIONS if offset}
+        if "success_rate" in metrics and np.isnan(metrics["success_rate"]):
+            del metrics["success_rate"]
+            if self._fitness == "success":
+                raise UserError(
+                    f"fitness=success: {self.env.spec.id} reports no success at the end of its "
+                    "episodes (info['is_success'] or info['success']): must be another one"
+                )
         used = {"env_steps": env_steps, "lane_utilization": env_steps / lane_steps}
         return state, {**used, **metrics, **moved}
 
@@ -204,6 +215,7 @@ class EvolutionAgent(Agent):
         returns = np.asarray(returns)
         finite = returns[np.isfinite(returns)]
         blind = self.config.shaping in _BLIND_TO_CONSTANTS
+        blind = blind and self._fitness in _MOVES_WITH_CONSTANTS
         offset = float(finite[0]) if len(finite) and blind else 0.0
         return (returns - offset).astype(np.float32), offset
 
@@ -265,19 +277,32 @@ class EvolutionAgent(Agent):
         state, metrics = self._learn(state, noise, played)
         return state, counts, metrics
 
+    def _return_statistics(
+        self, returns: jax.Array, told: Mapping[str, jax.Array]
+    ) -> dict[str, jax.Array]:
+        """The mean, std, max and min over members of their mean returns."""
+        if self._fitness == "mean":  # which the strategy has seen
+            return {f"return_{k}": told[f"fitness_{k}"] for k in ("mean", "std", "max", "min")}
+        means = returns.mean(axis=1)
+        found = shaping.statistics(means, shaping.replace_nonfinite(means)[0])
+        return {f"return_{k}": x for k, x in found.items()}
+
     def _learn(
         self, state: EvolutionState, noise: es_rl.Noise, played: Played
     ) -> tuple[EvolutionState, dict[str, Any]]:
         returns = jnp.asarray(played.returns).reshape(self.config.population_size, -1)
+        success = None if played.success is None else jnp.asarray(played.success)
+        outcomes = None if success is None else success.reshape(returns.shape)
         with self.network.precision():
-            es_state, told = self.strategy.tell(state.es, noise, returns.mean(axis=1))
+            fitness = aggregate(returns, outcomes, self._fitness)
+            es_state, told = self.strategy.tell(state.es, noise, fitness)
         moments = state.moments
         if self.network.normalizes:
             moments = observations.merge(
                 moments, played.lengths, played.obs_sum, played.obs_squares
             )
         metrics = {
-            **{f"return_{k}": told[f"fitness_{k}"] for k in ("mean", "std", "max", "min")},
+            **self._return_statistics(returns, told),
             "nonfinite_members": told["nonfinite_members"],
             # No episode that was played is of length 0.
             "failed_episodes": jnp.sum(jnp.asarray(played.lengths) == 0),
@@ -289,4 +314,8 @@ class EvolutionAgent(Agent):
         }
         if played.nonfinite_actions is not None:
             metrics["nonfinite_actions"] = jnp.sum(played.nonfinite_actions)
+        if self._fitness != "mean":
+            metrics["fitness_mean"] = told["fitness_mean"]
+        if success is not None:
+            metrics["success_rate"] = jnp.nanmean(success)
         return EvolutionState(es_state, moments, state.key), metrics

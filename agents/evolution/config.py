@@ -10,6 +10,7 @@ import es_rl
 from agents.policies.network import NetworkConfig
 from agents.settings import MAY_CHANGE
 from envs.errors import UserError
+from es_rl.fitness import FitnessName
 from es_rl.shaping import GroupStd, Shaping
 from es_rl.strategies.optimizers import at_learning_rate
 
@@ -25,7 +26,11 @@ class EvolutionConfig(NetworkConfig):
     population_size: int = 512
     """N, the members of a generation."""
     episodes_per_member: int = 1
-    """K, the episodes whose mean return is a member's fitness."""
+    """K, the episodes of each member in a generation."""
+    fitness: FitnessName = "mean"
+    """How the returns of the K episodes become a member's fitness: their mean, median or min; cvar,
+    the mean of the worst quarter; success, the share of episodes that the environment calls
+    successful."""
     episode_steps: int | None = None
     """Training episodes are cut after so many steps, as arXiv 1703.03864 does; evaluation plays
     them to their ends."""
