@@ -12,6 +12,7 @@ from envs.base import Env, EnvSpec, HostEnv
 from envs.errors import UserError
 from envs.precision import in_32_bits
 from envs.suites import brax_suite, gymnasium_suite, probes
+from envs.suites.available import obstacle
 from envs.values import is_json, plain
 
 Maker: TypeAlias = Callable[..., Env | HostEnv]
@@ -113,7 +114,8 @@ def make(id: str, /, **kwargs: Any) -> Env | HostEnv:
     if suite not in _SUITES or name not in _SUITES[suite][0]():
         own = suite in ("gymnasium", "brax")
         hint = "; if a module of yours registers it, import that" if own else ""
-        raise UserError(f"env={id!r}: unknown environment{_close(id)}{hint}")
+        reason = obstacle(id)
+        raise UserError(f"env={id!r}: {reason or f'unknown environment{_close(id)}{hint}'}")
     maker = _SUITES[suite][1]
     try:
         inspect.signature(maker).bind(name, **kwargs)

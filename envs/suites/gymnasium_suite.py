@@ -22,6 +22,7 @@ from envs.host.nested import flattened, is_nested
 from envs.host.pool import START_SECONDS, WorkerPool
 from envs.pictures.scene import Scene, has_mujoco_model, no_scene, scene_of
 from envs.precision import in_32_bits
+from envs.suites.available import register_installed
 from envs.suites.making import make_first, one_line
 from envs.values import finite_float, whole_number
 
@@ -39,7 +40,8 @@ _log = logging.getLogger("es_rl")
 
 
 def names() -> list[str]:
-    """Every id that Gymnasium knows at present, the user's own included."""
+    """Every id that Gymnasium knows at present, the user's own and those of extras included."""
+    register_installed()
     return list(gymnasium.registry)
 
 
