@@ -14,7 +14,7 @@ import tyro
 
 import agents
 from agents.policies.policy_files import named_file
-from agents.registry import configure, list_agents, preset
+from agents.registry import OBJECTS, configure, list_agents, preset
 from agents.settings import check_kept
 from agents.training.run_config import RunConfig
 from agents.training.run_folder import SavedRun, read_config
@@ -189,6 +189,7 @@ def _plan_of(saved: SavedRun, first: _FirstFlags) -> _Plan:
       UserError: its settings are not those of its agent, or need more memory than any machine has.
     """
     _import_agent(saved.agent, first.modules)
+    _check_objects(saved, first)
     given = {k: tuple(v) if isinstance(v, list) else v for k, v in saved.settings.items()}
     try:
         settings = configure(saved.agent, saved.env, **given)
@@ -205,6 +206,17 @@ def _import_agent(name: str, modules: tuple[str, ...]) -> None:
     """
     if name not in list_agents():
         import_modules(modules)
+
+
+def _check_objects(saved: SavedRun, first: _FirstFlags) -> None:
+    """Refuse a run with objects of the user's, of which config.json knows the names alone."""
+    for name in OBJECTS:
+        text = saved.settings.get(name)
+        if isinstance(text, str) and "." in text:
+            raise UserError(
+                f"resume={first.resume}: {name}={one_line(text)} is an object, which is not read "
+                "from a file: go on in Python with agents.train(agent, out=..., resume=True)"
+            )
 
 
 def _check_size(settings: Any) -> None:
