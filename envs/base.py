@@ -2,9 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
-import gymnasium
 import jax
 import numpy as np
 from flax import struct
@@ -16,6 +15,9 @@ from envs.host.worker import Fault as Fault
 from envs.pictures.scene import Scene
 from envs.values import plain
 
+if TYPE_CHECKING:  # it is slow to import, and the engine alone does without it
+    import gymnasium
+
 
 @dataclass(frozen=True)
 class EnvSpec:
@@ -23,8 +25,8 @@ class EnvSpec:
 
     id: str
     """The name that `envs.make` takes, as "brax/ant"."""
-    observation_space: gymnasium.Space
-    action_space: gymnasium.Space
+    observation_space: "gymnasium.Space"
+    action_space: "gymnasium.Space"
     max_episode_steps: int
     """Steps after which an episode is truncated."""
     reward_threshold: float | None = None
