@@ -2,9 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
-import gymnasium
 import jax
 import numpy as np
 from flax import struct
@@ -15,6 +14,9 @@ from envs.host.worker import STEP as STEP
 from envs.host.worker import Fault as Fault
 from envs.pictures.scene import Scene
 from envs.values import plain
+
+if TYPE_CHECKING:  # it is slow to import, and the engine alone does without it
+    import gymnasium
 
 PLACES = ("workers", "step_timeout", "start_timeout")
 """The arguments of `envs.make` that say where an environment on the host runs, not what it is: they
@@ -27,9 +29,9 @@ class EnvSpec:
 
     id: str
     """The name that `envs.make` takes, as "brax/ant"."""
-    observation_space: gymnasium.Space
+    observation_space: "gymnasium.Space"
     """The space of what agents see."""
-    action_space: gymnasium.Space
+    action_space: "gymnasium.Space"
     max_episode_steps: int
     """Steps after which an episode is truncated."""
     reward_threshold: float | None = None
@@ -38,7 +40,7 @@ class EnvSpec:
     """The keyword arguments that `envs.make` was given."""
     frames_per_second: float = 30.0
     """How many environment steps make a second of the simulated world."""
-    raw_observation_space: gymnasium.Space | None = None
+    raw_observation_space: "gymnasium.Space | None" = None
     """The Dict or Tuple space of what the environment returns, where agents see it as a flat
     vector; None where they see what it returns."""
 
