@@ -16,6 +16,10 @@ from envs.host.worker import Fault as Fault
 from envs.pictures.scene import Scene
 from envs.values import plain
 
+PLACES = ("workers", "step_timeout", "start_timeout")
+"""The arguments of `envs.make` that say where an environment on the host runs, not what it is: they
+are not saved."""
+
 
 @dataclass(frozen=True)
 class EnvSpec:
@@ -24,6 +28,7 @@ class EnvSpec:
     id: str
     """The name that `envs.make` takes, as "brax/ant"."""
     observation_space: gymnasium.Space
+    """The space of what agents see."""
     action_space: gymnasium.Space
     max_episode_steps: int
     """Steps after which an episode is truncated."""
@@ -33,6 +38,9 @@ class EnvSpec:
     """The keyword arguments that `envs.make` was given."""
     frames_per_second: float = 30.0
     """How many environment steps make a second of the simulated world."""
+    raw_observation_space: gymnasium.Space | None = None
+    """The Dict or Tuple space of what the environment returns, where agents see it as a flat
+    vector; None where they see what it returns."""
 
     def __post_init__(self) -> None:
         # NumPy's numbers, which environments often have here, cannot be saved with a policy.
@@ -161,6 +169,25 @@ class HostEnv(Protocol):
     spec: EnvSpec
     workers: int
     """Processes, or threads, among which lanes are divided."""
+
+    def placed(
+        self,
+        *,
+        workers: int | None = None,
+        step_timeout: float | None = None,
+        start_timeout: float | None = None,
+    ) -> "HostEnv":
+        """The same environment, stepped elsewhere: what is not given stays as it is.
+
+        Args:
+          workers: processes, at least 1.
+          step_timeout: seconds after which a step counts as hanging.
+          start_timeout: seconds that a worker may take to start, or to make an environment.
+
+        Raises:
+          UserError: a value is out of range.
+        """
+        ...
 
     def lanes(self, count: int, busy: int | None = None) -> Lanes:
         """`count` independent copies, to be reset before they step.

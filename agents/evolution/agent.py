@@ -8,7 +8,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from flax import struct
 from jax.sharding import PartitionSpec
 
@@ -270,9 +269,6 @@ class EvolutionAgent(Agent):
         self, state: EvolutionState, noise: es_rl.Noise, played: Played
     ) -> tuple[EvolutionState, dict[str, Any]]:
         returns = jnp.asarray(played.returns).reshape(self.config.population_size, -1)
-        # The schedule's own count, the last in the chain: skipped updates do not advance it.
-        _, count = optax.tree.get_all_with_path(state.es.opt_state, "count")[-1]
-        learning_rate = self.config.learning_rate_schedule(count)
         with self.network.precision():
             es_state, told = self.strategy.tell(state.es, noise, returns.mean(axis=1))
         moments = state.moments
@@ -288,7 +284,7 @@ class EvolutionAgent(Agent):
             # How many episodes there were in which an observation was not finite.
             "nonfinite_observations": jnp.sum(~jnp.isfinite(played.obs_sum).all(axis=1)),
             "sigma": told["sigma"],
-            "learning_rate": jnp.asarray(learning_rate),
+            "learning_rate": told["learning_rate"],
             **{k: told[k] for k in ("grad_norm", "param_norm", "update_norm", "update_skipped")},
         }
         if played.nonfinite_actions is not None:

@@ -11,6 +11,7 @@ from agents.policies.network import NetworkConfig
 from agents.settings import MAY_CHANGE
 from envs.errors import UserError
 from es_rl.shaping import GroupStd, Shaping
+from es_rl.strategies.optimizers import at_learning_rate
 
 OptimizerName: TypeAlias = Literal["adam", "sgd"]
 
@@ -78,26 +79,22 @@ class EvolutionConfig(NetworkConfig):
             raise UserError(f"max_update_norm={self.max_update_norm}: must be greater than 0")
         self.strategy()
 
-    @property
-    def learning_rate_schedule(self) -> optax.Schedule:
-        """The learning rate of each generation."""
-        return optax.exponential_decay(self.learning_rate, 1, self.learning_rate_decay)
-
     def strategy_options(self) -> dict[str, Any]:
         """Arguments of the strategy."""
         scale = optax.scale_by_adam() if self.optimizer == "adam" else optax.identity()
+        schedule = optax.exponential_decay(self.learning_rate, 1, self.learning_rate_decay)
         steps = [
             scale,
             optax.add_decayed_weights(self.weight_decay),
-            optax.scale_by_learning_rate(self.learning_rate_schedule),
+            at_learning_rate(schedule),
         ]
         if self.max_update_norm is not None:
             steps.append(optax.clip_by_global_norm(self.max_update_norm))
         decays = self.sigma_decay != 1.0
-        schedule = optax.exponential_decay(self.sigma, 1, self.sigma_decay)
+        sigmas = optax.exponential_decay(self.sigma, 1, self.sigma_decay)
         return {
             "population_size": self.population_size,
-            "sigma": schedule if decays else self.sigma,
+            "sigma": sigmas if decays else self.sigma,
             "optimizer": optax.chain(*steps),
             "noise_reuse": self.noise_reuse,
             "group_size": self.group_size,

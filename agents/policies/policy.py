@@ -9,19 +9,20 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 import safetensors.numpy
+from gymnasium import spaces
 
+from agents.policies import nested, weight_names
 from agents.policies import spaces as _spaces
-from agents.policies import weight_names
 from agents.policies.actors import Actor, RandomActor, ZeroActor
 from agents.policies.functions import described
 from agents.policies.network import Network, NetworkConfig, Weights
@@ -39,10 +40,11 @@ from agents.policies.policy_files import (
 )
 from envs.base import EnvSpec
 from envs.errors import UserError, one_line
+from envs.host.nested import flat_space, is_nested
 from envs.precision import in_32_bits
 from es_rl.files import write_whole
 
-FORMAT = 4
+FORMAT = 5
 """The version of the files that this code writes and reads."""
 
 _KEYS = {"format", "agent", "env", "actor", "weights_sha256", "training", "evaluation"}
@@ -80,12 +82,19 @@ class Policy:
     def _act(self) -> Any:
         return jax.jit(jax.vmap(self.actor.act, in_axes=(None, 0, 0, 0)))
 
+    @cached_property
+    def _flatten(self) -> Any:
+        space = self.spec.raw_observation_space
+        assert space is not None
+        return jax.jit(jax.vmap(partial(nested.flatten, space)))
+
     @in_32_bits
-    def __call__(self, obs: np.ndarray | int, key: jax.Array | None = None) -> np.ndarray:
+    def __call__(self, obs: Any, key: jax.Array | None = None) -> np.ndarray:
         """The action for one observation, or the actions for a batch of them.
 
         Args:
-          obs: an element of the observation space, or a stack of n elements.
+          obs: an element of the observation space, or a stack of n elements. Where the environment
+            returns a Dict or Tuple, one of those, its parts single or stacked; or flat vectors.
           key: a typed key, for the random policy (fresh randomness unless given).
 
         Raises:
@@ -97,26 +106,21 @@ class Policy:
 
     @in_32_bits
     def step(
-        self, obs: np.ndarray | int, memory: Any = None, key: jax.Array | None = None
+        self, obs: Any, memory: Any = None, key: jax.Array | None = None
     ) -> tuple[np.ndarray, Any]:
         """(action, memory) for one observation, or for a batch of them.
 
         Args:
-          obs: an element of the observation space, or a stack of n elements.
+          obs: as in a call.
           memory: what the step before returned; None where the episode starts.
           key: as in a call.
 
         Raises:
           UserError: the observation has another shape.
         """
-        obs = np.asarray(obs)
-        shape = self.spec.observation_space.shape or ()
-        batched = obs.shape[1:] == shape and obs.ndim == len(shape) + 1
-        if not batched and obs.shape != shape:
-            raise UserError(f"obs has shape {obs.shape}: must be {shape} or (n, *{shape})")
+        batch, batched = self._batch(obs)
         if key is None:
             key = jax.random.key(int.from_bytes(os.urandom(4), "little"))
-        batch = obs if batched else obs[None]
         if memory is None:
             memory = jax.tree.map(lambda x: np.stack([x] * len(batch)), self.actor.memory)
         keys = jax.random.split(key, len(batch))
@@ -131,6 +135,20 @@ class Policy:
 
     def _weights_file(self) -> bytes:
         return safetensors.numpy.save(weight_names.named(self.weights))
+
+    def _batch(self, obs: Any) -> tuple[np.ndarray, bool]:
+        """Observations (n, ...) as the actor takes them, and whether several were given."""
+        raw = self.spec.raw_observation_space
+        if raw is not None and isinstance(obs, Mapping | tuple):
+            parts, batched = nested.parts_of(raw, obs)
+            rows = parts if batched else [part[None] for part in parts]
+            return self._flatten(rows), batched
+        obs = np.asarray(obs)
+        shape = self.spec.observation_space.shape or ()
+        batched = obs.shape[1:] == shape and obs.ndim == len(shape) + 1
+        if not batched and obs.shape != shape:
+            raise UserError(f"obs has shape {obs.shape}: must be {shape} or (n, *{shape})")
+        return (obs if batched else obs[None]), batched
 
     def save(self, folder: str | Path) -> None:
         """Write `policy.json` and `weights.safetensors` into `folder`, making it if need be."""
@@ -294,16 +312,21 @@ def _from_json(description: dict[str, Any], network: Any) -> tuple[Policy, str]:
 
 
 def _spec_to_json(spec: EnvSpec) -> dict[str, Any]:
+    raw = spec.raw_observation_space
     return {
         **vars(spec),
+        "raw_observation_space": None if raw is None else nested.to_json(raw),
         "observation_space": _spaces.to_json(spec.observation_space),
         "action_space": _spaces.to_json(spec.action_space),
     }
 
 
 def _spec_from_json(description: dict[str, Any]) -> EnvSpec:
-    spaces = {k: _spaces.from_json(description[k]) for k in ("observation_space", "action_space")}
-    spec = EnvSpec(**{**description, **spaces})
+    read = {k: _spaces.from_json(description[k]) for k in ("observation_space", "action_space")}
+    spec = EnvSpec(**{**description, **read, "raw_observation_space": _raw_space(description)})
+    raw = spec.raw_observation_space
+    if raw is not None and flat_space(raw) != spec.observation_space:
+        raise UserError("observation_space must be the flat one of raw_observation_space")
     # `envs.make` imports the module that stands before a colon.
     if not spec.id.isprintable() or ":" in spec.id or len(spec.id) > 200:
         raise UserError(f"the environment's id {spec.id!r} must be as `es-rl envs` lists it")
@@ -320,6 +343,16 @@ def _spec_from_json(description: dict[str, Any]) -> EnvSpec:
         if not name.isidentifier():
             raise UserError(f"the environment's argument {name!r} must be a name")
     return spec
+
+
+def _raw_space(description: dict[str, Any]) -> spaces.Space | None:
+    """The Dict or Tuple space of a saved environment, where it has one."""
+    if description["raw_observation_space"] is None:
+        return None
+    raw = nested.from_json(description["raw_observation_space"])
+    if not is_nested(raw):
+        raise UserError("raw_observation_space must be a Dict or a Tuple")
+    return raw
 
 
 def _evaluation_to_json(evaluation: dict[str, Any] | None) -> dict[str, Any] | None:

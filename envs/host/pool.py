@@ -24,6 +24,7 @@ import numpy as np
 from envs.base import EnvSpec, Received
 from envs.errors import UserError, environment_error
 from envs.host import worker
+from envs.host.interface import Interface
 from envs.host.worker import Fault
 
 START_SECONDS = 120.0
@@ -80,8 +81,9 @@ class WorkerPool:
         Raises:
           UserError: `make` cannot be pickled.
         """
+        returned = spec.raw_observation_space or spec.observation_space
         try:
-            self._pickled = cloudpickle.dumps(make)
+            self._pickled = cloudpickle.dumps((make, Interface(returned)))
         except Exception as error:
             raise UserError(f"env={spec.id!r}: cannot be sent to a worker: {error}") from error
         self.count, self.busy, self.begun = count, busy or count, 0

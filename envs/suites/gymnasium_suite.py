@@ -1,6 +1,8 @@
 """Gymnasium environments: functional JAX ones on the accelerator, all others on the host."""
 
+import copy
 import importlib
+import inspect
 import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -13,13 +15,16 @@ import jax.numpy as jnp
 import numpy as np
 from gymnasium import spaces
 from gymnasium.experimental.functional import FuncEnv
+from gymnasium.wrappers import TransformObservation
 
 from envs.base import EnvSpec, State, time_limited
-from envs.errors import UserError
+from envs.errors import UserError, one_line
+from envs.host.interface import Interface
+from envs.host.nested import flattened, is_nested
 from envs.host.pool import START_SECONDS, WorkerPool
 from envs.pictures.scene import Scene, has_mujoco_model, no_scene, scene_of
 from envs.precision import in_32_bits
-from envs.suites.making import make_first, one_line
+from envs.suites.making import make_first
 from envs.values import finite_float, whole_number
 
 _DEFAULT_LIMIT = 1000
@@ -30,7 +35,6 @@ _DEFAULT_FPS = 30.0
 
 _STEP_TIMEOUT = 60.0
 _IMPORTED: list[str] = []
-_ON_HOST = ("workers", "step_timeout", "start_timeout")
 
 _log = logging.getLogger("es_rl")
 
@@ -59,23 +63,13 @@ def import_module(module: str) -> None:
 
 
 def make(
-    name: str,
-    max_episode_steps: int | None = None,
-    workers: int | None = None,
-    step_timeout: float | None = None,
-    start_timeout: float | None = None,
-    **kwargs: Any,
+    name: str, max_episode_steps: int | None = None, **kwargs: Any
 ) -> "FunctionalEnv | GymnasiumEnv":
     """Build a registered environment; a functional JAX one if its class is one.
 
     Args:
       name: a registered id, as "CartPole-v1".
       max_episode_steps: truncation; the registered limit (or 1000) unless given.
-      workers: processes that step it, if it steps on the host; as many as are worth it, up to one
-        per core, unless given.
-      step_timeout: seconds after which a step on the host counts as hanging; 60 unless given.
-      start_timeout: seconds that a worker may take to start, or to make one of its environments;
-        120 unless given.
       **kwargs: passed to `gymnasium.make`; JSON values, as they are saved with policies.
 
     Raises:
@@ -83,26 +77,85 @@ def make(
       UserError: a package that the environment needs is missing.
       Exception: whatever else the constructor of a user's environment raises.
     """
-    registered = gymnasium.spec(name)
+    return _adapted(f"gymnasium/{name}", gymnasium.spec(name), max_episode_steps, kwargs)
+
+
+def from_gymnasium(
+    factory: Callable[..., gymnasium.Env],
+    *,
+    id: str,
+    max_episode_steps: int | None = None,
+    reward_threshold: float | None = None,
+) -> "FunctionalEnv | GymnasiumEnv":
+    """Adapt a Gymnasium environment of your own, which need not be registered with Gymnasium.
+
+    So that its policies can be replayed, register what makes it:
+    `envs.register("mine/reach", lambda: envs.from_gymnasium(Reach, id="mine/reach"))`.
+
+    Args:
+      factory: a class, or a function that builds an environment. It is sent to the workers that
+        step the environment, each of which calls it once a lane; pictures are asked for with
+        `render_mode="rgb_array"` if it takes such an argument.
+      id: the name of the environment, as "mine/reach".
+      max_episode_steps: the steps after which an episode is truncated: 1000 unless given.
+      reward_threshold: the mean return at which the task counts as solved.
+
+    Raises:
+      UserError: the factory does not build a Gymnasium environment, or a package is missing.
+      Exception: whatever else the factory raises.
+    """
+    if not callable(factory):
+        raise UserError(f"factory={factory!r}: must be a class, or a function without arguments")
+    registered = gymnasium.envs.registration.EnvSpec(
+        "own/Environment-v0",
+        entry_point=_with_render_mode(factory),
+        max_episode_steps=max_episode_steps,
+        reward_threshold=reward_threshold,
+    )
+    return _adapted(id, registered, None, {})
+
+
+def _with_render_mode(factory: Callable[..., gymnasium.Env]) -> Callable[..., gymnasium.Env]:
+    """The factory as `gymnasium.make` calls it, with or without a `render_mode`."""
+    try:
+        inspect.signature(factory).bind(render_mode="rgb_array")
+    except TypeError:
+        # A function within a function, which is sent to workers as it is, without this module.
+        def make(render_mode: str | None = None) -> gymnasium.Env:
+            return factory()
+
+        return make
+    except ValueError:  # nobody knows its signature
+        pass
+    return factory
+
+
+def _adapted(
+    id: str,
+    registered: gymnasium.envs.registration.EnvSpec,
+    max_episode_steps: int | None,
+    kwargs: dict[str, Any],
+) -> "FunctionalEnv | GymnasiumEnv":
+    """The environment of a registration, under an id of ours."""
     given = dict(kwargs)
     if max_episode_steps is not None:
         given["max_episode_steps"] = max_episode_steps
-    on_host = dict(zip(_ON_HOST, (workers, step_timeout, start_timeout), strict=True))
-    _check(given, on_host)
+    if "disable_env_checker" in given:
+        raise UserError("env_kwargs=disable_env_checker: must be left to es-rl, which sets it")
     limit = max_episode_steps or whole_number(registered.max_episode_steps) or _DEFAULT_LIMIT
     # The registration itself, which a worker can make without having imported what registered it.
     single = partial(
         gymnasium.make, registered, max_episode_steps=limit, disable_env_checker=True, **kwargs
     )
-    first = make_first(single, name, registered)
+    first = make_first(single, id, registered)
     if max_episode_steps is None and registered.max_episode_steps is None:
         _log.warning(
-            "gymnasium/%s: registered without a limit, so its episodes are cut after %d steps; "
+            "%s: registered without a limit, so its episodes are cut after %d steps; "
             "max_episode_steps (--max-episode-steps) sets another one",
-            *(name, limit),
+            *(id, limit),
         )
     spec = EnvSpec(
-        id=f"gymnasium/{name}",
+        id=id,
         observation_space=first.observation_space,
         action_space=first.action_space,
         max_episode_steps=limit,
@@ -112,28 +165,9 @@ def make(
     )
     func_env = getattr(first.unwrapped, "func_env", None)
     if isinstance(func_env, FuncEnv):
-        for key, option in on_host.items():
-            if option is not None:
-                raise UserError(f"{key}={option}: gymnasium/{name} does not step on the host")
         return FunctionalEnv(func_env, spec)
     first.close()
-    timeouts = step_timeout or _STEP_TIMEOUT, start_timeout or START_SECONDS
-    return GymnasiumEnv(spec, single, workers, *timeouts)
-
-
-def _check(given: dict[str, Any], on_host: dict[str, Any]) -> None:
-    if "disable_env_checker" in given:
-        raise UserError("env_kwargs=disable_env_checker: must be left to es-rl, which sets it")
-    # Values may come from a file.
-    workers = on_host["workers"]
-    if workers is not None and (type(workers) is not int or workers < 1):
-        raise UserError(f"workers={workers!r}: must be at least 1")
-    for key in ("step_timeout", "start_timeout"):
-        value = on_host[key]
-        if value is not None and (
-            not isinstance(value, int | float) or not 0 < value < float("inf")
-        ):
-            raise UserError(f"{key}={value!r}: must be a number of seconds above 0")
+    return GymnasiumEnv(spec, single)
 
 
 def _frames_per_second(metadata: dict[str, Any]) -> float:
@@ -178,6 +212,11 @@ class FunctionalEnv:
     """
 
     def __init__(self, func_env: FuncEnv, spec: EnvSpec):
+        if is_nested(spec.observation_space):
+            raise UserError(
+                f"env={spec.id!r}: its observation space is {spec.observation_space}: must be a "
+                "Box, Discrete, MultiDiscrete or MultiBinary, as it does not step on the host"
+            )
         self._func = func_env
         # CliffWalking declares a scalar Box and indexes its action: integers in a Box are vectors.
         boxed = isinstance(spec.action_space, spaces.Box)
@@ -240,25 +279,39 @@ class FunctionalEnv:
 
 
 class GymnasiumEnv:
-    """A registered Gymnasium environment, stepped on the host by worker processes.
+    """A Gymnasium environment, stepped on the host by worker processes.
 
     Gymnasium's own vector environments are of no use here: they reset lanes by themselves and
     take one seed for all of them, where an episode's seed must not depend on its lane.
     """
 
-    def __init__(
-        self,
-        spec: EnvSpec,
-        single: Callable[..., gymnasium.Env],
-        workers: int | None,
-        step_timeout: float,
-        start_timeout: float,
-    ):
-        self.spec = spec
-        self.workers = workers or _cores()
-        self._or_fewer = workers is None
+    def __init__(self, spec: EnvSpec, single: Callable[..., gymnasium.Env]):
+        self.spec = flattened(spec)
+        self.workers = _cores()
+        self._or_fewer = True
         self._single = single
-        self._step_timeout, self._start_timeout = step_timeout, start_timeout
+        self._step_timeout, self._start_timeout = _STEP_TIMEOUT, START_SECONDS
+
+    def placed(
+        self,
+        *,
+        workers: int | None = None,
+        step_timeout: float | None = None,
+        start_timeout: float | None = None,
+    ) -> "GymnasiumEnv":
+        # Values may come from a file.
+        if workers is not None and (type(workers) is not int or workers < 1):
+            raise UserError(f"workers={workers!r}: must be at least 1")
+        for name, value in (("step_timeout", step_timeout), ("start_timeout", start_timeout)):
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if value is not None and not (number and 0 < value < float("inf")):
+                raise UserError(f"{name}={value!r}: must be a number of seconds above 0")
+        placed = copy.copy(self)
+        placed.workers = workers or self.workers
+        placed._or_fewer = workers is None and self._or_fewer
+        placed._step_timeout = step_timeout or self._step_timeout
+        placed._start_timeout = start_timeout or self._start_timeout
+        return placed
 
     def lanes(self, count: int, busy: int | None = None) -> WorkerPool:
         return WorkerPool(
@@ -276,10 +329,15 @@ class GymnasiumEnv:
     def single(self, **kwargs: Any) -> gymnasium.Env:
         """One of them, in this process: for libraries that step Gymnasium's own interface.
 
+        Its observations are those of `spec.observation_space`.
+
         Args:
           **kwargs: more arguments for `gymnasium.make`.
         """
-        return self._single(**kwargs)
+        env, raw = self._single(**kwargs), self.spec.raw_observation_space
+        if raw is None:
+            return env
+        return TransformObservation(env, Interface(raw).flat, self.spec.observation_space)
 
     def film(self, act: Callable[[np.ndarray], Any], seed: int) -> tuple[float, list[np.ndarray]]:
         from envs.pictures.rendering import host_frame, no_picture

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import gymnasium
 
-from envs.errors import UserError
+from envs.errors import UserError, one_line
 
 _PATIENCE_SECONDS = 10.0
 """How often somebody who waits for an environment to be made is told so."""
@@ -19,22 +19,22 @@ _log = logging.getLogger("es_rl")
 
 def make_first(
     single: Callable[[], gymnasium.Env],
-    name: str,
+    id: str,
     registered: gymnasium.envs.registration.EnvSpec,
 ) -> gymnasium.Env:
     """Build one; where that fails for what a person can mend, say so in one line."""
     try:
-        with _patience(name):
+        with _patience(id):
             return single()
     except (gymnasium.error.DependencyNotInstalled, ImportError) as error:
-        raise UserError(f"gymnasium/{name}: {one_line(error)}{_hint(registered)}") from error
+        raise UserError(f"{id}: {one_line(error)}{_hint(registered)}") from error
     except gymnasium.error.Error as error:
-        raise UserError(f"env='gymnasium/{name}': {one_line(error)}") from error
+        raise UserError(f"env={id!r}: {one_line(error)}") from error
     except Exception as error:  # whatever its constructor raises
         if not _is_for_its_arguments(error, registered):
             raise
         kind = "" if isinstance(error, TypeError | ValueError) else f"{type(error).__name__}: "
-        raise UserError(f"env='gymnasium/{name}': {kind}{one_line(error)}") from error
+        raise UserError(f"env={id!r}: {kind}{one_line(error)}") from error
 
 
 def _is_for_its_arguments(
@@ -55,7 +55,7 @@ def _is_for_its_arguments(
 
 
 @contextmanager
-def _patience(name: str) -> Iterator[None]:
+def _patience(id: str) -> Iterator[None]:
     """Say so, now and then, while an environment is being made."""
     over = threading.Event()
 
@@ -63,7 +63,7 @@ def _patience(name: str) -> Iterator[None]:
         seconds = 0.0
         while not over.wait(_PATIENCE_SECONDS):
             seconds += _PATIENCE_SECONDS
-            _log.warning("gymnasium/%s: an environment is being made for %.0f s", name, seconds)
+            _log.warning("%s: an environment is being made for %.0f s", id, seconds)
 
     threading.Thread(target=remind, daemon=True).start()
     try:
@@ -78,8 +78,3 @@ def _hint(registered: gymnasium.envs.registration.EnvSpec) -> str:
         if f".{extra.replace('-', '_')}" in str(registered.entry_point):
             return f' (pip install "es-rl[{extra}]")'
     return ""
-
-
-def one_line(error: Exception) -> str:
-    """Its message."""
-    return " ".join(str(error).split())

@@ -16,6 +16,7 @@ from es_rl import noise as _noise
 from es_rl import shaping as _shaping
 from es_rl.noise import Frozen, Full, LeafNoise, LowRank, Noise, PyTree
 from es_rl.shaping import GroupStd, Shaping
+from es_rl.strategies.optimizers import learning_rate_of
 
 
 @struct.dataclass
@@ -42,7 +43,8 @@ class EvolutionStrategy:
     sigma: float | optax.Schedule
     """Standard deviation of the perturbations, or a schedule of it over generations."""
     optimizer: optax.GradientTransformation
-    """Gets minus the estimated gradient of the shaped fitness."""
+    """Gets minus the estimated gradient of the shaped fitness, and minus the mean fitness as
+    `value`: the loss that `optax.contrib.reduce_on_plateau` and others ask for."""
     noise_reuse: int
     """Members that share a draw: 0 or 1 none, 2 a mirrored pair, k > 2 (even) k/2 pairs."""
     group_size: int
@@ -159,7 +161,8 @@ class EvolutionStrategy:
         Returns:
           The next state, and scalars: fitness_mean, _std, _max and _min over the members whose
           fitness is finite (NaN if nobody's is), nonfinite_members, sigma, grad_norm, param_norm,
-          update_norm (0 when skipped), update_skipped (int32, 0 or 1).
+          update_norm (0 when skipped), update_skipped (int32, 0 or 1), and learning_rate where the
+          optimiser's state holds it (see `optimizers.learning_rate_of`).
 
         Raises:
           UserError: the fitness has another shape.
@@ -173,25 +176,15 @@ class EvolutionStrategy:
         finite, nonfinite = _shaping.replace_nonfinite(fitness, self.group_size, self.shaping)
         weights = _shaping.shape_fitness(finite, self.shaping, self.group_size, self.group_std)
         gradient = self.gradient(state.params, noise, weights)
-        # The one place where fitness, which is maximised, meets Optax, which minimises.
-        updates, opt_state = self.optimizer.update(
-            jax.tree.map(jnp.negative, gradient), state.opt_state, state.params
-        )
-        leaves, treedef = jax.tree.flatten(updates)
-        # Weight decay must not move a frozen leaf.
-        updates = jax.tree.unflatten(
-            treedef,
-            [
-                jnp.zeros_like(leaf) if isinstance(eps, Frozen) else leaf
-                for leaf, eps in zip(leaves, noise.leaves, strict=True)
-            ],
-        )
+        statistics = _shaping.statistics(fitness, finite)
+        updates, opt_state = self._step(state, noise, gradient, statistics["mean"])
+        # That of this update, also where it is skipped.
+        rate = learning_rate_of(opt_state)
         (params, opt_state), skipped = update_if_finite(
             (optax.apply_updates(state.params, updates), opt_state),
             (state.params, state.opt_state),
             allowed=nonfinite < self.population_size,
         )
-        statistics = _shaping.statistics(fitness, finite)
         metrics = {
             **{f"fitness_{name}": value for name, value in statistics.items()},
             "nonfinite_members": nonfinite,
@@ -200,8 +193,26 @@ class EvolutionStrategy:
             "param_norm": optax.tree.norm(params),
             "update_norm": jnp.where(skipped, 0.0, optax.tree.norm(updates)),
             "update_skipped": skipped.astype(jnp.int32),
+            **({} if rate is None else {"learning_rate": rate}),
         }
         return ESState(params, opt_state, state.key, state.generation + 1), metrics
+
+    def _step(
+        self, state: ESState, noise: Noise, gradient: PyTree, mean: jax.Array
+    ) -> tuple[PyTree, optax.OptState]:
+        """What the optimiser adds to the parameters, and its next state."""
+        # The one place where fitness, which is maximised, meets Optax, which minimises: the
+        # gradient and the mean fitness change their signs.
+        updates, opt_state = optax.with_extra_args_support(self.optimizer).update(
+            jax.tree.map(jnp.negative, gradient), state.opt_state, state.params, value=-mean
+        )
+        leaves, treedef = jax.tree.flatten(updates)
+        # Weight decay must not move a frozen leaf.
+        kept = [
+            jnp.zeros_like(leaf) if isinstance(eps, Frozen) else leaf
+            for leaf, eps in zip(leaves, noise.leaves, strict=True)
+        ]
+        return jax.tree.unflatten(treedef, kept), opt_state
 
 
 @jax.jit

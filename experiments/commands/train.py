@@ -16,16 +16,17 @@ import agents
 from agents.policies.policy import load_policy
 from agents.policies.policy_files import named_file
 from agents.policies.starting import saved_network_settings
-from agents.registry import OBJECTS, config_type, configure, list_agents, preset
+from agents.registry import agent_type, config_type, configure, list_agents, preset
 from agents.settings import check_kept
 from agents.training.run_config import RunConfig
 from agents.training.run_folder import SavedRun, read_config
 from agents.training.trackers import Tracker, TrackerName
+from envs.base import PLACES
 from envs.errors import UserError, one_line
 from envs.registry import split_id
 from experiments import runs
 from experiments.cli import parse
-from experiments.startup import ON_HOST, ProcessFlags, import_modules, make_env, start_jax
+from experiments.startup import ProcessFlags, import_modules, make_env, start_jax
 
 Config = TypeVar("Config")
 Options = TypeVar("Options")
@@ -130,7 +131,7 @@ def main(arguments: list[str]) -> int:
         _check_resumed(flags, plan, defaults)
     start_jax(getattr(plan.settings, "devices", None))
     flags.join()
-    on_host = _given(flags, ON_HOST)
+    on_host = _given(flags, PLACES)
     if saved is None:
         import_modules(flags.modules, flags.env)
         chosen = {**_given(flags, ("backend", "max_episode_steps")), **on_host}
@@ -192,13 +193,6 @@ def _read(first: _FirstFlags) -> SavedRun:
             f"resume={first.resume}: the environment's argument {one_line(named)} must not be a "
             "path or a module, unless the run is trusted (--trust)"
         )
-    objects = [name for name in OBJECTS if "." in str(saved.settings.get(name))]
-    if objects:
-        raise UserError(
-            f"resume={first.resume}: its {objects[0]} is an object of the user's, "
-            f"{one_line(saved.settings[objects[0]])}: must go on in Python, with "
-            "agents.train(agent, out=..., resume=True)"
-        )
     return saved
 
 
@@ -209,6 +203,13 @@ def _plan_of(saved: SavedRun, first: _FirstFlags) -> _Plan:
       UserError: its settings are not those of its agent, or need more memory than any machine has.
     """
     _import_agent(saved.agent, first.modules)
+    for name in agent_type(saved.agent).takes:
+        value = saved.settings.get(name)
+        if isinstance(value, str) and "." in value:
+            raise UserError(
+                f"resume={first.resume}: its {name} is an object of yours, {one_line(value)}: must "
+                "go on in Python, with agents.train(agent, out=..., resume=True)"
+            )
     given = {k: tuple(v) if isinstance(v, list) else v for k, v in saved.settings.items()}
     try:
         settings = configure(saved.agent, saved.env, **given)
@@ -311,10 +312,8 @@ def _check_new(flags: TrainFlags[Any, Any], defaults: _Plan) -> None:
         raise UserError(f"env={flags.env}: must come first, as the flags' defaults depend on it")
     if flags.trust:
         raise UserError("trust=True: must come with --resume, whose run it trusts")
-    for name, suite in (("backend", "brax"), *((name, "gymnasium") for name in ON_HOST)):
-        value = getattr(flags, name)
-        if value is not None and not flags.env.startswith(f"{suite}/"):
-            raise UserError(f"{name}={value}: only {suite}/... environments have one")
+    if flags.backend is not None and not flags.env.startswith("brax/"):
+        raise UserError(f"backend={flags.backend}: only brax/... environments have one")
 
 
 def _check_resumed(flags: TrainFlags[Any, Any], plan: _Plan, defaults: _Plan) -> None:

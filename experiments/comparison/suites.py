@@ -186,7 +186,9 @@ def _entry(raw: dict[str, Any], modules: Sequence[str], contestants: Sequence[Co
         for name, given in settings.items()
     }
     entry = Entry(Task(**raw), checked)
-    for contestant in contestants:
+    # `es-rl compare --agents` may choose agents that the suite has settings for and does not name.
+    others = [Contestant(name, name) for name in checked if kinds[name] == name]
+    for contestant in (*contestants, *others):
         try:
             entry.settings_of(contestant)
         except ValueError as error:

@@ -57,7 +57,8 @@ def test_a_registered_environment_keeps_its_name_and_arguments(wrapped):
     made = envs.make(wrapped, max_episode_steps=5)
     name = f"mine/{wrapped}"
     envs.register(name, lambda steps=3, **kwargs: made)
-    env = envs.make(name, steps=np.int64(4), workers=2)
+    places = {"workers": 2} if isinstance(made, envs.HostEnv) else {}
+    env = envs.make(name, steps=np.int64(4), **places)
     assert (env.spec.id, env.spec.kwargs) == (name, {"steps": 4})
     assert env.spec.max_episode_steps == 5
     assert made.spec.id == wrapped, "what the maker has is left alone"
@@ -94,7 +95,6 @@ def test_a_name_that_could_not_be_saved_is_refused_at_once(name):
     [
         (None, "returned a NoneType: must be an environment"),
         (object(), "returned a object: must be an environment"),
-        (gymnasium.Env(), "register one of Gymnasium's with gymnasium.register"),
     ],
 )
 def test_what_is_no_environment_is_refused(made, says):
@@ -130,3 +130,90 @@ def test_wrappers_keep_the_name_too_and_others_say_what_they_lack():
     envs.register("mine/fixed", Fixed)
     with pytest.raises(UserError, match="the spec of its Fixed must be an attribute"):
         envs.make("mine/fixed")
+
+
+class Coin(gymnasium.Env):
+    """Guess a coin that is seen; registered nowhere."""
+
+    observation_space = gymnasium.spaces.Box(-1.0, 1.0, (1,), np.float32)
+    action_space = gymnasium.spaces.Discrete(2)
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 7}  # noqa: RUF012
+
+    def __init__(self, pays=1.0, render_mode=None):
+        self._pays, self.render_mode = pays, render_mode
+
+    def _toss(self):
+        self._coin = self.np_random.choice([-1.0, 1.0], (1,)).astype(np.float32)
+        return self._coin
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return self._toss(), {}
+
+    def step(self, action):
+        reward = self._pays * float((self._coin[0] > 0) == action)
+        return self._toss(), reward, False, False, {}
+
+    def render(self):
+        return np.zeros((4, 4, 3), np.uint8)
+
+
+def earned(env, seed=3):
+    """The returns of an untrained agent's policy, on a few episodes."""
+    with agents.make("eggroll", env, population_size=4, hidden=()) as agent:
+        policy = agent.snapshot(agent.init(jax.random.key(seed)))
+        return agents.evaluate(policy, env, episodes=4).returns
+
+
+def test_a_class_of_gymnasiums_is_an_environment_as_it_is():
+    env = envs.from_gymnasium(Coin, id="mine/coin", max_episode_steps=5, reward_threshold=5)
+    assert (env.spec.id, env.spec.max_episode_steps, env.spec.reward_threshold) == (
+        *("mine/coin", 5),
+        5.0,
+    )
+    assert env.spec.frames_per_second == 7
+    twice = envs.from_gymnasium(lambda: Coin(pays=2.0), id="mine/twice", max_episode_steps=5)
+    np.testing.assert_array_equal(earned(twice), 2 * earned(env))
+    # With and without a `render_mode` in the signature.
+    for made, frames in ((env, True), (twice, False)):
+        single = made.single(render_mode="rgb_array")
+        assert (single.render_mode == "rgb_array") == frames
+        single.close()
+
+
+def test_a_maker_may_return_what_gymnasium_has():
+    envs.register("mine/own_coin", lambda pays=1.0: Coin(pays))
+    env = envs.make("mine/own_coin", pays=3.0, workers=1, step_timeout=5.0)
+    assert (env.spec.id, env.spec.kwargs, env.workers) == ("mine/own_coin", {"pays": 3.0}, 1)
+    plain = envs.from_gymnasium(Coin, id="mine/coin")
+    np.testing.assert_array_equal(earned(env), 3 * earned(plain))
+
+
+def test_what_gymnasium_does_not_know_is_refused_as_a_factory():
+    with pytest.raises(UserError, match="factory='Coin': must be a class"):
+        envs.from_gymnasium("Coin", id="mine/coin")
+
+
+def test_a_suite_of_ones_own():
+    names = ["left", "right"]
+
+    def make(name, horizon=8):
+        return envs.make("probe/policy_reward", max_episode_steps=horizon)
+
+    envs.register_suite("arms", make=make, list_ids=lambda: names)
+    assert envs.list_ids("arms") == ["arms/left", "arms/right"]
+    env = envs.make("arms/left", horizon=3)
+    assert (env.spec.id, env.spec.kwargs) == ("arms/left", {"horizon": 3})
+    assert env.spec.max_episode_steps == 3
+    with pytest.raises(UserError, match="did you mean arms/right"):
+        envs.make("arms/rigth")
+    with pytest.raises(UserError, match="must be of horizon"):
+        envs.make("arms/left", horizn=3)
+    with pytest.raises(UserError, match="workers=2: arms/left does not step on the host"):
+        envs.make("arms/left", workers=2)
+    with pytest.raises(UserError, match="suite='arms': is registered already"):
+        envs.register_suite("arms", make=make, list_ids=lambda: names)
+    with pytest.raises(UserError, match="suite='a/b': must be a name"):
+        envs.register_suite("a/b", make=make, list_ids=lambda: names)
+    with pytest.raises(UserError, match="list_ids=\\['left'"):
+        envs.register_suite("other", make=make, list_ids=names)

@@ -7,6 +7,7 @@ import optax
 import pytest
 
 import es_rl
+from es_rl.strategies.optimizers import at_learning_rate
 
 PARAMS = {
     "kernel": jnp.linspace(-1, 1, 20).reshape(5, 4),
@@ -150,6 +151,57 @@ def test_learning_rate_and_sigma_follow_their_schedules():
     np.testing.assert_allclose(sigmas, [0.4, 0.3, 0.2, 0.1], rtol=1e-5)
     assert updates[0] > 0
     assert updates[2:] == [0, 0]
+
+
+@pytest.mark.parametrize("reuse", [0, 2])
+def test_the_learning_rate_in_the_metrics_is_that_of_the_update(reuse):
+    schedule = optax.exponential_decay(0.5, 1, 0.5)
+    optimizer = optax.chain(optax.scale_by_adam(), at_learning_rate(schedule))
+    es = es_rl.eggroll(8, noise_reuse=reuse, optimizer=optimizer)
+    state, rates = start(es)[0], []
+    # An update that is skipped spends nothing of the schedule, and tells what it would have used.
+    for bad in (0.0, jnp.nan, 0.0, 0.0):
+        state, metrics = es.tell(state, es.ask(state), jnp.arange(8.0) ** 2 + bad)
+        rates.append(float(metrics["learning_rate"]))
+    assert rates == [0.5, 0.25, 0.25, 0.125]
+
+
+def test_a_learning_rate_that_the_optimizer_does_not_hold_is_not_in_the_metrics():
+    def told(optimizer):
+        es = es_rl.eggroll(8, optimizer=optimizer)
+        state, noise = start(es)
+        return es.tell(state, noise, jnp.arange(8.0))[1]
+
+    injected = optax.inject_hyperparams(optax.adam)(learning_rate=0.25)
+    assert float(told(injected)["learning_rate"]) == 0.25
+    assert "learning_rate" not in told(optax.adam(0.25))
+    assert "learning_rate" not in told(optax.chain(injected, injected)), "which one of them?"
+
+
+@pytest.mark.parametrize(("trend", "scale"), [(1.0, 1.0), (-1.0, 0.5), (0.0, 0.5)])
+def test_the_optimizer_gets_minus_the_mean_fitness_as_its_value(trend, scale):
+    """Rising fitness is a falling loss: no plateau."""
+    plateau = optax.contrib.reduce_on_plateau(factor=0.5, patience=3, rtol=0.0, cooldown=100)
+    es = es_rl.eggroll(8, optimizer=optax.chain(optax.sgd(0.1), plateau))
+    tell, state = jax.jit(es.tell), start(es)[0]
+    for generation in range(6):
+        fitness = jnp.arange(8.0) + 100 * trend * generation
+        state, metrics = tell(state, es.ask(state), fitness)
+        assert int(metrics["update_skipped"]) == 0
+    held = state.opt_state[1]
+    assert float(held.scale) == scale
+    best = 3.5 + 500 * max(trend, 0.0)
+    assert float(held.best_value) == -best
+
+
+def test_a_skipped_update_is_no_plateau():
+    plateau = optax.contrib.reduce_on_plateau(factor=0.5, patience=2)
+    es = es_rl.eggroll(8, optimizer=optax.chain(optax.sgd(0.1), plateau))
+    state = after_one_update(es)
+    for _ in range(4):
+        following, metrics = es.tell(state, es.ask(state), jnp.full(8, jnp.nan))
+        assert_skipped(es, state, following, metrics)
+        state = following
 
 
 def test_frozen_vectors_do_not_move_even_under_weight_decay():

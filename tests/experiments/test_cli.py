@@ -10,7 +10,9 @@ import imageio.v3 as imageio
 import numpy as np
 import pytest
 
+from envs.errors import UserError
 from experiments import cli
+from experiments.commands import list_envs
 
 PROBE = ("train", "probe/policy_reward", "--population-size", "64", "--hidden", "8")
 
@@ -104,24 +106,19 @@ def test_envs_lists_and_marks(capsys):
         (("train", "--group-size", "6"), "--group-size 6: must divide population_size"),
         (("train", "--rank", "0"), "--rank 0: must be an integer of at least 1"),
         (("train", "--sigma", "0"), "--sigma 0.0: must be greater than 0"),
-        (("train", "--sigma", "wide"), "wide"),
-        (("train", "--popultion-size", "8"), "Unrecognized options: --popultion-size"),
         (("train", "--env-steps", "0"), "--env-steps 0: must be at least 1"),
         (("train", "--seed", "-1"), "--seed -1: must be at least 0"),
         (("train", "brax/ant", "--backend", "sprng"), "--backend sprng: must be one of"),
         (("train", "--backend", "spring"), "--backend spring: only brax/"),
-        (("train", "--activation", "gelu"), "gelu"),
         (("train", "--devices", "9"), "--devices 9: must be from 1 to 2, the devices here"),
         (("train", "--lanes", "0"), "--lanes 0: must be at least 1"),
-        (("train", "--matmul-precision", "fp8"), "fp8"),
         (("train", "--video-every", "0"), "--video-every 0: must be at least 1"),
         (("train", "--agent", "ppo", "--gamma", "2"), "--gamma 2.0: must be from 0 to 1"),
-        (("train", "--agent", "ppo", "--sigma", "1"), "Unrecognized options: --sigma"),
+        (("train", "--seconds", "0"), "--seconds 0.0: must be a number of seconds above 0"),
+        (("train", "--trust"), "--trust True: must come with --resume"),
         (("replay", "nowhere"), "policy 'nowhere': there is no policy.json in it"),
-        (("replay",), "replay"),
         (("replay", "x", "--episodes", "0"), "--episodes 0: must be at least 1"),
         (("replay", "x", "--video", "film.avi"), "--video film.avi: must end in .mp4 or .gif"),
-        (("benchmark", "foward"), "foward"),
         (("benchmark", "--rounds", "0"), "--rounds 0: must be at least 1"),
         (("benchmark", "--json", "no/x.json"), "--json no/x.json: must be a file in a folder that"),
         (("envs", "--suite", "atari"), "--suite atari: must be one of brax, gymnasium, probe"),
@@ -140,6 +137,63 @@ def test_bad_input_is_one_line_exit_code_2_and_nothing_written(
     assert says in printed.err
     assert printed.err.startswith(f"es-rl {arguments[0]}: error: ")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("train", "--sigma", "wide"), "Error parsing --sigma"),
+        (("train", "--agent"), "Missing value for argument '--agent'"),
+        (("train", "--popultion-size", "8"), "--population-size INT"),
+        (("train", "--activation", "gelu"), "invalid choice 'gelu'"),
+        (("train", "--matmul-precision", "fp8"), "invalid choice 'fp8'"),
+        (("train", "--agent", "ppo", "--sigma", "1"), "Unrecognized options: --sigma"),
+        (("replay",), "Missing from es-rl replay"),
+        (("benchmark", "foward"), "foward"),
+    ],
+)
+def test_what_cannot_be_parsed_is_said_by_tyro(arguments, says, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(arguments)
+    assert stopped.value.code == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert says in printed.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_imports_nothing_heavy_and_lists_the_commands():
+    code = "import sys; from experiments import cli\ntry: cli.main(['--help'])\nexcept SystemExit: "
+    code += "print('jax' in sys.modules, 'gymnasium' in sys.modules, 'numpy' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    *lines, last = done.stdout.splitlines()
+    assert last == "False False False"
+    assert all(any(f"• {name} " in line for line in lines) for name in cli.COMMANDS)
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "says"),
+    [
+        (ValueError("of a user's environment"), None, ""),
+        (UserError("keep=0: must be\nat least 1"), 2, "error: --keep 0: must be at least 1\n"),
+        (UserError("\x1b[2J"), 2, "error: ?[2J\n"),
+        (KeyboardInterrupt(), 130, "es-rl envs: interrupted\n"),
+        (BrokenPipeError(), 1, ""),
+    ],
+)
+def test_exit_codes(monkeypatch, capsys, raised, code, says):
+    def fails(arguments):
+        raise raised
+
+    monkeypatch.setattr(list_envs, "main", fails)
+    with pytest.raises((SystemExit, ValueError)) as ended:
+        cli.main(["envs"])
+    if code is None:
+        assert ended.value is raised
+    else:
+        assert ended.value.code == code
+    assert capsys.readouterr().err.endswith(says)
 
 
 DICT_ENV = """
