@@ -103,7 +103,7 @@ class Received(NamedTuple):
     """
 
     obs: np.ndarray
-    """(n, ...)."""
+    """(n, ...), which may be overwritten as soon as the lanes are sent to again."""
     reward: np.ndarray
     """(n,) float64."""
     terminated: np.ndarray

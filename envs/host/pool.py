@@ -157,7 +157,7 @@ class WorkerPool:
         faults = {lane: self._faults.pop(lane) for lane in lanes}
         terminated, truncated = shared["ended"][span].T.astype(bool)
         return Received(
-            shared["obs"][span].copy(),
+            shared["obs"][span],  # no copy: images are large
             shared["reward"][span].copy(),
             terminated,
             truncated & ~terminated,

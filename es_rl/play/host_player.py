@@ -140,7 +140,7 @@ class HostPlayer:
             seeds = episode_seeds(keys, evaluation=self.evaluation)[:1]
             self.lanes.send(span, np.array([RESET], np.uint8), seeds, None)
             received = self.lanes.receive(span)
-            obs, known = received.obs[0], ~received.lost
+            obs, known = received.obs[0].copy(), ~received.lost
         obs, known = processes.broadcast([obs, known])
         return as_float32(obs) if known[0] else None
 
