@@ -6,7 +6,6 @@ and `weights.safetensors` (parameters and observation statistics).
 
 import hashlib
 import json
-import math
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -19,10 +18,8 @@ from typing import Any
 import jax
 import numpy as np
 import safetensors.numpy
-from gymnasium import spaces
 
 from agents.policies import nested, weight_names
-from agents.policies import spaces as _spaces
 from agents.policies.actors import Actor, RandomActor, ZeroActor
 from agents.policies.functions import described
 from agents.policies.network import Network, NetworkConfig, Weights
@@ -31,16 +28,17 @@ from agents.policies.policy_files import (
     MAX_DESCRIPTION_BYTES,
     MOST_EPISODES,
     WEIGHTS,
-    check_evaluation,
+    evaluation_from_json,
+    evaluation_to_json,
     named_file,
     parse,
     read_description,
     read_weights,
     weight_bytes,
 )
+from agents.policies.spec_json import spec_from_json, spec_to_json
 from envs.base import EnvSpec
 from envs.errors import UserError, one_line
-from envs.host.nested import flat_space, is_nested
 from envs.precision import in_32_bits
 from es_rl.files import write_whole
 
@@ -264,11 +262,11 @@ def _to_json(policy: Policy, digest: str) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "agent": policy.agent,
-        "env": _spec_to_json(policy.spec),
+        "env": spec_to_json(policy.spec),
         "actor": _actor_to_json(policy.actor),
         "weights_sha256": digest,
         "training": policy.training,
-        "evaluation": _evaluation_to_json(policy.evaluation),
+        "evaluation": evaluation_to_json(policy.evaluation),
     }
 
 
@@ -291,7 +289,7 @@ def _from_json(description: dict[str, Any], network: Any) -> tuple[Policy, str]:
         unknown = description.keys() - _KEYS
         if unknown:
             raise UserError(f"it has no {min(unknown)!r}")
-        spec = _spec_from_json(description["env"])
+        spec = spec_from_json(description["env"])
         actor = _actor_from_json(description["actor"], spec)
         policy = Policy(
             spec,
@@ -299,7 +297,7 @@ def _from_json(description: dict[str, Any], network: Any) -> tuple[Policy, str]:
             Weights({}, np.zeros(0), np.zeros(0)),
             description["agent"],
             dict(description["training"]),
-            _evaluation_from_json(description["evaluation"]),
+            evaluation_from_json(description["evaluation"]),
         )
         digest = description["weights_sha256"]
     if isinstance(actor, _OwnNetwork):
@@ -309,68 +307,6 @@ def _from_json(description: dict[str, Any], network: Any) -> tuple[Policy, str]:
             f"network={described(network)}: must not be given, as the policy has a network of ours"
         )
     return policy, digest
-
-
-def _spec_to_json(spec: EnvSpec) -> dict[str, Any]:
-    raw = spec.raw_observation_space
-    return {
-        **vars(spec),
-        "raw_observation_space": None if raw is None else nested.to_json(raw),
-        "observation_space": _spaces.to_json(spec.observation_space),
-        "action_space": _spaces.to_json(spec.action_space),
-    }
-
-
-def _spec_from_json(description: dict[str, Any]) -> EnvSpec:
-    read = {k: _spaces.from_json(description[k]) for k in ("observation_space", "action_space")}
-    spec = EnvSpec(**{**description, **read, "raw_observation_space": _raw_space(description)})
-    raw = spec.raw_observation_space
-    if raw is not None and flat_space(raw) != spec.observation_space:
-        raise UserError("observation_space must be the flat one of raw_observation_space")
-    # `envs.make` imports the module that stands before a colon.
-    if not spec.id.isprintable() or ":" in spec.id or len(spec.id) > 200:
-        raise UserError(f"the environment's id {spec.id!r} must be as `es-rl envs` lists it")
-    if type(spec.max_episode_steps) is not int or not 1 <= spec.max_episode_steps <= 10**9:
-        raise UserError("max_episode_steps must be an integer from 1 to 1000000000")
-    for number in (spec.reward_threshold, spec.frames_per_second):
-        if not isinstance(number, int | float | None):
-            raise UserError(f"{number!r} must be a number")
-    if not spec.frames_per_second > 0:
-        raise UserError(f"frames_per_second {spec.frames_per_second!r} must be above 0")
-    if not isinstance(spec.kwargs, dict):
-        raise UserError("the environment's arguments must be an object")
-    for name in spec.kwargs:
-        if not name.isidentifier():
-            raise UserError(f"the environment's argument {name!r} must be a name")
-    return spec
-
-
-def _raw_space(description: dict[str, Any]) -> spaces.Space | None:
-    """The Dict or Tuple space of a saved environment, where it has one."""
-    if description["raw_observation_space"] is None:
-        return None
-    raw = nested.from_json(description["raw_observation_space"])
-    if not is_nested(raw):
-        raise UserError("raw_observation_space must be a Dict or a Tuple")
-    return raw
-
-
-def _evaluation_to_json(evaluation: dict[str, Any] | None) -> dict[str, Any] | None:
-    if evaluation is None:
-        return None
-    # JSON has no infinity and no NaN: they are text.
-    returns = [x if math.isfinite(x) else str(x) for x in evaluation["returns"]]
-    return {**evaluation, "returns": returns}
-
-
-def _evaluation_from_json(description: dict[str, Any] | None) -> dict[str, Any] | None:
-    if description is None:
-        return None
-    # What JSON does not know is text.
-    returns = [float(x) if x in ("inf", "-inf", "nan") else x for x in description["returns"]]
-    evaluation = {**description, "returns": returns}
-    check_evaluation(evaluation)
-    return evaluation
 
 
 def _check_format(description: dict[str, Any]) -> None:
