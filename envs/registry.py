@@ -13,6 +13,7 @@ from envs.base import PLACES, Env, EnvSpec, HostEnv
 from envs.errors import UserError
 from envs.precision import in_32_bits
 from envs.suites import brax_suite, gymnasium_suite, probes
+from envs.suites.available import obstacle
 from envs.values import is_json, plain
 
 Maker: TypeAlias = Callable[..., Any]
@@ -154,7 +155,8 @@ def _made(id: str, kwargs: dict[str, Any]) -> Env | HostEnv:
     if suite not in _SUITES or name not in _SUITES[suite].list_ids():
         own = suite in ("gymnasium", "brax")
         hint = "; if a module of yours registers it, import that" if own else ""
-        raise UserError(f"env={id!r}: unknown environment{_close(id)}{hint}")
+        reason = obstacle(id)
+        raise UserError(f"env={id!r}: {reason or f'unknown environment{_close(id)}{hint}'}")
     maker = _SUITES[suite].make
     try:
         inspect.signature(maker).bind(name, **kwargs)

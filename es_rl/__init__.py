@@ -9,7 +9,7 @@ from es_rl import devices
 from es_rl.noise import Frozen, Full, LowRank, Noise
 from es_rl.perturbed import apply_selected, materialize, perturbed_apply, select
 from es_rl.shaping import centered_rank, replace_nonfinite, shape_fitness, zscore
-from es_rl.strategies.evolution import ESState, EvolutionStrategy, eggroll, open_es
+from es_rl.strategies import ESState, EvolutionStrategy, Strategy, eggroll, open_es
 
 __all__ = [
     "ESState",
@@ -18,6 +18,7 @@ __all__ = [
     "Full",
     "LowRank",
     "Noise",
+    "Strategy",
     "apply_selected",
     "centered_rank",
     "devices",

@@ -1,6 +1,8 @@
 """The house rule: data flows one way, and a folder imports only from those above it."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -32,3 +34,27 @@ def test_a_folder_imports_only_from_those_above_it(folder):
             if module.split(".")[0] in OURS:
                 allowed = MAY_IMPORT[folder]
                 assert module in allowed or module.split(".")[0] in allowed, f"{path}: {module}"
+
+
+_MODULES = "import sys, {}; print(*{{name.split('.')[0] for name in sys.modules}})"
+
+
+def _imported(*modules):
+    """The top-level packages that are imported in a new process, those of Python left out."""
+    command = [sys.executable, "-c", _MODULES.format(", ".join(modules))]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    return set(done.stdout.split()) - set(sys.stdlib_module_names)
+
+
+def test_the_engine_imports_nothing_heavy():
+    own = _imported("numpy", "jax", "flax.linen", "flax.nnx", "optax")
+    assert {"numpy", "jax", "flax", "optax"} <= own
+    found = _imported("es_rl")
+    assert {"es_rl", "envs"} <= found
+    assert found - own == {"es_rl", "envs"}
+
+
+def test_the_command_and_the_contract_import_little():
+    assert not {"jax", "envs", "gymnasium"} & _imported("experiments.cli")
+    heavy = {"gymnasium", "mujoco", "brax", "orbax", "scipy", "matplotlib", "tyro"}
+    assert not heavy & _imported("envs", "envs.base", "envs.errors")

@@ -10,10 +10,29 @@ import es_rl
 from agents.policies.network import NetworkConfig
 from agents.settings import MAY_CHANGE
 from envs.errors import UserError
-from es_rl.shaping import GroupStd, Shaping
+from es_rl.fitness import FitnessName
+from es_rl.shaping import GroupStd, Shaping, ShapingName
 from es_rl.strategies.optimizers import at_learning_rate
 
 OptimizerName: TypeAlias = Literal["adam", "sgd"]
+STRATEGY_SETTINGS = (
+    "population_size",
+    "sigma",
+    "sigma_decay",
+    "optimizer",
+    "learning_rate",
+    "learning_rate_decay",
+    "weight_decay",
+    "max_update_norm",
+    "noise_reuse",
+    "group_size",
+    "group_std",
+    "shaping",
+    "freeze_vectors",
+    "rank",
+    "shard_update",
+)
+"""The settings of which a strategy of the user's makes nothing."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +44,11 @@ class EvolutionConfig(NetworkConfig):
     population_size: int = 512
     """N, the members of a generation."""
     episodes_per_member: int = 1
-    """K, the episodes whose mean return is a member's fitness."""
+    """K, the episodes of each member in a generation."""
+    fitness: FitnessName = "mean"
+    """How the returns of the K episodes become a member's fitness: their mean, median or min; cvar,
+    the mean of the worst quarter; success, the share of episodes that the environment calls
+    successful."""
     episode_steps: int | None = None
     """Training episodes are cut after so many steps, as arXiv 1703.03864 does; evaluation plays
     them to their ends."""
@@ -49,7 +72,7 @@ class EvolutionConfig(NetworkConfig):
     """Members that play the same episodes and are normalised together; 0 for the population."""
     group_std: GroupStd = "group"
     """Whose standard deviation divides the fitness of a group."""
-    shaping: Shaping = "zscore"
+    shaping: ShapingName = "zscore"
     """How fitness becomes weights."""
     freeze_vectors: bool = False
     """Whether biases and other vectors stay as they are."""
@@ -79,8 +102,8 @@ class EvolutionConfig(NetworkConfig):
             raise UserError(f"max_update_norm={self.max_update_norm}: must be greater than 0")
         self.strategy()
 
-    def strategy_options(self) -> dict[str, Any]:
-        """Arguments of the strategy."""
+    def strategy_options(self, shaping: Shaping | None = None) -> dict[str, Any]:
+        """Arguments of the strategy; `shaping` may be a function in place of the setting."""
         scale = optax.scale_by_adam() if self.optimizer == "adam" else optax.identity()
         schedule = optax.exponential_decay(self.learning_rate, 1, self.learning_rate_decay)
         steps = [
@@ -99,19 +122,22 @@ class EvolutionConfig(NetworkConfig):
             "noise_reuse": self.noise_reuse,
             "group_size": self.group_size,
             "group_std": self.group_std,
-            "shaping": self.shaping,
+            "shaping": self.shaping if shaping is None else shaping,
             "freeze_vectors": self.freeze_vectors,
         }
 
-    def strategy(self) -> es_rl.EvolutionStrategy:
+    def strategy(self, shaping: Shaping | None = None) -> es_rl.EvolutionStrategy:
         """The strategy with these settings.
+
+        Args:
+          shaping: a function in place of the setting.
 
         Raises:
           UserError: a setting is out of range.
         """
         if not 0 < self.sigma < np.inf:  # a schedule would hide it
             raise UserError(f"sigma={self.sigma}: must be greater than 0")
-        return es_rl.open_es(**self.strategy_options())
+        return es_rl.open_es(**self.strategy_options(shaping))
 
 
 @dataclass(frozen=True)
@@ -121,6 +147,6 @@ class EggrollConfig(EvolutionConfig):
     rank: int = 1
     """r of the perturbation of every weight matrix."""
 
-    def strategy(self) -> es_rl.EvolutionStrategy:
+    def strategy(self, shaping: Shaping | None = None) -> es_rl.EvolutionStrategy:
         super().strategy()
-        return es_rl.eggroll(rank=self.rank, **self.strategy_options())
+        return es_rl.eggroll(rank=self.rank, **self.strategy_options(shaping))

@@ -157,10 +157,11 @@ class WorkerPool:
         faults = {lane: self._faults.pop(lane) for lane in lanes}
         terminated, truncated = shared["ended"][span].T.astype(bool)
         return Received(
-            shared["obs"][span].copy(),
+            shared["obs"][span],  # no copy: images are large
             shared["reward"][span].copy(),
             terminated,
             truncated & ~terminated,
+            shared["success"][span].copy(),
             lost,
             faults,
         )
@@ -373,6 +374,7 @@ def _layout(spec: EnvSpec, count: int, workers: int) -> tuple[dict[str, Any], in
         ("obs", obs.dtype, obs.shape),
         ("reward", np.float64, ()),
         ("ended", np.uint8, (2,)),
+        ("success", np.float32, ()),
         ("owner", np.int32, ()),  # the worker that steps the lane
         ("at", np.int64, ()),  # of each worker, the lane that it steps, -1 for none
         ("making", np.uint8, ()),  # of each worker, whether it makes an environment

@@ -177,6 +177,7 @@ class _Worker:
         # writing a few dozen.
         rewards, terminated = [0.0] * len(lanes), [False] * len(lanes)
         truncated = terminated.copy()
+        infos: list[dict[str, Any]] = [{}] * len(lanes)
         for i, (lane, command) in enumerate(zip(lanes, commands, strict=True)):
             if command == IDLE:
                 continue
@@ -184,9 +185,11 @@ class _Worker:
             if command == RESET:
                 value = self._reset(lane)
             elif new_lanes and lane in new_lanes:
-                value, rewards[i], terminated[i], truncated[i] = self._first_step(lane, actions[i])
+                returned = self._first_step(lane, actions[i])
+                value, rewards[i], terminated[i], truncated[i], infos[i] = returned
             else:
-                value, rewards[i], terminated[i], truncated[i], _ = envs[lane].step(actions[i])
+                returned = envs[lane].step(actions[i])
+                value, rewards[i], terminated[i], truncated[i], infos[i] = returned
             if nested:
                 value = self._flat(value, lane, "reset" if command == RESET else "step")
             if is_array and (value.__class__ is not np.ndarray or value.size != size):
@@ -202,6 +205,9 @@ class _Worker:
                 if lane in envs:
                     self._check_outcome(lane, *outcome)
             raise
+        if any(terminated) or any(truncated):
+            ended = [i for i in range(len(lanes)) if terminated[i] or truncated[i]]
+            shared["success"][mine[ended]] = [_success(infos[i]) for i in ended]
         at[self._number] = -1
         shared["seconds"][self._number] = time.perf_counter() - began
 
@@ -226,7 +232,7 @@ class _Worker:
             self._check_observation(returned[0], lane, "reset")
         return returned[0]
 
-    def _first_step(self, lane: int, action: Any) -> tuple[Any, Any, Any, Any]:
+    def _first_step(self, lane: int, action: Any) -> tuple[Any, Any, Any, Any, Any]:
         """The first step of a lane, of which all is checked."""
         env = self._envs[lane]
         try:
@@ -238,11 +244,11 @@ class _Worker:
         if problem:
             self._find_malformed(lane, "step", action)
             self._refuse(env, lane, "step", problem)
-        value, *outcome, _ = returned
+        value, reward, terminated, truncated, info = returned
         self._check_observation(value, lane, "step")
-        self._check_outcome(lane, *outcome)
+        self._check_outcome(lane, reward, terminated, truncated)
         self._new_lanes.remove(lane)
-        return value, *outcome
+        return value, reward, terminated, truncated, info
 
     def _find_malformed(self, lane: int, call: str, *args: Any, **kwargs: Any) -> None:
         """Refuse the innermost layer that returns something else than Gymnasium's interface says.
@@ -318,6 +324,18 @@ class _Worker:
     def close(self) -> None:
         for env in [*self._envs.values(), *self._spare]:
             env.close()
+
+
+def _success(info: dict[str, Any]) -> float:
+    """1 where the info of an episode's last step reports success, 0 for failure, else NaN.
+
+    Stable-Baselines3 and Gymnasium-Robotics call it "is_success", Meta-World "success".
+    """
+    reported = info.get("is_success", info.get("success"))
+    try:
+        return float("nan") if reported is None else float(bool(reported))
+    except ValueError:  # an array of several numbers
+        return float("nan")
 
 
 def _layers(env: Any) -> Iterator[Any]:

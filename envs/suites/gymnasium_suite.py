@@ -24,6 +24,7 @@ from envs.host.nested import flattened, is_nested
 from envs.host.pool import START_SECONDS, WorkerPool
 from envs.pictures.scene import Scene, has_mujoco_model, no_scene, scene_of
 from envs.precision import in_32_bits
+from envs.suites.available import register_installed
 from envs.suites.making import make_first
 from envs.values import finite_float, whole_number
 
@@ -40,7 +41,8 @@ _log = logging.getLogger("es_rl")
 
 
 def names() -> list[str]:
-    """Every id that Gymnasium knows at present, the user's own included."""
+    """Every id that Gymnasium knows at present, the user's own and those of extras included."""
+    register_installed()
     return list(gymnasium.registry)
 
 

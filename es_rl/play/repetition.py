@@ -88,7 +88,7 @@ def _play(
         if received.lost[used].any():
             return None
         over = received.terminated | received.truncated
-        seen.append(_Seen(received.obs[lane], received.reward[lane], over[lane]))
+        seen.append(_Seen(received.obs[lane].copy(), received.reward[lane], over[lane]))
         if over[lane] or time.monotonic() > deadline:
             break
         command[used] = np.where(over[used], RESET, STEP)

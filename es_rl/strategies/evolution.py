@@ -15,7 +15,7 @@ from envs.errors import UserError
 from es_rl import noise as _noise
 from es_rl import shaping as _shaping
 from es_rl.noise import Frozen, Full, LeafNoise, LowRank, Noise, PyTree
-from es_rl.shaping import GroupStd, Shaping
+from es_rl.shaping import GroupStd, Shaping, ShapingName
 from es_rl.strategies.optimizers import learning_rate_of
 
 
@@ -44,7 +44,8 @@ class EvolutionStrategy:
     """Standard deviation of the perturbations, or a schedule of it over generations."""
     optimizer: optax.GradientTransformation
     """Gets minus the estimated gradient of the shaped fitness, and minus the mean fitness as
-    `value`: the loss that `optax.contrib.reduce_on_plateau` and others ask for."""
+    `value`: the loss that `optax.contrib.reduce_on_plateau` and others ask for. (Give that one
+    `rtol=0` and an `atol`, as its relative tolerance presumes a loss above 0.)"""
     noise_reuse: int
     """Members that share a draw: 0 or 1 none, 2 a mirrored pair, k > 2 (even) k/2 pairs."""
     group_size: int
@@ -52,7 +53,8 @@ class EvolutionStrategy:
     group_std: GroupStd
     """Whose std divides a group's fitness: the "group"'s or the "population"'s."""
     shaping: Shaping
-    """"zscore", "centered_rank" or "none"."""
+    """"zscore", "centered_rank" or "none", or a function (fitness (N,), group size) -> weights
+    (N,), which is given finite fitness only."""
     freeze_vectors: bool
     """Whether leaves that are not matrices stay as they are."""
     mesh: Mesh | None = None
@@ -165,7 +167,7 @@ class EvolutionStrategy:
           optimiser's state holds it (see `optimizers.learning_rate_of`).
 
         Raises:
-          UserError: the fitness has another shape.
+          UserError: the fitness has another shape, or a shaping function's weights have.
         """
         if jnp.shape(fitness) != (self.population_size,):
             raise UserError(
@@ -175,6 +177,8 @@ class EvolutionStrategy:
         fitness = jnp.asarray(fitness)
         finite, nonfinite = _shaping.replace_nonfinite(fitness, self.group_size, self.shaping)
         weights = _shaping.shape_fitness(finite, self.shaping, self.group_size, self.group_std)
+        if callable(self.shaping):  # the others see to this themselves
+            weights = _shaping.without_dead_groups(weights, fitness, self.group_size)
         gradient = self.gradient(state.params, noise, weights)
         statistics = _shaping.statistics(fitness, finite)
         updates, opt_state = self._step(state, noise, gradient, statistics["mean"])
@@ -189,11 +193,11 @@ class EvolutionStrategy:
             **{f"fitness_{name}": value for name, value in statistics.items()},
             "nonfinite_members": nonfinite,
             "sigma": noise.sigma,
+            **({} if rate is None else {"learning_rate": rate}),
             "grad_norm": optax.tree.norm(gradient),
             "param_norm": optax.tree.norm(params),
             "update_norm": jnp.where(skipped, 0.0, optax.tree.norm(updates)),
             "update_skipped": skipped.astype(jnp.int32),
-            **({} if rate is None else {"learning_rate": rate}),
         }
         return ESState(params, opt_state, state.key, state.generation + 1), metrics
 
@@ -328,7 +332,10 @@ def _validate(es: EvolutionStrategy) -> None:
             f"group_size={group}: must divide population_size, {population}, and be a multiple of "
             f"noise_reuse, {reuse}: 0 or one of {', '.join(map(str, sorted(near_first)))}"
         )
-    for name, choices in (("group_std", GroupStd), ("shaping", Shaping)):
+    for name, choices in (("group_std", GroupStd), ("shaping", ShapingName)):
+        if name == "shaping" and callable(es.shaping):
+            continue
         if getattr(es, name) not in get_args(choices):
             accepted = ", ".join(get_args(choices))
+            accepted += " or a function" * (name == "shaping")
             raise UserError(f"{name}={getattr(es, name)!r}: must be one of {accepted}")

@@ -17,6 +17,7 @@ from envs.base import PLACES, Env, HostEnv
 from envs.errors import UserError
 from es_rl.files import write_whole
 from experiments.cli import check_output, parse
+from experiments.progress import successful
 from experiments.startup import import_modules, make_env, start_jax
 from experiments.videos import check_name, write_video
 from experiments.viewer import MAX_PANELS, Panel, page
@@ -163,6 +164,7 @@ def _as_json(policy: Policy, evaluation: Evaluation) -> dict[str, object]:
         **evaluation.to_json(),
         "return_mean": evaluation.mean,
         "return_std": evaluation.std,
+        **({} if evaluation.success_rate is None else {"success_rate": evaluation.success_rate}),
     }
 
 
@@ -176,4 +178,5 @@ def _print_table(policy: Policy, evaluation: Evaluation) -> None:
     for i, (earned, steps) in enumerate(zip(evaluation.returns, evaluation.lengths, strict=True)):
         table.add_row(str(i), f"{earned:.2f}", str(steps))
     Console().print(table)
-    print(f"mean return {evaluation.mean:.2f} +- {evaluation.std:.2f}")
+    found = f"mean return {evaluation.mean:.2f} +- {evaluation.std:.2f}"
+    print(f"{found}{successful(evaluation)}")

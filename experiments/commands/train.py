@@ -16,7 +16,7 @@ import agents
 from agents.policies.policy import load_policy
 from agents.policies.policy_files import named_file
 from agents.policies.starting import saved_network_settings
-from agents.registry import agent_type, config_type, configure, list_agents, preset
+from agents.registry import OBJECTS, config_type, configure, list_agents, preset
 from agents.settings import check_kept
 from agents.training.run_config import RunConfig
 from agents.training.run_folder import SavedRun, read_config
@@ -203,13 +203,7 @@ def _plan_of(saved: SavedRun, first: _FirstFlags) -> _Plan:
       UserError: its settings are not those of its agent, or need more memory than any machine has.
     """
     _import_agent(saved.agent, first.modules)
-    for name in agent_type(saved.agent).takes:
-        value = saved.settings.get(name)
-        if isinstance(value, str) and "." in value:
-            raise UserError(
-                f"resume={first.resume}: its {name} is an object of yours, {one_line(value)}: must "
-                "go on in Python, with agents.train(agent, out=..., resume=True)"
-            )
+    _check_objects(saved, first)
     given = {k: tuple(v) if isinstance(v, list) else v for k, v in saved.settings.items()}
     try:
         settings = configure(saved.agent, saved.env, **given)
@@ -226,6 +220,17 @@ def _import_agent(name: str, modules: tuple[str, ...]) -> None:
     """
     if name not in list_agents():
         import_modules(modules)
+
+
+def _check_objects(saved: SavedRun, first: _FirstFlags) -> None:
+    """Refuse a run with objects of the user's, of which config.json knows the names alone."""
+    for name in OBJECTS:
+        text = saved.settings.get(name)
+        if isinstance(text, str) and "." in text:
+            raise UserError(
+                f"resume={first.resume}: {name}={one_line(text)} is an object, which is not read "
+                "from a file: go on in Python with agents.train(agent, out=..., resume=True)"
+            )
 
 
 def _check_size(settings: Any) -> None:
