@@ -6,12 +6,10 @@ and `weights.safetensors` (parameters and observation statistics).
 
 import hashlib
 import json
-import math
 import os
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -19,19 +17,16 @@ from typing import Any
 import jax
 import numpy as np
 import safetensors.numpy
-from gymnasium import spaces
 
-from agents.policies import nested, weight_names
-from agents.policies import spaces as _spaces
-from agents.policies.actors import Actor, RandomActor, ZeroActor
+from agents.policies import description, nested, weight_names
+from agents.policies.actors import Actor, ZeroActor
 from agents.policies.functions import described
-from agents.policies.network import Network, NetworkConfig, Weights
+from agents.policies.network import NetworkConfig, Weights
 from agents.policies.policy_files import (
     DESCRIPTION,
     MAX_DESCRIPTION_BYTES,
     MOST_EPISODES,
     WEIGHTS,
-    check_evaluation,
     named_file,
     parse,
     read_description,
@@ -40,20 +35,12 @@ from agents.policies.policy_files import (
 )
 from envs.base import EnvSpec
 from envs.errors import UserError, one_line
-from envs.host.nested import flat_space, is_nested
 from envs.precision import in_32_bits
 from es_rl.files import write_whole
 
-FORMAT = 5
-"""The version of the files that this code writes and reads."""
-
 _KEYS = {"format", "agent", "env", "actor", "weights_sha256", "training", "evaluation"}
-_MODULE_OPTIONS = ("squash", "normalize_observations", "matmul_precision")
-"""The settings that a policy with a network of the user's is saved with."""
 _EPISODE_BYTES = 60
 """The most that the return and the length of an episode take in `policy.json`."""
-_WRONG = (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError)
-"""The errors that reading a damaged description may raise."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -205,13 +192,13 @@ def read_network_config(folder: str | Path) -> NetworkConfig:
     """
     folder = _with_policy_inside(Path(folder))
     try:
-        description = read_description(folder / DESCRIPTION)
-        _check_format(description)
-        with _reading():
-            options = dict(description["actor"])
+        saved = read_description(folder / DESCRIPTION)
+        description.check_format(saved)
+        with description.reading():
+            options = dict(saved["actor"])
             kind = options.pop("kind")
             if kind == "network":
-                return _network_config(options)
+                return description.network_config(options)
         raise UserError(f"its actor is of the kind {one_line(kind)}: must be a built-in network")
     except ValueError as error:
         raise UserError(f"policy {str(folder)!r}: {one_line(error)}") from error
@@ -262,187 +249,50 @@ def check_savable(policy: Policy, *, episodes: int = 0) -> None:
 def _to_json(policy: Policy, digest: str) -> dict[str, Any]:
     """What `policy.json` holds; `digest` is of the weights' file."""
     return {
-        "format": FORMAT,
+        "format": description.FORMAT,
         "agent": policy.agent,
-        "env": _spec_to_json(policy.spec),
-        "actor": _actor_to_json(policy.actor),
+        "env": description.spec_to_json(policy.spec),
+        "actor": description.actor_to_json(policy.actor),
         "weights_sha256": digest,
         "training": policy.training,
-        "evaluation": _evaluation_to_json(policy.evaluation),
+        "evaluation": description.evaluation_to_json(policy.evaluation),
     }
 
 
-def _as_bytes(description: dict[str, Any]) -> bytes:
-    return (json.dumps(description, indent=1) + "\n").encode()
+def _as_bytes(written: dict[str, Any]) -> bytes:
+    return (json.dumps(written, indent=1) + "\n").encode()
 
 
-def _from_json(description: dict[str, Any], network: Any) -> tuple[Policy, str]:
+def _from_json(saved: dict[str, Any], network: Any) -> tuple[Policy, str]:
     """A policy but for its weights, and the digest of the file that has those.
 
     Args:
-      description: what `policy.json` holds.
+      saved: what `policy.json` holds.
       network: of the user's, where the policy has one.
 
     Raises:
       UserError: the description is none of a policy, of another format, or needs a network.
     """
-    _check_format(description)
-    with _reading():
-        unknown = description.keys() - _KEYS
+    description.check_format(saved)
+    with description.reading():
+        unknown = saved.keys() - _KEYS
         if unknown:
             raise UserError(f"it has no {min(unknown)!r}")
-        spec = _spec_from_json(description["env"])
-        actor = _actor_from_json(description["actor"], spec)
+        spec = description.spec_from_json(saved["env"])
+        actor = description.actor_from_json(saved["actor"], spec)
         policy = Policy(
             spec,
-            ZeroActor(spec.action_space) if isinstance(actor, _OwnNetwork) else actor,
+            ZeroActor(spec.action_space) if isinstance(actor, description.OwnNetwork) else actor,
             Weights({}, np.zeros(0), np.zeros(0)),
-            description["agent"],
-            dict(description["training"]),
-            _evaluation_from_json(description["evaluation"]),
+            saved["agent"],
+            dict(saved["training"]),
+            description.evaluation_from_json(saved["evaluation"]),
         )
-        digest = description["weights_sha256"]
-    if isinstance(actor, _OwnNetwork):
+        digest = saved["weights_sha256"]
+    if isinstance(actor, description.OwnNetwork):
         policy = replace(policy, actor=actor.with_network(spec, network))
     elif network is not None:
         raise UserError(
             f"network={described(network)}: must not be given, as the policy has a network of ours"
         )
     return policy, digest
-
-
-def _spec_to_json(spec: EnvSpec) -> dict[str, Any]:
-    raw = spec.raw_observation_space
-    return {
-        **vars(spec),
-        "raw_observation_space": None if raw is None else nested.to_json(raw),
-        "observation_space": _spaces.to_json(spec.observation_space),
-        "action_space": _spaces.to_json(spec.action_space),
-    }
-
-
-def _spec_from_json(description: dict[str, Any]) -> EnvSpec:
-    read = {k: _spaces.from_json(description[k]) for k in ("observation_space", "action_space")}
-    spec = EnvSpec(**{**description, **read, "raw_observation_space": _raw_space(description)})
-    raw = spec.raw_observation_space
-    if raw is not None and flat_space(raw) != spec.observation_space:
-        raise UserError("observation_space must be the flat one of raw_observation_space")
-    # `envs.make` imports the module that stands before a colon.
-    if not spec.id.isprintable() or ":" in spec.id or len(spec.id) > 200:
-        raise UserError(f"the environment's id {spec.id!r} must be as `es-rl envs` lists it")
-    if type(spec.max_episode_steps) is not int or not 1 <= spec.max_episode_steps <= 10**9:
-        raise UserError("max_episode_steps must be an integer from 1 to 1000000000")
-    for number in (spec.reward_threshold, spec.frames_per_second):
-        if not isinstance(number, int | float | None):
-            raise UserError(f"{number!r} must be a number")
-    if not spec.frames_per_second > 0:
-        raise UserError(f"frames_per_second {spec.frames_per_second!r} must be above 0")
-    if not isinstance(spec.kwargs, dict):
-        raise UserError("the environment's arguments must be an object")
-    for name in spec.kwargs:
-        if not name.isidentifier():
-            raise UserError(f"the environment's argument {name!r} must be a name")
-    return spec
-
-
-def _raw_space(description: dict[str, Any]) -> spaces.Space | None:
-    """The Dict or Tuple space of a saved environment, where it has one."""
-    if description["raw_observation_space"] is None:
-        return None
-    raw = nested.from_json(description["raw_observation_space"])
-    if not is_nested(raw):
-        raise UserError("raw_observation_space must be a Dict or a Tuple")
-    return raw
-
-
-def _evaluation_to_json(evaluation: dict[str, Any] | None) -> dict[str, Any] | None:
-    if evaluation is None:
-        return None
-    # JSON has no infinity and no NaN: they are text.
-    returns = [x if math.isfinite(x) else str(x) for x in evaluation["returns"]]
-    return {**evaluation, "returns": returns}
-
-
-def _evaluation_from_json(description: dict[str, Any] | None) -> dict[str, Any] | None:
-    if description is None:
-        return None
-    # What JSON does not know is text.
-    returns = [float(x) if x in ("inf", "-inf", "nan") else x for x in description["returns"]]
-    evaluation = {**description, "returns": returns}
-    check_evaluation(evaluation)
-    return evaluation
-
-
-def _check_format(description: dict[str, Any]) -> None:
-    version = description.get("format")
-    if version != FORMAT:
-        raise UserError(f"written in format {version!r}, this version reads {FORMAT}")
-
-
-@contextmanager
-def _reading() -> Iterator[None]:
-    """Say that a description is damaged where reading its parts fails."""
-    try:
-        yield
-    except _WRONG as error:
-        reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-        raise UserError(
-            f"{DESCRIPTION} is damaged ({reason}): must be as Policy.save writes it"
-        ) from error
-
-
-@dataclass(frozen=True)
-class _OwnNetwork:
-    """What a file says of a policy with a network of the user's."""
-
-    name: str
-    """Of its class or function; never imported."""
-    config: NetworkConfig
-
-    def with_network(self, spec: EnvSpec, network: Any) -> Network:
-        """The actor.
-
-        Raises:
-          UserError: the network was not given, or does not fit the spaces.
-        """
-        if network is None:
-            raise UserError(
-                f"its network is of the user's own, {one_line(self.name)}: must be loaded with it: "
-                "agents.load_policy(folder, network=module)"
-            )
-        return Network(spec.observation_space, spec.action_space, self.config, network)
-
-
-def _actor_to_json(actor: Actor) -> dict[str, Any]:
-    match actor:
-        case Network(module=None):
-            return {"kind": "network", **asdict(actor.config)}
-        case Network():
-            options = {name: getattr(actor.config, name) for name in _MODULE_OPTIONS}
-            return {"kind": "module", "class": described(actor.module), **options}
-        case RandomActor():
-            return {"kind": "random"}
-        case ZeroActor():
-            return {"kind": "zero"}
-    raise TypeError(f"a policy with a {type(actor).__name__} cannot be saved")
-
-
-def _network_config(options: dict[str, Any]) -> NetworkConfig:
-    """The configuration of a built-in network, as a file has it."""
-    hidden = options["hidden"]
-    return NetworkConfig(**{**options, "hidden": None if hidden is None else tuple(hidden)})
-
-
-def _actor_from_json(description: dict[str, Any], spec: EnvSpec) -> Actor | _OwnNetwork:
-    match description:
-        case {"kind": "module", "class": str(name), **options}:
-            if options.keys() != set(_MODULE_OPTIONS):
-                raise UserError(f"the options of a module must be {', '.join(_MODULE_OPTIONS)}")
-            return _OwnNetwork(name, NetworkConfig(**options))
-        case {"kind": "network", **options}:
-            return Network(spec.observation_space, spec.action_space, _network_config(options))
-        case {"kind": "random"}:
-            return RandomActor(spec.action_space)
-        case {"kind": "zero"}:
-            return ZeroActor(spec.action_space)
-    raise UserError("the actor's kind must be network, module, random or zero")
