@@ -8,9 +8,8 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -19,39 +18,29 @@ import jax
 import numpy as np
 import safetensors.numpy
 
-from agents.policies import nested, weight_names
-from agents.policies.actors import Actor, RandomActor, ZeroActor
+from agents.policies import description, nested, weight_names
+from agents.policies.actors import Actor, ZeroActor
 from agents.policies.functions import described
-from agents.policies.network import Network, NetworkConfig, Weights
+from agents.policies.network import NetworkConfig, Weights
 from agents.policies.policy_files import (
     DESCRIPTION,
     MAX_DESCRIPTION_BYTES,
     MOST_EPISODES,
     WEIGHTS,
-    evaluation_from_json,
-    evaluation_to_json,
     named_file,
     parse,
     read_description,
     read_weights,
     weight_bytes,
 )
-from agents.policies.spec_json import spec_from_json, spec_to_json
 from envs.base import EnvSpec
 from envs.errors import UserError, one_line
 from envs.precision import in_32_bits
 from es_rl.files import write_whole
 
-FORMAT = 5
-"""The version of the files that this code writes and reads."""
-
 _KEYS = {"format", "agent", "env", "actor", "weights_sha256", "training", "evaluation"}
-_MODULE_OPTIONS = ("squash", "normalize_observations", "matmul_precision")
-"""The settings that a policy with a network of the user's is saved with."""
 _EPISODE_BYTES = 60
 """The most that the return and the length of an episode take in `policy.json`."""
-_WRONG = (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError)
-"""The errors that reading a damaged description may raise."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -203,13 +192,13 @@ def read_network_config(folder: str | Path) -> NetworkConfig:
     """
     folder = _with_policy_inside(Path(folder))
     try:
-        description = read_description(folder / DESCRIPTION)
-        _check_format(description)
-        with _reading():
-            options = dict(description["actor"])
+        saved = read_description(folder / DESCRIPTION)
+        description.check_format(saved)
+        with description.reading():
+            options = dict(saved["actor"])
             kind = options.pop("kind")
             if kind == "network":
-                return _network_config(options)
+                return description.network_config(options)
         raise UserError(f"its actor is of the kind {one_line(kind)}: must be a built-in network")
     except ValueError as error:
         raise UserError(f"policy {str(folder)!r}: {one_line(error)}") from error
@@ -260,125 +249,50 @@ def check_savable(policy: Policy, *, episodes: int = 0) -> None:
 def _to_json(policy: Policy, digest: str) -> dict[str, Any]:
     """What `policy.json` holds; `digest` is of the weights' file."""
     return {
-        "format": FORMAT,
+        "format": description.FORMAT,
         "agent": policy.agent,
-        "env": spec_to_json(policy.spec),
-        "actor": _actor_to_json(policy.actor),
+        "env": description.spec_to_json(policy.spec),
+        "actor": description.actor_to_json(policy.actor),
         "weights_sha256": digest,
         "training": policy.training,
-        "evaluation": evaluation_to_json(policy.evaluation),
+        "evaluation": description.evaluation_to_json(policy.evaluation),
     }
 
 
-def _as_bytes(description: dict[str, Any]) -> bytes:
-    return (json.dumps(description, indent=1) + "\n").encode()
+def _as_bytes(written: dict[str, Any]) -> bytes:
+    return (json.dumps(written, indent=1) + "\n").encode()
 
 
-def _from_json(description: dict[str, Any], network: Any) -> tuple[Policy, str]:
+def _from_json(saved: dict[str, Any], network: Any) -> tuple[Policy, str]:
     """A policy but for its weights, and the digest of the file that has those.
 
     Args:
-      description: what `policy.json` holds.
+      saved: what `policy.json` holds.
       network: of the user's, where the policy has one.
 
     Raises:
       UserError: the description is none of a policy, of another format, or needs a network.
     """
-    _check_format(description)
-    with _reading():
-        unknown = description.keys() - _KEYS
+    description.check_format(saved)
+    with description.reading():
+        unknown = saved.keys() - _KEYS
         if unknown:
             raise UserError(f"it has no {min(unknown)!r}")
-        spec = spec_from_json(description["env"])
-        actor = _actor_from_json(description["actor"], spec)
+        spec = description.spec_from_json(saved["env"])
+        actor = description.actor_from_json(saved["actor"], spec)
         policy = Policy(
             spec,
-            ZeroActor(spec.action_space) if isinstance(actor, _OwnNetwork) else actor,
+            ZeroActor(spec.action_space) if isinstance(actor, description.OwnNetwork) else actor,
             Weights({}, np.zeros(0), np.zeros(0)),
-            description["agent"],
-            dict(description["training"]),
-            evaluation_from_json(description["evaluation"]),
+            saved["agent"],
+            dict(saved["training"]),
+            description.evaluation_from_json(saved["evaluation"]),
         )
-        digest = description["weights_sha256"]
-    if isinstance(actor, _OwnNetwork):
+        digest = saved["weights_sha256"]
+    if isinstance(actor, description.OwnNetwork):
         policy = replace(policy, actor=actor.with_network(spec, network))
     elif network is not None:
         raise UserError(
             f"network={described(network)}: must not be given, as the policy has a network of ours"
         )
     return policy, digest
-
-
-def _check_format(description: dict[str, Any]) -> None:
-    version = description.get("format")
-    if version != FORMAT:
-        raise UserError(f"written in format {version!r}, this version reads {FORMAT}")
-
-
-@contextmanager
-def _reading() -> Iterator[None]:
-    """Say that a description is damaged where reading its parts fails."""
-    try:
-        yield
-    except _WRONG as error:
-        reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-        raise UserError(
-            f"{DESCRIPTION} is damaged ({reason}): must be as Policy.save writes it"
-        ) from error
-
-
-@dataclass(frozen=True)
-class _OwnNetwork:
-    """What a file says of a policy with a network of the user's."""
-
-    name: str
-    """Of its class or function; never imported."""
-    config: NetworkConfig
-
-    def with_network(self, spec: EnvSpec, network: Any) -> Network:
-        """The actor.
-
-        Raises:
-          UserError: the network was not given, or does not fit the spaces.
-        """
-        if network is None:
-            raise UserError(
-                f"its network is of the user's own, {one_line(self.name)}: must be loaded with it: "
-                "agents.load_policy(folder, network=module)"
-            )
-        return Network(spec.observation_space, spec.action_space, self.config, network)
-
-
-def _actor_to_json(actor: Actor) -> dict[str, Any]:
-    match actor:
-        case Network(module=None):
-            return {"kind": "network", **asdict(actor.config)}
-        case Network():
-            options = {name: getattr(actor.config, name) for name in _MODULE_OPTIONS}
-            return {"kind": "module", "class": described(actor.module), **options}
-        case RandomActor():
-            return {"kind": "random"}
-        case ZeroActor():
-            return {"kind": "zero"}
-    raise TypeError(f"a policy with a {type(actor).__name__} cannot be saved")
-
-
-def _network_config(options: dict[str, Any]) -> NetworkConfig:
-    """The configuration of a built-in network, as a file has it."""
-    hidden = options["hidden"]
-    return NetworkConfig(**{**options, "hidden": None if hidden is None else tuple(hidden)})
-
-
-def _actor_from_json(description: dict[str, Any], spec: EnvSpec) -> Actor | _OwnNetwork:
-    match description:
-        case {"kind": "module", "class": str(name), **options}:
-            if options.keys() != set(_MODULE_OPTIONS):
-                raise UserError(f"the options of a module must be {', '.join(_MODULE_OPTIONS)}")
-            return _OwnNetwork(name, NetworkConfig(**options))
-        case {"kind": "network", **options}:
-            return Network(spec.observation_space, spec.action_space, _network_config(options))
-        case {"kind": "random"}:
-            return RandomActor(spec.action_space)
-        case {"kind": "zero"}:
-            return ZeroActor(spec.action_space)
-    raise UserError("the actor's kind must be network, module, random or zero")

@@ -135,30 +135,6 @@ def check_evaluation(values: Any) -> None:
         raise UserError("lengths must be integers from 0 to 2**31 - 1")
 
 
-def evaluation_to_json(evaluation: dict[str, Any] | None) -> dict[str, Any] | None:
-    """An evaluation as JSON values."""
-    if evaluation is None:
-        return None
-    # JSON has no infinity and no NaN: they are text.
-    returns = [x if math.isfinite(x) else str(x) for x in evaluation["returns"]]
-    return {**evaluation, "returns": returns}
-
-
-def evaluation_from_json(description: dict[str, Any] | None) -> dict[str, Any] | None:
-    """The evaluation that `evaluation_to_json` described.
-
-    Raises:
-      ValueError, KeyError, TypeError: it is none, or one of too many episodes.
-    """
-    if description is None:
-        return None
-    # What JSON does not know is text.
-    returns = [float(x) if x in ("inf", "-inf", "nan") else x for x in description["returns"]]
-    evaluation = {**description, "returns": returns}
-    check_evaluation(evaluation)
-    return evaluation
-
-
 def named_file(arguments: Mapping[str, Any]) -> str | None:
     """The first argument of an environment that holds a path or a module, as "name=value"."""
     found = (f"{name}={value!r}" for name, value in arguments.items() if _names_a_file(value))
