@@ -36,6 +36,30 @@ def test_a_folder_imports_only_from_those_above_it(folder):
                 assert module in allowed or module.split(".")[0] in allowed, f"{path}: {module}"
 
 
+def asks_for_host_env(path):
+    """Lines that ask whether something is a `HostEnv`, as a call or as a pattern."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        match node:
+            case ast.Call(func=ast.Name(id="isinstance" | "issubclass"), args=[_, kinds]):
+                asked = kinds
+            case ast.MatchClass(cls=kinds):
+                asked = kinds
+            case _:
+                continue
+        names = {getattr(n, "id", getattr(n, "attr", None)) for n in ast.walk(asked)}
+        if "HostEnv" in names:
+            yield node.lineno
+
+
+def test_only_the_stage_asks_whether_an_environment_steps_on_the_host():
+    stage = ROOT / "es_rl" / "play" / "stage.py"
+    assert list(asks_for_host_env(stage)), "which this test would find"
+    for folder in ("es_rl", "agents", "experiments"):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            if path != stage:
+                assert not list(asks_for_host_env(path)), path
+
+
 _MODULES = "import sys, {}; print(*{{name.split('.')[0] for name in sys.modules}})"
 
 

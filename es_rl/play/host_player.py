@@ -130,7 +130,7 @@ class HostPlayer:
                 notified = now
                 notify(play.queued - sum(half.num_busy for half in busy), play.num_jobs)
         gathered = processes.gather_shares(play.played(), len(self.jobs.member))
-        return gathered._replace(lane_steps=gathered.lane_steps.sum(keepdims=True))
+        return gathered._replace(lane_steps=gathered.lane_steps.sum(keepdims=True, dtype=np.int32))
 
     def first_observation(self, keys: Array) -> np.ndarray | None:
         """See `Player`; process 0 looks for all of them."""

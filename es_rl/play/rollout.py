@@ -303,24 +303,7 @@ class Rollout:
         )
         # A job number one past the end is dropped.
         finished = jnp.where(ended(lanes), job, queue.member.shape[0])
-
-        def put(jobs: Array, lanes: jax.Array) -> jax.Array:
-            return jnp.asarray(jobs).at[finished].set(lanes, mode="drop")
-
-        played = progress.played
-        success = played.success
-        if success is not None:
-            over = lanes.state.terminated | lanes.state.truncated  # by the environment, not cut
-            reported = lanes.state.info["success"].astype(jnp.float32)
-            success = put(success, jnp.where(over, reported, jnp.nan))
-        played = Played(
-            returns=put(played.returns, lanes.total),
-            lengths=put(played.lengths, lanes.state.steps),
-            obs_sum=put(played.obs_sum, lanes.obs_sum),
-            obs_squares=put(played.obs_squares, lanes.obs_squares),
-            lane_steps=played.lane_steps + steps * len(job),
-            success=success,
-        )
+        played = _noted(progress.played, lanes, finished, steps * len(job))
         progress = progress._replace(lanes=lanes, active=active & ~ended(lanes), played=played)
         return progress, most - steps
 
@@ -337,6 +320,34 @@ class Rollout:
 
         (size,) = jax.eval_shape(observe, shared, pool.obs[0], jax.random.key(0)).shape
         return size
+
+
+def _noted(played: Played, lanes: _Lanes, job: jax.Array, lane_steps: jax.Array) -> Played:
+    """Add what lanes have earned.
+
+    Args:
+      played: what is known so far.
+      lanes: S of them.
+      job: (S,) the job that each lane has ended; one past the last for a lane that plays on.
+      lane_steps: how many steps all lanes together have made.
+    """
+
+    def put(jobs: Array, lanes: jax.Array) -> jax.Array:
+        return jnp.asarray(jobs).at[job].set(lanes, mode="drop")
+
+    success = played.success
+    if success is not None:
+        over = lanes.state.terminated | lanes.state.truncated  # by the environment, not cut
+        reported = lanes.state.info["success"].astype(jnp.float32)
+        success = put(success, jnp.where(over, reported, jnp.nan))
+    return Played(
+        returns=put(played.returns, lanes.total),
+        lengths=put(played.lengths, lanes.state.steps),
+        obs_sum=put(played.obs_sum, lanes.obs_sum),
+        obs_squares=put(played.obs_squares, lanes.obs_squares),
+        lane_steps=played.lane_steps + lane_steps,
+        success=success,
+    )
 
 
 def _whole_blocks(lanes: PyTree) -> PyTree:
