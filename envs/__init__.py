@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from envs.pictures.scene import Geom, Scene
     from envs.registry import list_ids, make, register, register_suite
     from envs.suites.brax_suite import from_brax
-    from envs.suites.gymnasium_suite import from_func_env, from_gymnasium, import_module
+    from envs.suites.functional import from_func_env
+    from envs.suites.gymnasium_suite import from_gymnasium, import_module
 
 __all__ = [
     "Env",
@@ -44,20 +45,22 @@ _NAMES = {
     "envs.pictures.scene": ("Geom", "Scene"),
     "envs.registry": ("list_ids", "make", "register", "register_suite"),
     "envs.suites.brax_suite": ("from_brax",),
-    "envs.suites.gymnasium_suite": ("from_func_env", "from_gymnasium", "import_module"),
+    "envs.suites.functional": ("from_func_env",),
+    "envs.suites.gymnasium_suite": ("from_gymnasium", "import_module"),
 }
 _MODULES = {name: module for module, names in _NAMES.items() for name in names}
 
 go_headless()
 
 
-def __getattr__(name: str) -> Any:
-    """Import a name of ours (PEP 562)."""
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    globals()[name] = value = getattr(_import(_MODULES[name]), name)
-    return value
+if not TYPE_CHECKING:  # or a type checker would take any name for one of this package
 
+    def __getattr__(name: str) -> Any:
+        """Import a name of ours (PEP 562)."""
+        if name not in _MODULES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        globals()[name] = value = getattr(_import(_MODULES[name]), name)
+        return value
 
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

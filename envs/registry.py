@@ -14,6 +14,7 @@ from envs.errors import UserError
 from envs.precision import in_32_bits
 from envs.suites import brax_suite, gymnasium_suite, probes
 from envs.suites.available import obstacle
+from envs.suites.making import takes
 from envs.values import is_json, plain
 
 Maker: TypeAlias = Callable[..., Any]
@@ -23,6 +24,7 @@ Maker: TypeAlias = Callable[..., Any]
 class _Suite:
     make: Maker
     list_ids: Callable[[], Iterable[str]]
+    names_modules: bool
 
 
 _SUITES: dict[str, _Suite] = {}
@@ -31,7 +33,13 @@ _MOST_STEPS = 10**9
 """Of an episode, as they are counted in 32 bits."""
 
 
-def register_suite(suite: str, *, make: Maker, list_ids: Callable[[], Iterable[str]]) -> None:
+def register_suite(
+    suite: str,
+    *,
+    make: Maker,
+    list_ids: Callable[[], Iterable[str]],
+    names_modules: bool = False,
+) -> None:
     """Let `make("suite/name", **kwargs)` call a suite's `make(name, **kwargs)`.
 
     Args:
@@ -40,6 +48,8 @@ def register_suite(suite: str, *, make: Maker, list_ids: Callable[[], Iterable[s
         they get that of the suite.
       list_ids: the names that `make` takes, without the suite. It is called for every listing, so
         it should import nothing that takes long.
+      names_modules: whether "suite/my_module:name" stands for an environment that a module
+        registers: `make` imports the module, and then builds "suite/name".
 
     Raises:
       UserError: the suite is registered already, its name cannot be part of an id, or an argument
@@ -52,7 +62,7 @@ def register_suite(suite: str, *, make: Maker, list_ids: Callable[[], Iterable[s
     for name, value in (("make", make), ("list_ids", list_ids)):
         if not callable(value):
             raise UserError(f"{name}={value!r}: must be a function")
-    _SUITES[suite] = _Suite(make, list_ids)
+    _SUITES[suite] = _Suite(make, list_ids, names_modules)
 
 
 def register(id: str, maker: Maker) -> None:
@@ -103,10 +113,10 @@ def split_id(id: str) -> tuple[str | None, str]:
     be imported because of that: ask this before `make`.
     """
     suite, _, name = id.partition("/")
-    if suite != "gymnasium" or ":" not in name or id in _REGISTERED:
+    if suite not in _SUITES or not _SUITES[suite].names_modules or ":" not in name:
         return None, id
     module, _, name = name.partition(":")
-    return module, f"gymnasium/{name}"
+    return module, f"{suite}/{name}"
 
 
 @in_32_bits
@@ -146,31 +156,59 @@ def make(id: str, /, **kwargs: Any) -> Env | HostEnv:
 
 def _made(id: str, kwargs: dict[str, Any]) -> Env | HostEnv:
     if id in _REGISTERED:
-        maker = _REGISTERED[id]
-        return _as_ours(id, maker(**kwargs), partial(maker, **kwargs), kwargs)
+        return _built(id, _REGISTERED[id], (), kwargs)
     module, id = split_id(id)
     if module is not None:
         gymnasium_suite.import_module(module)
     suite, _, name = id.partition("/")
     if suite not in _SUITES or name not in _SUITES[suite].list_ids():
-        own = suite in ("gymnasium", "brax")
-        hint = "; if a module of yours registers it, import that" if own else ""
-        reason = obstacle(id)
-        raise UserError(f"env={id!r}: {reason or f'unknown environment{_close(id)}{hint}'}")
-    maker = _SUITES[suite].make
-    try:
-        inspect.signature(maker).bind(name, **kwargs)
-    except TypeError as error:
-        known = ", ".join(list(inspect.signature(maker).parameters)[1:])
-        raise UserError(f"env={id!r}: {error}: must be of {known}") from None
-    return _as_ours(id, maker(name, **kwargs), partial(maker, name, **kwargs), kwargs)
+        unknown = f"unknown environment{_close(id)}; if a module of yours registers it, import that"
+        raise UserError(f"env={id!r}: {obstacle(id) or unknown}")
+    return _built(id, _SUITES[suite].make, (name,), kwargs)
 
 
-def _as_ours(id: str, env: Any, maker: Maker, kwargs: dict[str, Any]) -> Env | HostEnv:
-    """What a maker returned, under the id and the arguments that it is known by."""
+def _built(id: str, maker: Maker, name: tuple[str, ...], kwargs: dict[str, Any]) -> Env | HostEnv:
+    """What a maker builds, under the id and the arguments that it is known by.
+
+    Args:
+      id: the name of the environment.
+      maker: called with `name` and `kwargs`.
+      name: the name in its suite, for the maker of a suite; else empty.
+      kwargs: what `make` was given, apart from where the environment runs.
+    """
+    own, limit = dict(kwargs), None
+    if not takes(maker, "max_episode_steps"):
+        limit = own.pop("max_episode_steps", None)
+    _check_arguments(id, maker, name, own)
+    env = maker(*name, **own)
     if isinstance(env, gymnasium.Env):
         env.close()
-        env = gymnasium_suite.from_gymnasium(maker, id=id)
+        factory = partial(maker, *name, **own)
+        env = gymnasium_suite.from_gymnasium(factory, id=id, max_episode_steps=limit)
+    elif limit is not None:
+        raise UserError(
+            f"max_episode_steps={limit}: must be left out: the maker of {id} takes none"
+        )
+    return _as_ours(id, env, kwargs)
+
+
+def _check_arguments(id: str, maker: Maker, name: tuple[str, ...], kwargs: dict[str, Any]) -> None:
+    """Refuse arguments that a maker does not take, before it is called."""
+    try:
+        signature = inspect.signature(maker)
+    except ValueError:  # nobody knows it
+        return
+    try:
+        signature.bind(*name, **kwargs)
+    except TypeError as error:
+        known = (
+            ", ".join(list(signature.parameters)[len(name) :]) or "none, as it takes no arguments"
+        )
+        raise UserError(f"env={id!r}: {error}: must be of {known}") from None
+
+
+def _as_ours(id: str, env: Any, kwargs: dict[str, Any]) -> Env | HostEnv:
+    """An environment under the id and the arguments that it is known by."""
     pure = all(callable(getattr(env, name, None)) for name in ("reset", "step"))
     spec = getattr(env, "spec", None)
     if not isinstance(spec, EnvSpec) or not (pure or isinstance(env, HostEnv)):
@@ -205,5 +243,7 @@ def _close(id: str) -> str:
 
 
 register_suite("brax", make=brax_suite.make, list_ids=brax_suite.names)
-register_suite("gymnasium", make=gymnasium_suite.make, list_ids=gymnasium_suite.names)
+register_suite(
+    "gymnasium", make=gymnasium_suite.make, list_ids=gymnasium_suite.names, names_modules=True
+)
 register_suite("probe", make=probes.make, list_ids=probes.names)

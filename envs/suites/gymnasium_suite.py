@@ -1,31 +1,30 @@
-"""Gymnasium environments: functional JAX ones on the accelerator, all others on the host."""
+"""Gymnasium environments, registered or not: functional JAX ones run on the accelerator, all others
+on the host."""
 
 import copy
 import importlib
-import inspect
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
 import gymnasium
-import jax
-import jax.numpy as jnp
 import numpy as np
 from gymnasium import spaces
+from gymnasium.envs.registration import EnvSpec as Registration
 from gymnasium.experimental.functional import FuncEnv
 from gymnasium.wrappers import TransformObservation
 
-from envs.base import EnvSpec, State, time_limited
+from envs.base import EnvSpec
 from envs.errors import UserError, one_line
 from envs.host.interface import Interface
-from envs.host.nested import flattened, is_nested
+from envs.host.nested import flattened
 from envs.host.pool import START_SECONDS, WorkerPool
 from envs.pictures.scene import Scene, has_mujoco_model, no_scene, scene_of
-from envs.precision import in_32_bits
 from envs.suites.available import register_installed
-from envs.suites.making import make_first
+from envs.suites.functional import FunctionalEnv
+from envs.suites.making import make_first, takes
 from envs.values import finite_float, whole_number
 
 _DEFAULT_LIMIT = 1000
@@ -79,7 +78,20 @@ def make(
       UserError: a package that the environment needs is missing.
       Exception: whatever else the constructor of a user's environment raises.
     """
-    return _adapted(f"gymnasium/{name}", gymnasium.spec(name), max_episode_steps, kwargs)
+    given = dict(kwargs)
+    if max_episode_steps is not None:
+        given["max_episode_steps"] = max_episode_steps
+    if "disable_env_checker" in given:
+        raise UserError("env_kwargs=disable_env_checker: must be left to es-rl, which sets it")
+    id, registered = f"gymnasium/{name}", gymnasium.spec(name)
+    limit = _limit(id, max_episode_steps, registered)
+    # The registration itself, which a worker can make without having imported what registered it.
+    single = partial(
+        gymnasium.make, registered, max_episode_steps=limit, disable_env_checker=True, **kwargs
+    )
+    first = make_first(single, id, registered)
+    threshold = finite_float(registered.reward_threshold)
+    return _adapted(first, single, id, limit, threshold, given)
 
 
 def from_gymnasium(
@@ -95,12 +107,15 @@ def from_gymnasium(
     `envs.register("mine/reach", lambda: envs.from_gymnasium(Reach, id="mine/reach"))`.
 
     Args:
-      factory: a class, or a function that builds an environment. It is sent to the workers that
-        step the environment, each of which calls it once a lane; pictures are asked for with
+      factory: a class, or a function that builds an environment, as
+        `lambda: Wrapper(gymnasium.make("CartPole-v1"))`. It is sent to the workers that step the
+        environment, each of which calls it once a lane; pictures are asked for with
         `render_mode="rgb_array"` if it takes such an argument.
       id: the name of the environment, as "mine/reach".
-      max_episode_steps: the steps after which an episode is truncated: 1000 unless given.
-      reward_threshold: the mean return at which the task counts as solved.
+      max_episode_steps: the steps after which an episode is truncated. Unless given it is the limit
+        that the environment was registered with, if `factory` calls `gymnasium.make`, or 1000.
+      reward_threshold: the mean return at which the task counts as solved; unless given, as
+        registered.
 
     Raises:
       UserError: the factory does not build a Gymnasium environment, or a package is missing.
@@ -108,61 +123,74 @@ def from_gymnasium(
     """
     if not callable(factory):
         raise UserError(f"factory={factory!r}: must be a class, or a function without arguments")
-    registered = gymnasium.envs.registration.EnvSpec(
-        "own/Environment-v0",
-        entry_point=_with_render_mode(factory),
-        max_episode_steps=max_episode_steps,
-        reward_threshold=reward_threshold,
+    register_installed()
+    own = Registration("own/Environment-v0", entry_point=factory)
+    first = make_first(factory, id, own)
+    if not isinstance(first, gymnasium.Env):
+        raise UserError(
+            f"env={id!r}: its factory returned a {type(first).__name__}: must be a gymnasium.Env"
+        )
+    asked = first.spec if isinstance(first.spec, Registration) else own
+    known = gymnasium.registry.get(asked.id)
+    limit = _limit(id, max_episode_steps, asked)
+    own.entry_point, own.max_episode_steps = _entry_point(factory, known), limit
+    single = partial(gymnasium.make, own, disable_env_checker=True)
+    if reward_threshold is None and known is not None:
+        reward_threshold = known.reward_threshold
+    return _adapted(first, single, id, limit, finite_float(reward_threshold), {})
+
+
+def _limit(id: str, max_episode_steps: int | None, registered: Registration) -> int:
+    """The steps of an episode: those given, those registered, or a number that a warning names."""
+    limit = max_episode_steps or whole_number(registered.max_episode_steps)
+    if limit is not None:
+        return limit
+    _log.warning(
+        "%s: registered without a limit, so its episodes are cut after %d steps; "
+        "max_episode_steps (--max-episode-steps) sets another one",
+        *(id, _DEFAULT_LIMIT),
     )
-    return _adapted(id, registered, None, {})
+    return _DEFAULT_LIMIT
 
 
-def _with_render_mode(factory: Callable[..., gymnasium.Env]) -> Callable[..., gymnasium.Env]:
-    """The factory as `gymnasium.make` calls it, with or without a `render_mode`."""
-    try:
-        inspect.signature(factory).bind(render_mode="rgb_array")
-    except TypeError:
-        # A function within a function, which is sent to workers as it is, without this module.
-        def make(render_mode: str | None = None) -> gymnasium.Env:
-            return factory()
+def _entry_point(
+    factory: Callable[..., gymnasium.Env],
+    registered: Registration | None,
+) -> Callable[..., gymnasium.Env]:
+    """A factory as `gymnasium.make` calls it, here and in workers.
 
-        return make
-    except ValueError:  # nobody knows its signature
-        pass
-    return factory
+    Args:
+      factory: builds an environment; it may take a `render_mode`.
+      registered: what `factory` asks `gymnasium.make` for. A worker may not know it: it has not
+        imported all that this process has.
+    """
+    takes_mode = takes(factory, "render_mode")
+
+    # A function within a function is sent to workers as it is, without this module.
+    def make(render_mode: str | None = None) -> gymnasium.Env:
+        if registered is not None:
+            gymnasium.registry.setdefault(registered.id, registered)
+        return factory(render_mode=render_mode) if takes_mode and render_mode else factory()
+
+    return make
 
 
 def _adapted(
+    first: gymnasium.Env,
+    single: Callable[..., gymnasium.Env],
     id: str,
-    registered: gymnasium.envs.registration.EnvSpec,
-    max_episode_steps: int | None,
+    limit: int,
+    reward_threshold: float | None,
     kwargs: dict[str, Any],
 ) -> "FunctionalEnv | GymnasiumEnv":
-    """The environment of a registration, under an id of ours."""
-    given = dict(kwargs)
-    if max_episode_steps is not None:
-        given["max_episode_steps"] = max_episode_steps
-    if "disable_env_checker" in given:
-        raise UserError("env_kwargs=disable_env_checker: must be left to es-rl, which sets it")
-    limit = max_episode_steps or whole_number(registered.max_episode_steps) or _DEFAULT_LIMIT
-    # The registration itself, which a worker can make without having imported what registered it.
-    single = partial(
-        gymnasium.make, registered, max_episode_steps=limit, disable_env_checker=True, **kwargs
-    )
-    first = make_first(single, id, registered)
-    if max_episode_steps is None and registered.max_episode_steps is None:
-        _log.warning(
-            "%s: registered without a limit, so its episodes are cut after %d steps; "
-            "max_episode_steps (--max-episode-steps) sets another one",
-            *(id, limit),
-        )
+    """What `single` builds on one of our contracts; `first` is one of them, and is closed."""
     spec = EnvSpec(
         id=id,
         observation_space=first.observation_space,
         action_space=first.action_space,
         max_episode_steps=limit,
-        reward_threshold=finite_float(registered.reward_threshold),
-        kwargs=given,
+        reward_threshold=reward_threshold,
+        kwargs=kwargs,
         frames_per_second=_frames_per_second(first.metadata),
     )
     func_env = getattr(first.unwrapped, "func_env", None)
@@ -180,104 +208,6 @@ def _frames_per_second(metadata: dict[str, Any]) -> float:
 def _cores() -> int:
     # Where the system knows, those that this process may run on.
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-@in_32_bits
-def from_func_env(
-    func_env: FuncEnv, *, id: str, max_episode_steps: int, reward_threshold: float | None = None
-) -> "FunctionalEnv":
-    """Adapt a functional JAX environment of your own (`gymnasium.experimental.functional`)."""
-    spec = EnvSpec(
-        id=id,
-        observation_space=func_env.observation_space,
-        action_space=func_env.action_space,
-        max_episode_steps=max_episode_steps,
-        reward_threshold=reward_threshold,
-    )
-    return FunctionalEnv(func_env, spec)
-
-
-def _discrete(space: spaces.Space) -> spaces.Space:
-    """A bounded box of integers as the (multi-)discrete space that it is; others as they are."""
-    if not isinstance(space, spaces.Box) or not np.issubdtype(space.dtype, np.signedinteger):
-        return space
-    low, high = space.low.reshape(-1).astype(np.int64), space.high.reshape(-1).astype(np.int64)
-    if space.low.size == 1:
-        return spaces.Discrete(int(high[0] - low[0] + 1), start=int(low[0]))
-    return spaces.MultiDiscrete(high - low + 1, start=low)
-
-
-class FunctionalEnv:
-    """A Gymnasium `FuncEnv` on the accelerator contract.
-
-    Its tabular environments declare integers as a Box of int32; they are Discrete here.
-    """
-
-    def __init__(self, func_env: FuncEnv, spec: EnvSpec):
-        if is_nested(spec.observation_space):
-            raise UserError(
-                f"env={spec.id!r}: its observation space is {spec.observation_space}: must be a "
-                "Box, Discrete, MultiDiscrete or MultiBinary, as it does not step on the host"
-            )
-        self._func = func_env
-        # CliffWalking declares a scalar Box and indexes its action: integers in a Box are vectors.
-        boxed = isinstance(spec.action_space, spaces.Box)
-        self._action_shape = spec.action_space.shape or ((1,) if boxed else ())
-        discrete_obs = _discrete(spec.observation_space)
-        self._obs_shape = discrete_obs.shape
-        self.spec = EnvSpec(
-            **{
-                **vars(spec),
-                "observation_space": discrete_obs,
-                "action_space": _discrete(spec.action_space),
-            }
-        )
-        action = jnp.reshape(jnp.asarray(spec.action_space.sample()), self._action_shape)
-        key = jax.random.PRNGKey(0)
-        try:
-            first = jax.eval_shape(func_env.initial, key)
-            self._state_shape = jax.eval_shape(func_env.transition, first, action, key)
-        except Exception as error:
-            reason = f"{type(error).__name__}: {one_line(error)}"
-            raise UserError(f"{spec.id} cannot run with jax {jax.__version__}: {reason}") from error
-
-    def _observe(self, inner: Any, key: jax.Array) -> jax.Array:
-        return jnp.reshape(self._func.observation(inner, key), self._obs_shape)
-
-    def reset(self, key: jax.Array) -> State:
-        initial_key, obs_key = jax.random.key_data(jax.random.split(key))
-        # Initial states may hold Python scalars where a transition yields arrays.
-        inner = jax.tree.map(
-            lambda x, to: jnp.broadcast_to(jnp.asarray(x, to.dtype), to.shape),
-            self._func.initial(initial_key),
-            self._state_shape,
-        )
-        false = jnp.zeros((), bool)
-        obs = self._observe(inner, obs_key)
-        return State(inner, obs, jnp.float32(0), false, false, jnp.int32(0))
-
-    def step(self, state: State, action: jax.Array, key: jax.Array) -> State:
-        keys = jax.random.key_data(jax.random.split(key, 4))
-        action = jnp.reshape(action, self._action_shape)
-        inner = self._func.transition(state.inner, action, keys[0])
-        reward = self._func.reward(state.inner, action, inner, keys[1])
-        steps = state.steps + 1
-        terminated, truncated = time_limited(
-            steps,
-            jnp.asarray(self._func.terminal(inner, keys[2])),
-            self.spec.max_episode_steps,
-        )
-        reward = jnp.asarray(reward, jnp.float32).reshape(())
-        obs = self._observe(inner, keys[3])
-        return State(inner, obs, reward, terminated, truncated, steps)
-
-    def render(self, states: Sequence[State]) -> list[np.ndarray]:
-        from envs.pictures.rendering import functional_frames
-
-        return functional_frames(self._func, [state.inner for state in states])
-
-    def scene(self, states: Sequence[State]) -> Scene:
-        raise no_scene(self.spec.id)
 
 
 class GymnasiumEnv:

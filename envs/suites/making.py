@@ -1,10 +1,12 @@
-"""Making the first of a registered environment, and saying why that cannot be done."""
+"""Making the first environment of a kind, and saying why that cannot be done."""
 
+import inspect
 import logging
 import threading
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import gymnasium
 
@@ -15,6 +17,17 @@ _PATIENCE_SECONDS = 10.0
 _EXTRAS = ("box2d", "classic-control", "mujoco")
 
 _log = logging.getLogger("es_rl")
+
+
+def takes(function: Callable[..., Any], name: str) -> bool:
+    """Whether a function takes a keyword argument of this name, as far as can be told."""
+    try:
+        inspect.signature(function).bind_partial(**{name: None})
+    except TypeError:
+        return False
+    except ValueError:  # nobody knows its signature
+        return True
+    return True
 
 
 def make_first(
@@ -48,7 +61,7 @@ def _is_for_its_arguments(
     if str(registered.entry_point).startswith("gymnasium."):
         return True
     innermost = traceback.extract_tb(error.__traceback__)[-1].filename
-    called = innermost == gymnasium.envs.registration.__file__
+    called = innermost in (gymnasium.envs.registration.__file__, __file__)
     return isinstance(error, TypeError) and (
         called or "got an unexpected keyword argument" in str(error)
     )

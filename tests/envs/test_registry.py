@@ -4,10 +4,13 @@ import gymnasium
 import jax
 import numpy as np
 import pytest
+from gymnasium.wrappers import FrameStackObservation, TransformReward
 
 import agents
 import envs
+from agents.untrained import untrained_policy
 from envs.errors import UserError
+from envs.registry import split_id
 
 
 def test_lists_every_suite():
@@ -217,3 +220,83 @@ def test_a_suite_of_ones_own():
         envs.register_suite("a/b", make=make, list_ids=lambda: names)
     with pytest.raises(UserError, match="list_ids=\\['left'"):
         envs.register_suite("other", make=make, list_ids=names)
+
+
+class Wall(Coin):
+    """Registered by this script alone, as far as a worker knows."""
+
+
+gymnasium.register("Wall-v0", Wall, max_episode_steps=7, reward_threshold=3.0)
+
+
+def test_a_factory_may_wrap_what_the_script_has_registered():
+    env = envs.from_gymnasium(
+        lambda: TransformReward(gymnasium.make("Wall-v0"), lambda reward: 2 * reward),
+        id="mine/wall",
+    )
+    assert (env.spec.max_episode_steps, env.spec.reward_threshold) == (7, 3.0)
+    lengths = agents.evaluate(untrained_policy("random", env.spec), env, episodes=2).lengths
+    assert lengths.tolist() == [7, 7]
+    shorter = envs.from_gymnasium(
+        lambda: gymnasium.make("Wall-v0", max_episode_steps=3), id="mine/wall"
+    )
+    assert shorter.spec.max_episode_steps == 3
+
+
+def test_atari_and_minigrid_can_be_wrapped_without_importing_their_packages():
+    pytest.importorskip("ale_py")
+    wrappers = pytest.importorskip("minigrid.wrappers")
+    pong = envs.from_gymnasium(
+        lambda: FrameStackObservation(gymnasium.make("ALE/Pong-v5", obs_type="grayscale"), 4),
+        id="mine/pong",
+        max_episode_steps=3,
+    )
+    grid = envs.from_gymnasium(
+        lambda: wrappers.ImgObsWrapper(gymnasium.make("MiniGrid-Empty-5x5-v0")),
+        id="mine/grid",
+        max_episode_steps=3,
+    )
+    for env, shape in ((pong, (4, 210, 160)), (grid, (7, 7, 3))):
+        assert env.spec.observation_space == gymnasium.spaces.Box(0, 255, shape, np.uint8)
+        policy = untrained_policy("random", env.spec)
+        assert agents.evaluate(policy, env, episodes=1).lengths.tolist() == [3]
+
+
+def test_a_registered_class_is_made_with_a_limit_of_steps_though_it_takes_none(caplog):
+    envs.register("mine/limited", Coin)
+    env = envs.make("mine/limited", max_episode_steps=4, pays=3.0)
+    assert env.spec.max_episode_steps == 4
+    assert env.spec.kwargs == {"max_episode_steps": 4, "pays": 3.0}
+    evaluation = agents.evaluate(untrained_policy("random", env.spec), env, episodes=1)
+    assert evaluation.lengths.tolist() == [4]
+    assert caplog.records == []
+    envs.register("mine/unlimited", lambda: envs.make("probe/recall"))
+    with pytest.raises(UserError, match="max_episode_steps=4: must be left out"):
+        envs.make("mine/unlimited", max_episode_steps=4)
+
+
+@pytest.mark.parametrize("name", ["mine/strict_class", "mine/strict_function"])
+def test_arguments_that_a_maker_does_not_take_are_named(name):
+    envs.register(name, Coin if name.endswith("class") else lambda pays=1.0: Coin(pays))
+    with pytest.raises(UserError, match="unexpected keyword argument 'colour': must be of pays"):
+        envs.make(name, colour=1)
+
+
+def test_a_name_may_say_which_module_registers_it_if_its_suite_says_so(tmp_path, monkeypatch):
+    (tmp_path / "names_a_maze.py").write_text("NAMES.append('maze')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    known = []
+    monkeypatch.setattr("builtins.NAMES", known, raising=False)
+    monkeypatch.setattr("envs.suites.gymnasium_suite._IMPORTED", [])
+
+    def make(name):
+        return envs.make("probe/recall")
+
+    for suite, names_modules in (("modular", True), ("plain", False)):
+        envs.register_suite(suite, make=make, list_ids=lambda: known, names_modules=names_modules)
+    assert split_id("modular/names_a_maze:maze") == ("names_a_maze", "modular/maze")
+    assert split_id("plain/names_a_maze:maze") == (None, "plain/names_a_maze:maze")
+    assert split_id("nobody/names_a_maze:maze") == (None, "nobody/names_a_maze:maze")
+    with pytest.raises(UserError, match="unknown environment.* module of yours registers it"):
+        envs.make("plain/names_a_maze:maze")
+    assert envs.make("modular/names_a_maze:maze").spec.id == "modular/maze"
