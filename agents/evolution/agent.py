@@ -87,7 +87,10 @@ class EvolutionAgent(Agent):
             env.spec.observation_space, env.spec.action_space, own, objects.get("network")
         )
         params = jax.eval_shape(self.network.init, jax.eval_shape(jax.random.key, 0))
-        self.strategy: es_rl.Strategy = strategy_of(config, objects, params)
+        x = jax.ShapeDtypeStruct(self.network.shape, jnp.float32)
+        layout = es_rl.layout(self.network.apply, params, self.network.memory, x)
+        self.strategy: es_rl.Strategy = strategy_of(config, objects, params, layout)
+        self.summary = es_rl.describe(self.strategy, params).summary
         self._fitness: Fitness = objects.get("fitness", config.fitness)
         jobs = make_jobs(
             self.strategy.population_size,

@@ -11,6 +11,7 @@ from agents.policies.network import NetworkConfig
 from agents.settings import MAY_CHANGE
 from envs.errors import UserError
 from es_rl.fitness import FitnessName
+from es_rl.noise import FullRank
 from es_rl.shaping import GroupStd, Shaping, ShapingName
 from es_rl.strategies.optimizers import at_learning_rate
 
@@ -30,6 +31,7 @@ STRATEGY_SETTINGS = (
     "shaping",
     "freeze_vectors",
     "rank",
+    "full_rank",
     "shard_update",
 )
 """The settings of which a strategy of the user's makes nothing."""
@@ -102,8 +104,10 @@ class EvolutionConfig(NetworkConfig):
             raise UserError(f"max_update_norm={self.max_update_norm}: must be greater than 0")
         self.strategy()
 
-    def strategy_options(self, shaping: Shaping | None = None) -> dict[str, Any]:
-        """Arguments of the strategy; `shaping` may be a function in place of the setting."""
+    def strategy_options(
+        self, shaping: Shaping | None = None, layout: es_rl.Layout | None = None
+    ) -> dict[str, Any]:
+        """Arguments of the strategy, given what `strategy` is given."""
         scale = optax.scale_by_adam() if self.optimizer == "adam" else optax.identity()
         schedule = optax.exponential_decay(self.learning_rate, 1, self.learning_rate_decay)
         steps = [
@@ -124,20 +128,24 @@ class EvolutionConfig(NetworkConfig):
             "group_std": self.group_std,
             "shaping": self.shaping if shaping is None else shaping,
             "freeze_vectors": self.freeze_vectors,
+            "layout": layout,
         }
 
-    def strategy(self, shaping: Shaping | None = None) -> es_rl.EvolutionStrategy:
+    def strategy(
+        self, shaping: Shaping | None = None, layout: es_rl.Layout | None = None
+    ) -> es_rl.EvolutionStrategy:
         """The strategy with these settings.
 
         Args:
           shaping: a function in place of the setting.
+          layout: how the network uses its parameters, from `es_rl.layout`.
 
         Raises:
           UserError: a setting is out of range.
         """
         if not 0 < self.sigma < np.inf:  # a schedule would hide it
             raise UserError(f"sigma={self.sigma}: must be greater than 0")
-        return es_rl.open_es(**self.strategy_options(shaping))
+        return es_rl.open_es(**self.strategy_options(shaping, layout))
 
 
 @dataclass(frozen=True)
@@ -146,7 +154,13 @@ class EggrollConfig(EvolutionConfig):
 
     rank: int = 1
     """r of the perturbation of every weight matrix."""
+    full_rank: FullRank = "vectors"
+    """Which parameters get noise of full rank: vectors, such as biases; or tensors, which adds all
+    of three or more axes, such as the kernels of convolutions and of attention."""
 
-    def strategy(self, shaping: Shaping | None = None) -> es_rl.EvolutionStrategy:
+    def strategy(
+        self, shaping: Shaping | None = None, layout: es_rl.Layout | None = None
+    ) -> es_rl.EvolutionStrategy:
         super().strategy()
-        return es_rl.eggroll(rank=self.rank, **self.strategy_options(shaping))
+        options = self.strategy_options(shaping, layout)
+        return es_rl.eggroll(rank=self.rank, full_rank=self.full_rank, **options)

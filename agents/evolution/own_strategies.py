@@ -12,13 +12,16 @@ from agents.policies.functions import described
 from envs.errors import UserError
 
 
-def strategy_of(config: EvolutionConfig, objects: Mapping[str, Any], params: Any) -> es_rl.Strategy:
+def strategy_of(
+    config: EvolutionConfig, objects: Mapping[str, Any], params: Any, layout: es_rl.Layout
+) -> es_rl.Strategy:
     """The strategy of an agent: of its configuration, or the user's.
 
     Args:
       config: makes the strategy where the user gives none.
       objects: of the user's; those named "strategy" and "shaping" are used.
       params: what is to be evolved, a pytree of `jax.ShapeDtypeStruct`.
+      layout: how the network uses them, for the strategy of the configuration.
 
     Raises:
       UserError: the object is no strategy, or what it, or the shaping, returns is wrong.
@@ -33,7 +36,7 @@ def strategy_of(config: EvolutionConfig, objects: Mapping[str, Any], params: Any
             )
         _check(strategy, params)
         return strategy
-    own = config.strategy(_shaping_of(objects))
+    own = config.strategy(_shaping_of(objects), layout)
     if "shaping" in objects:
         _check(own, params)
     return own

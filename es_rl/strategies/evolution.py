@@ -14,7 +14,7 @@ from jax.sharding import Mesh, PartitionSpec
 from envs.errors import UserError
 from es_rl import noise as _noise
 from es_rl import shaping as _shaping
-from es_rl.noise import Frozen, Full, LeafNoise, LowRank, Noise, PyTree
+from es_rl.noise import Frozen, Full, FullRank, Layout, LeafNoise, LowRank, Noise, PyTree
 from es_rl.shaping import GroupStd, Shaping, ShapingName
 from es_rl.strategies.optimizers import learning_rate_of
 
@@ -57,6 +57,11 @@ class EvolutionStrategy:
     (N,), which is given finite fitness only."""
     freeze_vectors: bool
     """Whether leaves that are not matrices stay as they are."""
+    layout: Layout | None = None
+    """How the network uses the leaves, from `es_rl.layout`; their shapes decide unless given."""
+    full_rank: FullRank = "vectors"
+    """"vectors" gives full noise to the leaves that are not matrices, "tensors" to every leaf of
+    three or more axes as well."""
     mesh: Mesh | None = None
     """Devices over which the draws are spread, of one axis: each adds up its part of the
     gradient."""
@@ -81,7 +86,7 @@ class EvolutionStrategy:
         """Start from `params`, any pytree of float arrays.
 
         Raises:
-          UserError: a leaf is not a float array, or there is none.
+          UserError: a leaf is not a float array, there is none, or the layout is of another tree.
         """
         params = jax.tree.map(jnp.asarray, params)
         leaves = jax.tree_util.tree_leaves_with_path(params)
@@ -91,6 +96,11 @@ class EvolutionStrategy:
             if not jnp.issubdtype(leaf.dtype, jnp.floating):
                 name = jax.tree_util.keystr(path)
                 raise UserError(f"params{name} is {leaf.dtype}: every leaf must be a float array")
+        if self.layout is not None and len(self.layout) != len(leaves):
+            raise UserError(
+                f"layout: is of {len(self.layout)} leaves: must be of these {len(leaves)}, from "
+                "es_rl.layout(module, params, *inputs)"
+            )
         return ESState(params, self.optimizer.init(params), key, jnp.int32(0))
 
     def ask(self, state: ESState) -> Noise:
@@ -101,6 +111,8 @@ class EvolutionStrategy:
             state.params,
             draws=self.num_draws,
             rank=self.rank,
+            layout=self.layout,
+            full_rank=self.full_rank,
             freeze_vectors=self.freeze_vectors,
         )
         sigma = self.sigma(state.generation) if callable(self.sigma) else self.sigma
@@ -119,9 +131,8 @@ class EvolutionStrategy:
         def estimate(leaf: jax.Array, folded: jax.Array, eps: LeafNoise) -> jax.Array:
             c = folded.astype(leaf.dtype)
             match eps:
-                case LowRank(a, b):
-                    c = c / math.sqrt(a.shape[1])
-                    return jnp.einsum("dri,dro->io", c[:, None, None] * a, b)
+                case LowRank():
+                    return _noise.sum_of_draws(c, eps)
                 case Full(e):
                     return jnp.tensordot(c, e, axes=1)
                 case _:
@@ -250,6 +261,8 @@ def eggroll(
     group_std: GroupStd = "group",
     shaping: Shaping = "zscore",
     freeze_vectors: bool = False,
+    layout: Layout | None = None,
+    full_rank: FullRank = "vectors",
 ) -> EvolutionStrategy:
     """EGGROLL: evolution strategies whose matrix perturbations have rank r (arXiv 2511.16652).
 
@@ -271,6 +284,8 @@ def eggroll(
         group_std=group_std,
         shaping=shaping,
         freeze_vectors=freeze_vectors,
+        layout=layout,
+        full_rank=full_rank,
     )
 
 
@@ -283,10 +298,12 @@ def open_es(
     group_std: GroupStd = "group",
     shaping: Shaping = "zscore",
     freeze_vectors: bool = False,
+    layout: Layout | None = None,
 ) -> EvolutionStrategy:
     """OpenAI's evolution strategy: full Gaussian noise in every leaf (arXiv 1703.03864).
 
-    The arguments are those of `eggroll`, without the rank. Memory is population x parameters.
+    The arguments are those of `eggroll`, without `rank` and `full_rank`; `layout` says what
+    `freeze_vectors` freezes. Memory is population x parameters.
     """
     return EvolutionStrategy(
         population_size=population_size,
@@ -298,6 +315,7 @@ def open_es(
         group_std=group_std,
         shaping=shaping,
         freeze_vectors=freeze_vectors,
+        layout=layout,
     )
 
 
@@ -332,7 +350,11 @@ def _validate(es: EvolutionStrategy) -> None:
             f"group_size={group}: must divide population_size, {population}, and be a multiple of "
             f"noise_reuse, {reuse}: 0 or one of {', '.join(map(str, sorted(near_first)))}"
         )
-    for name, choices in (("group_std", GroupStd), ("shaping", ShapingName)):
+    for name, choices in (
+        ("group_std", GroupStd),
+        ("shaping", ShapingName),
+        ("full_rank", FullRank),
+    ):
         if name == "shaping" and callable(es.shaping):
             continue
         if getattr(es, name) not in get_args(choices):

@@ -207,11 +207,14 @@ def test_a_skipped_update_is_no_plateau():
 
 
 def test_frozen_vectors_do_not_move_even_under_weight_decay():
-    es = es_rl.eggroll(8, freeze_vectors=True, optimizer=optax.adamw(0.1, weight_decay=0.1))
-    state, noise = start(es)
-    following, _ = es.tell(state, noise, jnp.arange(8.0) ** 2)
-    np.testing.assert_array_equal(following.params["bias"], PARAMS["bias"])
-    np.testing.assert_array_equal(following.params["filter"], PARAMS["filter"])
+    decays = optax.adamw(0.1, weight_decay=0.1)
+    for full_rank, filter_moves in (("tensors", False), ("vectors", True)):
+        es = es_rl.eggroll(8, freeze_vectors=True, full_rank=full_rank, optimizer=decays)
+        state, noise = start(es)
+        following, _ = es.tell(state, noise, jnp.arange(8.0) ** 2)
+        np.testing.assert_array_equal(following.params["bias"], PARAMS["bias"])
+        moved = not np.array_equal(following.params["filter"], PARAMS["filter"])
+        assert moved == filter_moves
     assert not np.allclose(following.params["kernel"], PARAMS["kernel"])
 
 
@@ -350,6 +353,7 @@ def test_finds_the_optimum_of_a_quadratic(name):
         ({"population_size": 12, "group_size": 5}, "group_size=5: .*one of 2, 4, 6"),
         ({"population_size": 12, "group_size": 3}, "group_size=3: .*multiple of noise_reuse"),
         ({"group_std": "own"}, "group_std='own': .*group, population"),
+        ({"full_rank": "all"}, "full_rank='all': .*vectors, tensors"),
         ({"shaping": "rank"}, "shaping='rank': .*zscore, centered_rank, none or a function"),
     ],
 )
