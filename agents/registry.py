@@ -1,7 +1,7 @@
 """Names of agents: `register`, `make` and `list_agents`."""
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
@@ -10,10 +10,10 @@ import numpy as np
 from agents import settings as checked
 from agents.base import Agent
 from agents.evolution.agent import EvolutionAgent
-from agents.evolution.config import EggrollConfig, EvolutionConfig
+from agents.evolution.config import STRATEGY_SETTINGS, EggrollConfig, EvolutionConfig
 from agents.policies.actors import ZeroActor
 from agents.policies.functions import described
-from agents.policies.network import BUILT_IN_SETTINGS, NetworkConfig, Weights
+from agents.policies.network import BUILT_IN_SETTINGS, Weights
 from agents.policies.policy import Policy, check_savable
 from agents.ppo.agent import PPOAgent
 from agents.ppo.config import PPOConfig
@@ -172,8 +172,9 @@ def make(name: str, env: Env | HostEnv, /, **settings: Any) -> Agent:
     objects = {k: v for k, v in settings.items() if k in OBJECTS and _is_object(v)}
     plain = {k: v for k, v in settings.items() if k not in objects}
     _check_objects(name, objects, plain)
-    if "network" in objects:  # presets describe built-in networks
-        plain |= {f.name: f.default for f in fields(NetworkConfig) if f.name in BUILT_IN_SETTINGS}
+    void = _made_void(objects)
+    # Presets describe what is built in.
+    plain |= {f.name: f.default for f in fields(config_type(name)) if f.name in void}
     config = configure(name, env.spec.id, **plain)
     nothing = np.zeros(0, np.float32)
     untrained = Policy(
@@ -201,8 +202,17 @@ def _check_objects(name: str, objects: dict[str, Any], plain: dict[str, Any]) ->
         if setting not in takes:
             accepted = f"an object for {' or '.join(takes)}" if takes else "no object"
             raise UserError(f"{setting}={described(value)}: {name} takes {accepted}")
-    for setting in BUILT_IN_SETTINGS if "network" in objects else ():
-        if setting in plain:
-            raise UserError(
-                f"{setting}={plain[setting]}: must not be given with a network of one's own"
-            )
+    for owner in objects:
+        for setting in _VOID.get(owner, ()):
+            if setting == owner or (setting not in plain and setting not in objects):
+                continue
+            given = described(objects[setting]) if setting in objects else plain[setting]
+            raise UserError(f"{setting}={given}: must not be given with a {owner} of one's own")
+
+
+_VOID = {"network": BUILT_IN_SETTINGS, "strategy": STRATEGY_SETTINGS}
+"""The settings that an object of the user's makes void."""
+
+
+def _made_void(objects: Iterable[str]) -> set[str]:
+    return {setting for name in objects for setting in _VOID.get(name, ())}

@@ -1,12 +1,22 @@
-"""Environments: one contract, and the adapters to each suite."""
+"""Environments: one contract, and the adapters to each suite.
 
-from envs.base import Env, EnvSpec, HostEnv, Lanes, Received, State
-from envs.errors import NoPicture, UserError
-from envs.pictures.rendering import go_headless
-from envs.pictures.scene import Geom, Scene
-from envs.registry import list_ids, make, register
-from envs.suites.brax_suite import from_brax
-from envs.suites.gymnasium_suite import from_func_env, import_module
+A name is imported when it is first used: Gymnasium, Brax and MuJoCo take seconds, which the engine
+alone (`import es_rl`) does not need.
+"""
+
+from importlib import import_module as _import
+from typing import TYPE_CHECKING, Any
+
+from envs.pictures.headless import go_headless
+
+if TYPE_CHECKING:
+    from envs.base import Env, EnvSpec, HostEnv, Lanes, Received, State
+    from envs.errors import NoPicture, UserError
+    from envs.pictures.scene import Geom, Scene
+    from envs.registry import list_ids, make, register, register_suite
+    from envs.suites.brax_suite import from_brax
+    from envs.suites.functional import from_func_env
+    from envs.suites.gymnasium_suite import from_gymnasium, import_module
 
 __all__ = [
     "Env",
@@ -21,10 +31,36 @@ __all__ = [
     "UserError",
     "from_brax",
     "from_func_env",
+    "from_gymnasium",
     "import_module",
     "list_ids",
     "make",
     "register",
+    "register_suite",
 ]
 
+_NAMES = {
+    "envs.base": ("Env", "EnvSpec", "HostEnv", "Lanes", "Received", "State"),
+    "envs.errors": ("NoPicture", "UserError"),
+    "envs.pictures.scene": ("Geom", "Scene"),
+    "envs.registry": ("list_ids", "make", "register", "register_suite"),
+    "envs.suites.brax_suite": ("from_brax",),
+    "envs.suites.functional": ("from_func_env",),
+    "envs.suites.gymnasium_suite": ("from_gymnasium", "import_module"),
+}
+_MODULES = {name: module for module, names in _NAMES.items() for name in names}
+
 go_headless()
+
+
+if not TYPE_CHECKING:  # or a type checker would take any name for one of this package
+
+    def __getattr__(name: str) -> Any:
+        """Import a name of ours (PEP 562)."""
+        if name not in _MODULES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        globals()[name] = value = getattr(_import(_MODULES[name]), name)
+        return value
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

@@ -2,9 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
-import gymnasium
 import jax
 import numpy as np
 from flax import struct
@@ -16,6 +15,13 @@ from envs.host.worker import Fault as Fault
 from envs.pictures.scene import Scene
 from envs.values import plain
 
+if TYPE_CHECKING:  # it is slow to import, and the engine alone does without it
+    import gymnasium
+
+PLACES = ("workers", "step_timeout", "start_timeout")
+"""The arguments of `envs.make` that say where an environment on the host runs, not what it is: they
+are not saved."""
+
 
 @dataclass(frozen=True)
 class EnvSpec:
@@ -23,8 +29,9 @@ class EnvSpec:
 
     id: str
     """The name that `envs.make` takes, as "brax/ant"."""
-    observation_space: gymnasium.Space
-    action_space: gymnasium.Space
+    observation_space: "gymnasium.Space"
+    """The space of what agents see."""
+    action_space: "gymnasium.Space"
     max_episode_steps: int
     """Steps after which an episode is truncated."""
     reward_threshold: float | None = None
@@ -33,6 +40,9 @@ class EnvSpec:
     """The keyword arguments that `envs.make` was given."""
     frames_per_second: float = 30.0
     """How many environment steps make a second of the simulated world."""
+    raw_observation_space: "gymnasium.Space | None" = None
+    """The Dict or Tuple space of what the environment returns, where agents see it as a flat
+    vector; None where they see what it returns."""
 
     def __post_init__(self) -> None:
         # NumPy's numbers, which environments often have here, cannot be saved with a policy.
@@ -55,6 +65,9 @@ class State:
     """bool scalar: the time limit cut the episode. Never true together with `terminated`."""
     steps: jax.Array
     """int32 scalar, steps since the reset."""
+    info: dict[str, jax.Array] = struct.field(default_factory=dict)
+    """Scalars about the step, the same ones in every state. "success" says at the end of an episode
+    whether the task was done: 1, or 0 for failure."""
 
 
 @runtime_checkable
@@ -95,17 +108,20 @@ class Received(NamedTuple):
     """
 
     obs: np.ndarray
-    """(n, ...)."""
+    """(n, ...), which may be overwritten as soon as the lanes are sent to again."""
     reward: np.ndarray
     """(n,) float64."""
     terminated: np.ndarray
     """(n,) bool."""
     truncated: np.ndarray
     """(n,) bool; never true together with `terminated`."""
+    success: np.ndarray
+    """(n,) float32, of episodes that have ended: 1 where the info of the last step reported success
+    as "is_success" or "success", 0 where it reported failure, NaN where it reported neither."""
     lost: np.ndarray
-    """(n,) bool: lanes whose episodes are lost, through no fault of theirs unless..."""
+    """(n,) bool: lanes whose episodes are lost, by a fault of their own where `faults` has them."""
     faults: dict[int, Fault]
-    """...they are named here: number of the lane -> what its environment did."""
+    """What environments did wrong, by the number of the lane."""
 
 
 class Lanes(Protocol):
@@ -161,6 +177,25 @@ class HostEnv(Protocol):
     spec: EnvSpec
     workers: int
     """Processes, or threads, among which lanes are divided."""
+
+    def placed(
+        self,
+        *,
+        workers: int | None = None,
+        step_timeout: float | None = None,
+        start_timeout: float | None = None,
+    ) -> "HostEnv":
+        """The same environment, stepped elsewhere: what is not given stays as it is.
+
+        Args:
+          workers: processes, at least 1.
+          step_timeout: seconds after which a step counts as hanging.
+          start_timeout: seconds that a worker may take to start, or to make an environment.
+
+        Raises:
+          UserError: a value is out of range.
+        """
+        ...
 
     def lanes(self, count: int, busy: int | None = None) -> Lanes:
         """`count` independent copies, to be reset before they step.

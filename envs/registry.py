@@ -3,33 +3,73 @@
 import difflib
 import inspect
 from collections.abc import Callable, Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, TypeAlias
 
 import gymnasium
 
-from envs.base import Env, EnvSpec, HostEnv
+from envs.base import PLACES, Env, EnvSpec, HostEnv
 from envs.errors import UserError
 from envs.precision import in_32_bits
 from envs.suites import brax_suite, gymnasium_suite, probes
+from envs.suites.available import obstacle
+from envs.suites.making import takes
 from envs.values import is_json, plain
 
-Maker: TypeAlias = Callable[..., Env | HostEnv]
+Maker: TypeAlias = Callable[..., Any]
 
-_SUITES: dict[str, tuple[Callable[[], Iterable[str]], Callable[..., Env | HostEnv]]] = {
-    "brax": (brax_suite.names, brax_suite.make),
-    "gymnasium": (gymnasium_suite.names, gymnasium_suite.make),
-    "probe": (probes.names, probes.make),
-}
+
+@dataclass(frozen=True)
+class _Suite:
+    make: Maker
+    list_ids: Callable[[], Iterable[str]]
+    names_modules: bool
+
+
+_SUITES: dict[str, _Suite] = {}
 _REGISTERED: dict[str, Maker] = {}
-_NOT_SAVED = ("workers", "step_timeout", "start_timeout")
-"""Arguments that say where an environment runs, not what it is."""
 _MOST_STEPS = 10**9
 """Of an episode, as they are counted in 32 bits."""
 
 
+def register_suite(
+    suite: str,
+    *,
+    make: Maker,
+    list_ids: Callable[[], Iterable[str]],
+    names_modules: bool = False,
+) -> None:
+    """Let `make("suite/name", **kwargs)` call a suite's `make(name, **kwargs)`.
+
+    Args:
+      suite: what stands before the first slash of the ids.
+      make: builds the environment of a name. Its environments may have other ids in their `spec`:
+        they get that of the suite.
+      list_ids: the names that `make` takes, without the suite. It is called for every listing, so
+        it should import nothing that takes long.
+      names_modules: whether "suite/my_module:name" stands for an environment that a module
+        registers: `make` imports the module, and then builds "suite/name".
+
+    Raises:
+      UserError: the suite is registered already, its name cannot be part of an id, or an argument
+        cannot be called.
+    """
+    if not suite.isprintable() or not suite or any(c in suite for c in "/: "):
+        raise UserError(f"suite={suite!r}: must be a name without '/', ':' and spaces")
+    if suite in _SUITES or suite in map(_suite_of, _REGISTERED):
+        raise UserError(f"suite={suite!r}: is registered already: must be another name")
+    for name, value in (("make", make), ("list_ids", list_ids)):
+        if not callable(value):
+            raise UserError(f"{name}={value!r}: must be a function")
+    _SUITES[suite] = _Suite(make, list_ids, names_modules)
+
+
 def register(id: str, maker: Maker) -> None:
     """Let `make(id, **kwargs)` call `maker(**kwargs)`: for environments of your own.
+
+    The maker returns an environment as `make` does, or a `gymnasium.Env`, which is adapted by
+    `from_gymnasium`.
 
     The environment keeps this id, and these arguments, wherever it came from: a policy that is
     saved on it is replayed on what `make` builds of them.
@@ -49,8 +89,8 @@ def register(id: str, maker: Maker) -> None:
 
 
 def list_ids(suite: str | None = None) -> list[str]:
-    """All ids, or those of one suite: "brax", "gymnasium", "probe", or what stands before the
-    first slash of an id that was registered.
+    """All ids, or those of one suite: "brax", "gymnasium", "probe", one of a user, or what
+    stands before the first slash of an id that was registered.
 
     Raises:
       UserError: the suite is unknown.
@@ -58,7 +98,7 @@ def list_ids(suite: str | None = None) -> list[str]:
     known = dict.fromkeys((*_SUITES, *map(_suite_of, _REGISTERED)))
     if suite is not None and suite not in known:
         raise UserError(f"suite={suite!r}: must be one of {', '.join(known)}")
-    ids = [f"{s}/{name}" for s, (names, _) in _SUITES.items() for name in names()]
+    ids = [f"{s}/{name}" for s, found in _SUITES.items() for name in found.list_ids()]
     return [id for id in (*ids, *_REGISTERED) if suite in (None, _suite_of(id))]
 
 
@@ -73,10 +113,10 @@ def split_id(id: str) -> tuple[str | None, str]:
     be imported because of that: ask this before `make`.
     """
     suite, _, name = id.partition("/")
-    if suite != "gymnasium" or ":" not in name or id in _REGISTERED:
+    if suite not in _SUITES or not _SUITES[suite].names_modules or ":" not in name:
         return None, id
     module, _, name = name.partition(":")
-    return module, f"gymnasium/{name}"
+    return module, f"{suite}/{name}"
 
 
 @in_32_bits
@@ -104,44 +144,87 @@ def make(id: str, /, **kwargs: Any) -> Env | HostEnv:
     limit = kwargs.get("max_episode_steps")
     if limit is not None and (type(limit) is not int or not 1 <= limit <= _MOST_STEPS):
         raise UserError(f"max_episode_steps={limit!r}: must be an integer from 1 to {_MOST_STEPS}")
+    where = {name: kwargs.pop(name) for name in PLACES if kwargs.get(name) is not None}
+    env = _made(id, {name: value for name, value in kwargs.items() if name not in PLACES})
+    if not where:
+        return env
+    if isinstance(env, HostEnv):
+        return env.placed(**where)
+    name, value = next(iter(where.items()))
+    raise UserError(f"{name}={value}: {env.spec.id} does not step on the host")
+
+
+def _made(id: str, kwargs: dict[str, Any]) -> Env | HostEnv:
     if id in _REGISTERED:
-        return _as_registered(id, _REGISTERED[id](**kwargs), kwargs)
+        return _built(id, _REGISTERED[id], (), kwargs)
     module, id = split_id(id)
     if module is not None:
         gymnasium_suite.import_module(module)
     suite, _, name = id.partition("/")
-    if suite not in _SUITES or name not in _SUITES[suite][0]():
-        own = suite in ("gymnasium", "brax")
-        hint = "; if a module of yours registers it, import that" if own else ""
-        raise UserError(f"env={id!r}: unknown environment{_close(id)}{hint}")
-    maker = _SUITES[suite][1]
+    if suite not in _SUITES or name not in _SUITES[suite].list_ids():
+        unknown = f"unknown environment{_close(id)}; if a module of yours registers it, import that"
+        raise UserError(f"env={id!r}: {obstacle(id) or unknown}")
+    return _built(id, _SUITES[suite].make, (name,), kwargs)
+
+
+def _built(id: str, maker: Maker, name: tuple[str, ...], kwargs: dict[str, Any]) -> Env | HostEnv:
+    """What a maker builds, under the id and the arguments that it is known by.
+
+    Args:
+      id: the name of the environment.
+      maker: called with `name` and `kwargs`.
+      name: the name in its suite, for the maker of a suite; else empty.
+      kwargs: what `make` was given, apart from where the environment runs.
+    """
+    own, limit = dict(kwargs), None
+    if not takes(maker, "max_episode_steps"):
+        limit = own.pop("max_episode_steps", None)
+    _check_arguments(id, maker, name, own)
+    env = maker(*name, **own)
+    if isinstance(env, gymnasium.Env):
+        env.close()
+        factory = partial(maker, *name, **own)
+        env = gymnasium_suite.from_gymnasium(factory, id=id, max_episode_steps=limit)
+    elif limit is not None:
+        raise UserError(
+            f"max_episode_steps={limit}: must be left out: the maker of {id} takes none"
+        )
+    return _as_ours(id, env, kwargs)
+
+
+def _check_arguments(id: str, maker: Maker, name: tuple[str, ...], kwargs: dict[str, Any]) -> None:
+    """Refuse arguments that a maker does not take, before it is called."""
     try:
-        inspect.signature(maker).bind(name, **kwargs)
+        signature = inspect.signature(maker)
+    except ValueError:  # nobody knows it
+        return
+    try:
+        signature.bind(*name, **kwargs)
     except TypeError as error:
-        known = ", ".join(list(inspect.signature(maker).parameters)[1:])
+        known = (
+            ", ".join(list(signature.parameters)[len(name) :]) or "none, as it takes no arguments"
+        )
         raise UserError(f"env={id!r}: {error}: must be of {known}") from None
-    return maker(name, **kwargs)
 
 
-def _as_registered(id: str, env: Any, kwargs: dict[str, Any]) -> Env | HostEnv:
-    """The environment that a maker returned, under the id and the arguments that it is known by."""
+def _as_ours(id: str, env: Any, kwargs: dict[str, Any]) -> Env | HostEnv:
+    """An environment under the id and the arguments that it is known by."""
     pure = all(callable(getattr(env, name, None)) for name in ("reset", "step"))
     spec = getattr(env, "spec", None)
     if not isinstance(spec, EnvSpec) or not (pure or isinstance(env, HostEnv)):
-        hint = ""
-        if isinstance(env, gymnasium.Env):
-            hint = "; register one of Gymnasium's with gymnasium.register: its id is gymnasium/ID"
         raise UserError(
             f"env={id!r}: its maker returned a {type(env).__name__}: must be an environment, as "
-            f"envs.make and envs.from_func_env build them (envs.Env, envs.HostEnv){hint}"
+            "envs.make and envs.from_func_env build them (envs.Env, envs.HostEnv), or a "
+            "gymnasium.Env"
         )
-    saved = {name: value for name, value in kwargs.items() if name not in _NOT_SAVED}
+    if (spec.id, spec.kwargs) == (id, kwargs):
+        return env
     # A copy, as the maker may return the same one every time; not `copy.copy`, which never ends for
     # a wrapper whose `__getattr__` asks what it wraps.
     renamed = object.__new__(type(env))
     try:
         vars(renamed).update(vars(env))
-        object.__setattr__(renamed, "spec", replace(spec, id=id, kwargs=saved))
+        object.__setattr__(renamed, "spec", replace(spec, id=id, kwargs=kwargs))
     except (AttributeError, TypeError) as error:
         raise UserError(
             f"env={id!r}: the spec of its {type(env).__name__} must be an attribute"
@@ -157,3 +240,10 @@ def _close(id: str) -> str:
         last = id.rsplit("/", 1)[-1].lower()
         close = [tails[t] for t in difflib.get_close_matches(last, tails, n=3, cutoff=0.6)]
     return f"; did you mean {', '.join(close)}?" if close else "; `es-rl envs` lists them all"
+
+
+register_suite("brax", make=brax_suite.make, list_ids=brax_suite.names)
+register_suite(
+    "gymnasium", make=gymnasium_suite.make, list_ids=gymnasium_suite.names, names_modules=True
+)
+register_suite("probe", make=probes.make, list_ids=probes.names)

@@ -6,22 +6,29 @@ from es_rl.neighbours import check
 check(__file__, "envs")
 
 from es_rl import devices
-from es_rl.noise import Frozen, Full, LowRank, Noise
-from es_rl.perturbed import apply_selected, materialize, perturbed_apply, select
+from es_rl.description import Description, describe
+from es_rl.noise import Frozen, Full, Layout, LowRank, Noise, View
+from es_rl.perturbed import apply_selected, layout, materialize, perturbed_apply, select
 from es_rl.shaping import centered_rank, replace_nonfinite, shape_fitness, zscore
-from es_rl.strategies.evolution import ESState, EvolutionStrategy, eggroll, open_es
+from es_rl.strategies import ESState, EvolutionStrategy, Strategy, eggroll, open_es
 
 __all__ = [
+    "Description",
     "ESState",
     "EvolutionStrategy",
     "Frozen",
     "Full",
+    "Layout",
     "LowRank",
     "Noise",
+    "Strategy",
+    "View",
     "apply_selected",
     "centered_rank",
+    "describe",
     "devices",
     "eggroll",
+    "layout",
     "materialize",
     "open_es",
     "perturbed_apply",

@@ -2,16 +2,21 @@
 
 Every function takes fitness (population_size,), higher is better, and a group size; members
 i*G ... i*G+G-1 form a group and `group_size=0` makes the population one group. Constant fitness
-gives zero weights, and equal fitness equal weights.
+gives zero weights, and equal fitness equal weights. A function of one's own may stand in for them.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
 
-Shaping: TypeAlias = Literal["zscore", "centered_rank", "none"]
+from envs.errors import UserError
+
+ShapingName: TypeAlias = Literal["zscore", "centered_rank", "none"]
+Shaping: TypeAlias = ShapingName | Callable[[jax.Array, int], jax.Array]
+"""A name, or a function (fitness (N,), group size) -> weights (N,) that JAX can trace and hash."""
 GroupStd: TypeAlias = Literal["group", "population"]
 
 _EPSILON = 1e-8
@@ -29,7 +34,8 @@ def replace_nonfinite(
     """Give members without a finite fitness the worst finite one of their group.
 
     A group without any finite fitness gets a constant with which it weighs nothing, and with which
-    the others weigh what they would without it, when shaped as `shaping` says.
+    the others weigh what they would without it, when shaped as `shaping` says. Where that is a
+    function, the constant is the mean of all finite fitness.
 
     Returns:
       The finite fitness (population_size,), and how many members were replaced (int32 scalar).
@@ -48,6 +54,8 @@ def replace_nonfinite(
         live = jnp.isfinite(filled)
         if shaping == "none":
             return jnp.where(live, filled, 0.0)
+        if callable(shaping):
+            return jnp.where(live, filled, jnp.nan_to_num(jnp.mean(filled, where=live)))
         # n members with the std s have it still when others join them at s sqrt(N / n) from their
         # mean, N in all.
         distance = jnp.std(filled, where=live) * jnp.sqrt(fitness.size / jnp.sum(live))
@@ -111,7 +119,11 @@ def centered_rank(fitness: jax.Array, group_size: int = 0) -> jax.Array:
 def shape_fitness(
     fitness: jax.Array, method: Shaping, group_size: int = 0, group_std: GroupStd = "group"
 ) -> jax.Array:
-    """The weights of the update for finite fitness: "zscore", "centered_rank" or "none"."""
+    """The weights (population_size,) of the update for finite fitness.
+
+    Raises:
+      UserError: a function returns another shape.
+    """
     match method:
         case "zscore":
             return zscore(fitness, group_size, group_std)
@@ -119,3 +131,24 @@ def shape_fitness(
             return centered_rank(fitness, group_size)
         case "none":
             return fitness
+    weights = jnp.asarray(method(fitness, group_size))
+    if weights.shape != fitness.shape:
+        name = getattr(method, "__qualname__", type(method).__qualname__)
+        raise UserError(
+            f"shaping={name}: returns shape {weights.shape} for fitness of shape {fitness.shape}: "
+            "must return one weight per member"
+        )
+    return weights.astype(fitness.dtype)
+
+
+def without_dead_groups(weights: jax.Array, fitness: jax.Array, group_size: int = 0) -> jax.Array:
+    """Weights (population_size,), but 0 in groups without any finite fitness.
+
+    Args:
+      weights: of the members.
+      fitness: (population_size,), raw.
+      group_size: G, or 0.
+    """
+    groups = _groups(weights, group_size)
+    live = jnp.isfinite(_groups(fitness, group_size)).any(axis=1, keepdims=True)
+    return jnp.where(live, groups, 0.0).reshape(weights.shape)

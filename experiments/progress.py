@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from agents.training.evaluation import Evaluation
 from agents.training.loop import OnProgress
 
 OnMetrics: TypeAlias = Callable[[dict[str, Any]], None]
@@ -41,6 +42,8 @@ def shown_progress(env_steps: int) -> Iterator[tuple[OnMetrics, OnProgress]]:
             nonlocal latest, shown
             if "eval_return_mean" in metrics:
                 latest = f"{metrics['eval_return_mean']:.1f}"
+                if "eval_success_rate" in metrics:
+                    latest += f", {metrics['eval_success_rate']:.0%} successful"
             shown = (
                 f"generation {metrics['generation']}  "
                 f"{metrics['steps_per_second']:,.0f} steps/s  "
@@ -66,3 +69,9 @@ class _Lines:
         if now - self._last >= _LINE_SECONDS:
             self._last = now
             print(f"{what}: {ended:,} of {total:,} episodes ended", file=sys.stderr, flush=True)
+
+
+def successful(evaluation: Evaluation) -> str:
+    """Which part of the episodes was successful, in words; "" where nothing reports it."""
+    rate = evaluation.success_rate
+    return "" if rate is None else f", {rate:.0%} successful"

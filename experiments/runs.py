@@ -16,7 +16,7 @@ from agents.training.loggers import Logger
 from agents.training.run_config import RunConfig
 from envs.errors import NoPicture
 from es_rl import processes
-from experiments.progress import shown_progress
+from experiments.progress import shown_progress, successful
 from experiments.signals import acknowledged
 from experiments.videos import why_not, write_video
 
@@ -38,6 +38,7 @@ def run(
     out: Path,
     *,
     resume: bool = False,
+    initial: Policy | None = None,
     video_every: int | None = None,
     loggers: tuple[Logger, ...] = (),
 ) -> int:
@@ -48,6 +49,7 @@ def run(
       config: the options of the run.
       out: the run's folder.
       resume: go on with the run in the folder.
+      initial: a policy to start from.
       video_every: film the mean policy every so many generations; None films nothing.
       loggers: are told the metrics of every generation.
     """
@@ -65,6 +67,7 @@ def run(
             agent,
             out=out,
             resume=resume,
+            initial=initial,
             loggers=loggers,
             on_generation=on_generation,
             on_progress=show_within,
@@ -116,7 +119,7 @@ def _print(agent: Agent, config: RunConfig, out: Path, result: agents.TrainResul
         print(agent.summary)
     print(
         f"{agent.env.spec.id} {agent.name} seed {config.seed}: "
-        f"evaluation return {evaluation.mean:.1f} +- {evaluation.std:.1f} "
+        f"evaluation return {evaluation.mean:.1f} +- {evaluation.std:.1f}{successful(evaluation)} "
         f"({len(evaluation.returns)} episodes) after {result.env_steps:,} env steps, "
         f"{result.generations} generations, {result.wall_seconds:.1f} s "
         f"(and {result.compile_seconds:.1f} s of compilation)"

@@ -25,8 +25,6 @@ from es_rl.devices import use_cpu_devices
 
 _MOST_DEVICES = 1024
 """Of a CPU: JAX would make as many as it is told."""
-ON_HOST = ("workers", "step_timeout", "start_timeout")
-"""Flags, and arguments of `envs.make`, of environments that step on the host."""
 _OWN_CHOICE = "xla_force_host_platform_device_count"
 
 

@@ -8,7 +8,7 @@ _compiled = tempfile.TemporaryDirectory(prefix="es-rl-tests-")
 os.environ["JAX_COMPILATION_CACHE_DIR"] = _compiled.name
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
 
-from envs.pictures.rendering import go_headless  # noqa: E402
+from envs.pictures.headless import go_headless  # noqa: E402
 from es_rl.devices import use_cpu_devices  # noqa: E402
 
 go_headless()

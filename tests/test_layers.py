@@ -1,6 +1,8 @@
 """The house rule: data flows one way, and a folder imports only from those above it."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -32,3 +34,51 @@ def test_a_folder_imports_only_from_those_above_it(folder):
             if module.split(".")[0] in OURS:
                 allowed = MAY_IMPORT[folder]
                 assert module in allowed or module.split(".")[0] in allowed, f"{path}: {module}"
+
+
+def asks_for_host_env(path):
+    """Lines that ask whether something is a `HostEnv`, as a call or as a pattern."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        match node:
+            case ast.Call(func=ast.Name(id="isinstance" | "issubclass"), args=[_, kinds]):
+                asked = kinds
+            case ast.MatchClass(cls=kinds):
+                asked = kinds
+            case _:
+                continue
+        names = {getattr(n, "id", getattr(n, "attr", None)) for n in ast.walk(asked)}
+        if "HostEnv" in names:
+            yield node.lineno
+
+
+def test_only_the_stage_asks_whether_an_environment_steps_on_the_host():
+    stage = ROOT / "es_rl" / "play" / "stage.py"
+    assert list(asks_for_host_env(stage)), "which this test would find"
+    for folder in ("es_rl", "agents", "experiments"):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            if path != stage:
+                assert not list(asks_for_host_env(path)), path
+
+
+_MODULES = "import sys, {}; print(*{{name.split('.')[0] for name in sys.modules}})"
+
+
+def _imported(*modules):
+    """The top-level packages that are imported in a new process, those of Python left out."""
+    command = [sys.executable, "-c", _MODULES.format(", ".join(modules))]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    return set(done.stdout.split()) - set(sys.stdlib_module_names)
+
+
+def test_the_engine_imports_nothing_heavy():
+    own = _imported("numpy", "jax", "flax.linen", "flax.nnx", "optax")
+    assert {"numpy", "jax", "flax", "optax"} <= own
+    found = _imported("es_rl")
+    assert {"es_rl", "envs"} <= found
+    assert found - own == {"es_rl", "envs"}
+
+
+def test_the_command_and_the_contract_import_little():
+    assert not {"jax", "envs", "gymnasium"} & _imported("experiments.cli")
+    heavy = {"gymnasium", "mujoco", "brax", "orbax", "scipy", "matplotlib", "tyro"}
+    assert not heavy & _imported("envs", "envs.base", "envs.errors")

@@ -3,12 +3,11 @@
 import math
 from collections.abc import Mapping
 from dataclasses import fields, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from flax import struct
 from jax.sharding import PartitionSpec
 
@@ -16,6 +15,7 @@ import es_rl
 from agents.base import NO_OBJECTS, Agent
 from agents.evolution.config import EvolutionConfig
 from agents.evolution.members import Acting, Members
+from agents.evolution.own_strategies import strategy_of
 from agents.policies.network import Network, NetworkConfig, Weights
 from agents.policies.policy import Policy
 from agents.policies.starting import starting_weights
@@ -24,14 +24,18 @@ from envs.errors import UserError
 from envs.precision import in_32_bits
 from es_rl import checkpoints, devices
 from es_rl.devices import AXIS, Program
+from es_rl.fitness import Fitness, aggregate
 from es_rl.play import observations
 from es_rl.play.jobs import Array, Played, as_int, episode_keys, make_jobs, wide_sum
 from es_rl.play.observations import Moments
 from es_rl.play.player import Notify
 from es_rl.play.stage import open_stage
+from es_rl.shaping import statistics
 
 _LOCATIONS = ("return_mean", "return_max", "return_min")
 """Statistics of returns that move with a constant which is added to all of them."""
+_MOVES_WITH_CONSTANTS = ("mean", "median", "min", "cvar")
+"""Fitnesses that grow by a constant which is added to all returns."""
 _BLIND_TO_CONSTANTS = ("zscore", "centered_rank")
 """Shapings for which a constant that is added to all returns changes nothing."""
 
@@ -40,18 +44,32 @@ _BLIND_TO_CONSTANTS = ("zscore", "centered_rank")
 class EvolutionState:
     """Everything that a run needs to go on; a pytree."""
 
-    es: es_rl.ESState
+    es: Any
+    """Of the strategy: an `es_rl.strategies.StrategyState`."""
     moments: Moments
     """Of the observations of all generations so far; those of this one are added at its end."""
     key: jax.Array
-    """For episodes. Never advanced: the generation is folded into it."""
+    """What all randomness comes from. Never advanced: see `_keys`."""
+
+
+class _Keys(NamedTuple):
+    """The keys of a run, one for each purpose."""
+
+    params: jax.Array
+    strategy: jax.Array
+    episodes: jax.Array
+    """The generation is folded into it."""
+
+
+def _keys(key: jax.Array) -> _Keys:
+    return _Keys(*jax.random.split(key, 3))
 
 
 class EvolutionAgent(Agent):
     """Evolves the parameters of a policy network; every member plays its own episodes."""
 
     in_processes = True
-    takes = ("network",)
+    takes = ("network", "strategy", "shaping", "fitness")
 
     def __init__(
         self,
@@ -68,9 +86,16 @@ class EvolutionAgent(Agent):
         self.network = Network(
             env.spec.observation_space, env.spec.action_space, own, objects.get("network")
         )
-        self.strategy = config.strategy()
+        params = jax.eval_shape(self.network.init, jax.eval_shape(jax.random.key, 0))
+        x = jax.ShapeDtypeStruct(self.network.shape, jnp.float32)
+        layout = es_rl.layout(self.network.apply, params, self.network.memory, x)
+        self.strategy: es_rl.Strategy = strategy_of(config, objects, params, layout)
+        self.summary = es_rl.describe(self.strategy, params).summary
+        self._fitness: Fitness = objects.get("fitness", config.fitness)
         jobs = make_jobs(
-            config.population_size, config.episodes_per_member, self.strategy.episode_sharing
+            self.strategy.population_size,
+            config.episodes_per_member,
+            self.strategy.episode_sharing,
         )
         self._num_episodes = int(jobs.episode.max()) + 1
         self.stage = open_stage(
@@ -82,6 +107,8 @@ class EvolutionAgent(Agent):
         spec, members_here = everywhere, None
         if config.shard_update:
             self._check_shards()
+            # `agents.make` takes no strategy of the user's together with this setting.
+            assert isinstance(self.strategy, es_rl.EvolutionStrategy)
             self.strategy = replace(self.strategy, mesh=self.stage.mesh)
             members_here = config.population_size // self.stage.mesh.size
             apart: Any = PartitionSpec(AXIS)
@@ -103,6 +130,7 @@ class EvolutionAgent(Agent):
             apart: Any = devices.spread(self.stage.mesh)
             noise = es_rl.Noise(apart, everywhere, self.config.noise_reuse)
         self._init = jax.jit(self._initial, in_shardings=everywhere, out_shardings=everywhere)
+        self._restart = jax.jit(self._restarted, in_shardings=everywhere, out_shardings=everywhere)
         self._ask = Program(
             self._start_generation,
             in_shardings=everywhere,
@@ -126,14 +154,14 @@ class EvolutionAgent(Agent):
         most = devices.memory(self.stage.mesh)
         if needed > most:
             raise UserError(
-                f"population_size={self.config.population_size}: makes {needed / 2**30:,.0f} GiB "
+                f"population_size={self.strategy.population_size}: makes {needed / 2**30:,.0f} GiB "
                 f"of noise for this network: must make at most {most / 2**30:,.0f} GiB, as there is"
             )
 
     def _check_jobs(self, jobs: int) -> None:
         if jobs < self.stage.min_jobs:
             raise UserError(
-                f"population_size={self.config.population_size}: must be at least "
+                f"population_size={self.strategy.population_size}: must be at least "
                 f"{self.stage.min_jobs}, the number of processes"
             )
 
@@ -156,10 +184,13 @@ class EvolutionAgent(Agent):
 
     def _initial(self, key_data: jax.Array) -> EvolutionState:
         key = jax.random.wrap_key_data(key_data)
-        params_key, es_key, episodes_key = jax.random.split(key, 3)
-        es_state = self.strategy.init(es_key, self.network.init(params_key))
-        moments = observations.empty(self.network.statistics_size)
-        return EvolutionState(es_state, moments, episodes_key)
+        params = self.network.init(_keys(key).params)
+        es_state = self.strategy.init(_keys(key).strategy, params)
+        return EvolutionState(es_state, observations.empty(self.network.statistics_size), key)
+
+    def _restarted(self, key: jax.Array, params: Any) -> Any:
+        """The strategy's state at the start of a run from given parameters."""
+        return self.strategy.init(_keys(key).strategy, params)
 
     @in_32_bits
     def compile(self, state: EvolutionState) -> None:
@@ -186,8 +217,15 @@ class EvolutionAgent(Agent):
         state, counts, metrics = self._tell(state, members.noise, played._replace(returns=returns))
         env_steps, lane_steps = map(as_int, jax.device_get(counts))
         moved = {k: float(metrics[k]) + offset for k in _LOCATIONS if offset}
+        if "success_rate" in metrics and np.isnan(metrics["success_rate"]):
+            del metrics["success_rate"]
+            if self._fitness == "success":
+                raise UserError(
+                    f"fitness=success: {self.env.spec.id} reports no success at the end of its "
+                    "episodes (info['is_success'] or info['success']): must be another one"
+                )
         used = {"env_steps": env_steps, "lane_utilization": env_steps / lane_steps}
-        return state, {**used, **metrics, **moved}
+        return state, {**metrics, **moved, **used}
 
     def ask(self, state: EvolutionState) -> tuple[Members, Array]:
         """A generation's members, and the key data of its episodes."""
@@ -204,7 +242,9 @@ class EvolutionAgent(Agent):
             return returns, 0.0
         returns = np.asarray(returns)
         finite = returns[np.isfinite(returns)]
-        blind = self.config.shaping in _BLIND_TO_CONSTANTS
+        own = self.objects.keys() & {"strategy", "shaping"}  # nobody knows what they see
+        blind = not own and self.config.shaping in _BLIND_TO_CONSTANTS
+        blind = blind and self._fitness in _MOVES_WITH_CONSTANTS
         offset = float(finite[0]) if len(finite) and blind else 0.0
         return (returns - offset).astype(np.float32), offset
 
@@ -230,7 +270,7 @@ class EvolutionAgent(Agent):
         params, moments = checkpoints.placed(
             (weights.params, weights.moments), (state.es.params, state.moments)
         )
-        return replace(state, es=replace(state.es, params=params), moments=moments)
+        return replace(state, es=self._restart(state.key, params), moments=moments)
 
     @in_32_bits
     def snapshot(self, state: EvolutionState) -> Policy:
@@ -254,7 +294,7 @@ class EvolutionAgent(Agent):
             noise = replace(noise, leaves=leaves)
         if not self.config.shard_update:
             noise = jax.lax.with_sharding_constraint(noise, devices.replicated(self.stage.mesh))
-        key = jax.random.fold_in(state.key, state.es.generation)
+        key = jax.random.fold_in(_keys(state.key).episodes, state.es.generation)
         keys = jax.random.key_data(episode_keys(key, self._num_episodes))
         return noise, state.moments.std, keys
 
@@ -269,28 +309,34 @@ class EvolutionAgent(Agent):
     def _learn(
         self, state: EvolutionState, noise: es_rl.Noise, played: Played
     ) -> tuple[EvolutionState, dict[str, Any]]:
-        returns = jnp.asarray(played.returns).reshape(self.config.population_size, -1)
-        # The schedule's own count, the last in the chain: skipped updates do not advance it.
-        _, count = optax.tree.get_all_with_path(state.es.opt_state, "count")[-1]
-        learning_rate = self.config.learning_rate_schedule(count)
+        returns = jnp.asarray(played.returns).reshape(self.strategy.population_size, -1)
+        success = None if played.success is None else jnp.asarray(played.success)
+        outcomes = None if success is None else success.reshape(returns.shape)
         with self.network.precision():
-            es_state, told = self.strategy.tell(state.es, noise, returns.mean(axis=1))
+            fitness = aggregate(returns, outcomes, self._fitness)
+            es_state, told = self.strategy.tell(state.es, noise, fitness)
+        means = returns.mean(axis=1)
+        filled, _ = es_rl.replace_nonfinite(means)
         moments = state.moments
         if self.network.normalizes:
             moments = observations.merge(
                 moments, played.lengths, played.obs_sum, played.obs_squares
             )
         metrics = {
-            **{f"return_{k}": told[f"fitness_{k}"] for k in ("mean", "std", "max", "min")},
-            "nonfinite_members": told["nonfinite_members"],
+            **{f"return_{k}": v for k, v in statistics(means, filled).items()},
+            "nonfinite_members": jnp.sum(~jnp.isfinite(fitness)),
             # No episode that was played is of length 0.
             "failed_episodes": jnp.sum(jnp.asarray(played.lengths) == 0),
             # How many episodes there were in which an observation was not finite.
             "nonfinite_observations": jnp.sum(~jnp.isfinite(played.obs_sum).all(axis=1)),
-            "sigma": told["sigma"],
-            "learning_rate": jnp.asarray(learning_rate),
-            **{k: told[k] for k in ("grad_norm", "param_norm", "update_norm", "update_skipped")},
         }
+        # Of the strategy, but for what our own says of fitness, which is said already.
+        said = {"nonfinite_members", *(f"fitness_{k}" for k in ("mean", "std", "max", "min"))}
+        metrics = {**{k: v for k, v in told.items() if k not in said}, **metrics}
         if played.nonfinite_actions is not None:
             metrics["nonfinite_actions"] = jnp.sum(played.nonfinite_actions)
+        if self._fitness != "mean":
+            metrics["fitness_mean"] = jnp.mean(fitness, where=jnp.isfinite(fitness))
+        if success is not None:
+            metrics["success_rate"] = jnp.nanmean(success)
         return EvolutionState(es_state, moments, state.key), metrics

@@ -10,9 +10,31 @@ import es_rl
 from agents.policies.network import NetworkConfig
 from agents.settings import MAY_CHANGE
 from envs.errors import UserError
-from es_rl.shaping import GroupStd, Shaping
+from es_rl.fitness import FitnessName
+from es_rl.noise import FullRank
+from es_rl.shaping import GroupStd, Shaping, ShapingName
+from es_rl.strategies.optimizers import at_learning_rate
 
 OptimizerName: TypeAlias = Literal["adam", "sgd"]
+STRATEGY_SETTINGS = (
+    "population_size",
+    "sigma",
+    "sigma_decay",
+    "optimizer",
+    "learning_rate",
+    "learning_rate_decay",
+    "weight_decay",
+    "max_update_norm",
+    "noise_reuse",
+    "group_size",
+    "group_std",
+    "shaping",
+    "freeze_vectors",
+    "rank",
+    "full_rank",
+    "shard_update",
+)
+"""The settings of which a strategy of the user's makes nothing."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +46,11 @@ class EvolutionConfig(NetworkConfig):
     population_size: int = 512
     """N, the members of a generation."""
     episodes_per_member: int = 1
-    """K, the episodes whose mean return is a member's fitness."""
+    """K, the episodes of each member in a generation."""
+    fitness: FitnessName = "mean"
+    """How the returns of the K episodes become a member's fitness: their mean, median or min; cvar,
+    the mean of the worst quarter; success, the share of episodes that the environment calls
+    successful."""
     episode_steps: int | None = None
     """Training episodes are cut after so many steps, as arXiv 1703.03864 does; evaluation plays
     them to their ends."""
@@ -48,7 +74,7 @@ class EvolutionConfig(NetworkConfig):
     """Members that play the same episodes and are normalised together; 0 for the population."""
     group_std: GroupStd = "group"
     """Whose standard deviation divides the fitness of a group."""
-    shaping: Shaping = "zscore"
+    shaping: ShapingName = "zscore"
     """How fitness becomes weights."""
     freeze_vectors: bool = False
     """Whether biases and other vectors stay as they are."""
@@ -78,43 +104,48 @@ class EvolutionConfig(NetworkConfig):
             raise UserError(f"max_update_norm={self.max_update_norm}: must be greater than 0")
         self.strategy()
 
-    @property
-    def learning_rate_schedule(self) -> optax.Schedule:
-        """The learning rate of each generation."""
-        return optax.exponential_decay(self.learning_rate, 1, self.learning_rate_decay)
-
-    def strategy_options(self) -> dict[str, Any]:
-        """Arguments of the strategy."""
+    def strategy_options(
+        self, shaping: Shaping | None = None, layout: es_rl.Layout | None = None
+    ) -> dict[str, Any]:
+        """Arguments of the strategy, given what `strategy` is given."""
         scale = optax.scale_by_adam() if self.optimizer == "adam" else optax.identity()
+        schedule = optax.exponential_decay(self.learning_rate, 1, self.learning_rate_decay)
         steps = [
             scale,
             optax.add_decayed_weights(self.weight_decay),
-            optax.scale_by_learning_rate(self.learning_rate_schedule),
+            at_learning_rate(schedule),
         ]
         if self.max_update_norm is not None:
             steps.append(optax.clip_by_global_norm(self.max_update_norm))
         decays = self.sigma_decay != 1.0
-        schedule = optax.exponential_decay(self.sigma, 1, self.sigma_decay)
+        sigmas = optax.exponential_decay(self.sigma, 1, self.sigma_decay)
         return {
             "population_size": self.population_size,
-            "sigma": schedule if decays else self.sigma,
+            "sigma": sigmas if decays else self.sigma,
             "optimizer": optax.chain(*steps),
             "noise_reuse": self.noise_reuse,
             "group_size": self.group_size,
             "group_std": self.group_std,
-            "shaping": self.shaping,
+            "shaping": self.shaping if shaping is None else shaping,
             "freeze_vectors": self.freeze_vectors,
+            "layout": layout,
         }
 
-    def strategy(self) -> es_rl.EvolutionStrategy:
+    def strategy(
+        self, shaping: Shaping | None = None, layout: es_rl.Layout | None = None
+    ) -> es_rl.EvolutionStrategy:
         """The strategy with these settings.
+
+        Args:
+          shaping: a function in place of the setting.
+          layout: how the network uses its parameters, from `es_rl.layout`.
 
         Raises:
           UserError: a setting is out of range.
         """
         if not 0 < self.sigma < np.inf:  # a schedule would hide it
             raise UserError(f"sigma={self.sigma}: must be greater than 0")
-        return es_rl.open_es(**self.strategy_options())
+        return es_rl.open_es(**self.strategy_options(shaping, layout))
 
 
 @dataclass(frozen=True)
@@ -123,7 +154,13 @@ class EggrollConfig(EvolutionConfig):
 
     rank: int = 1
     """r of the perturbation of every weight matrix."""
+    full_rank: FullRank = "vectors"
+    """Which parameters get noise of full rank: vectors, such as biases; or tensors, which adds all
+    of three or more axes, such as the kernels of convolutions and of attention."""
 
-    def strategy(self) -> es_rl.EvolutionStrategy:
+    def strategy(
+        self, shaping: Shaping | None = None, layout: es_rl.Layout | None = None
+    ) -> es_rl.EvolutionStrategy:
         super().strategy()
-        return es_rl.eggroll(rank=self.rank, **self.strategy_options())
+        options = self.strategy_options(shaping, layout)
+        return es_rl.eggroll(rank=self.rank, full_rank=self.full_rank, **options)

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from jax.extend.core import jaxpr_as_fun
 
+from agents.policies import nested
 from agents.policies import spaces as _spaces
 from agents.policies.actors import RandomActor
 from envs.errors import UserError
@@ -29,7 +30,8 @@ def export_onnx(policy: "Policy", path: str | Path) -> None:
     """Write a policy as an ONNX model that computes what `policy(obs)` does.
 
     Normalisation of observations, memory, squashing and the bounds of the action space are part of
-    the model. Its inputs are "obs", one observation (float32, or int32 for categories), and for a
+    the model. Its inputs are "obs", one observation (float32, or int32 for categories), or where
+    the environment returns a Dict or Tuple its parts, as "obs_room" and "obs_pose_0"; and for a
     policy with a memory "memory_0", "memory_1" and so on, which are zeros at the start of an
     episode. Its outputs are "action" (float32 for a Box, int32 for discrete spaces) and the memory
     for the next step, as "next_memory_0" and so on. The metadata of the model hold the
@@ -55,12 +57,18 @@ def to_onnx(policy: "Policy") -> Any:
     memory = [np.asarray(part) for part in jax.tree.leaves(policy.actor.memory)]
     tree = jax.tree.structure(policy.actor.memory)
 
-    def act(obs: jax.Array, *parts: jax.Array) -> list[jax.Array]:
+    raw = policy.spec.raw_observation_space
+    obs_names = ["obs"] if raw is None else nested.names(raw)
+
+    def act(*inputs: jax.Array) -> list[jax.Array]:
+        seen, parts = inputs[: len(obs_names)], inputs[len(obs_names) :]
+        obs = seen[0] if raw is None else nested.flatten(raw, seen)
         remembered = jax.tree.unflatten(tree, parts)
         action, following = policy.actor.act(policy.weights, remembered, obs, key)
         return [action, *jax.tree.leaves(following)]
 
-    inputs = [_spaces.empty(policy.spec.observation_space), *memory]
+    empty = [_spaces.empty(policy.spec.observation_space)]
+    inputs = [*(empty if raw is None else nested.empty_parts(raw)), *memory]
     described = [
         jax.ShapeDtypeStruct(x.shape, jax.dtypes.canonicalize_dtype(x.dtype)) for x in inputs
     ]
@@ -74,7 +82,7 @@ def to_onnx(policy: "Policy") -> Any:
             described,
             model_name="policy",
             opset=OPSET,
-            input_names=["obs", *names],
+            input_names=[*obs_names, *names],
             output_names=["action", *(f"next_{name}" for name in names)],
         )
     for name, value in _described(policy).items():
@@ -85,8 +93,10 @@ def to_onnx(policy: "Policy") -> Any:
 
 def _described(policy: "Policy") -> dict[str, str]:
     """The metadata of a model."""
-    spec = policy.spec
+    spec, raw = policy.spec, policy.spec.raw_observation_space
+    told = {} if raw is None else {"raw_observation_space": json.dumps(nested.to_json(raw))}
     return {
+        **told,
         "env": spec.id,
         "agent": policy.agent,
         "observation_space": json.dumps(_spaces.to_json(spec.observation_space)),

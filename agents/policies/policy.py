@@ -6,11 +6,11 @@ and `weights.safetensors` (parameters and observation statistics).
 
 import hashlib
 import json
-import math
 import os
 import re
-from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +18,15 @@ import jax
 import numpy as np
 import safetensors.numpy
 
-from agents.policies import spaces as _spaces
-from agents.policies import weight_names
-from agents.policies.actors import Actor, RandomActor, ZeroActor
+from agents.policies import description, nested, weight_names
+from agents.policies.actors import Actor, ZeroActor
 from agents.policies.functions import described
-from agents.policies.network import Network, NetworkConfig, Weights
+from agents.policies.network import NetworkConfig, Weights
 from agents.policies.policy_files import (
     DESCRIPTION,
     MAX_DESCRIPTION_BYTES,
     MOST_EPISODES,
     WEIGHTS,
-    check_evaluation,
     named_file,
     parse,
     read_description,
@@ -40,16 +38,9 @@ from envs.errors import UserError, one_line
 from envs.precision import in_32_bits
 from es_rl.files import write_whole
 
-FORMAT = 4
-"""The version of the files that this code writes and reads."""
-
 _KEYS = {"format", "agent", "env", "actor", "weights_sha256", "training", "evaluation"}
-_MODULE_OPTIONS = ("squash", "normalize_observations", "matmul_precision")
-"""The settings that a policy with a network of the user's is saved with."""
 _EPISODE_BYTES = 60
 """The most that the return and the length of an episode take in `policy.json`."""
-_WRONG = (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError)
-"""The errors that reading a damaged description may raise."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,12 +69,19 @@ class Policy:
     def _act(self) -> Any:
         return jax.jit(jax.vmap(self.actor.act, in_axes=(None, 0, 0, 0)))
 
+    @cached_property
+    def _flatten(self) -> Any:
+        space = self.spec.raw_observation_space
+        assert space is not None
+        return jax.jit(jax.vmap(partial(nested.flatten, space)))
+
     @in_32_bits
-    def __call__(self, obs: np.ndarray | int, key: jax.Array | None = None) -> np.ndarray:
+    def __call__(self, obs: Any, key: jax.Array | None = None) -> np.ndarray:
         """The action for one observation, or the actions for a batch of them.
 
         Args:
-          obs: an element of the observation space, or a stack of n elements.
+          obs: an element of the observation space, or a stack of n elements. Where the environment
+            returns a Dict or Tuple, one of those, its parts single or stacked; or flat vectors.
           key: a typed key, for the random policy (fresh randomness unless given).
 
         Raises:
@@ -95,26 +93,21 @@ class Policy:
 
     @in_32_bits
     def step(
-        self, obs: np.ndarray | int, memory: Any = None, key: jax.Array | None = None
+        self, obs: Any, memory: Any = None, key: jax.Array | None = None
     ) -> tuple[np.ndarray, Any]:
         """(action, memory) for one observation, or for a batch of them.
 
         Args:
-          obs: an element of the observation space, or a stack of n elements.
+          obs: as in a call.
           memory: what the step before returned; None where the episode starts.
           key: as in a call.
 
         Raises:
           UserError: the observation has another shape.
         """
-        obs = np.asarray(obs)
-        shape = self.spec.observation_space.shape or ()
-        batched = obs.shape[1:] == shape and obs.ndim == len(shape) + 1
-        if not batched and obs.shape != shape:
-            raise UserError(f"obs has shape {obs.shape}: must be {shape} or (n, *{shape})")
+        batch, batched = self._batch(obs)
         if key is None:
             key = jax.random.key(int.from_bytes(os.urandom(4), "little"))
-        batch = obs if batched else obs[None]
         if memory is None:
             memory = jax.tree.map(lambda x: np.stack([x] * len(batch)), self.actor.memory)
         keys = jax.random.split(key, len(batch))
@@ -122,14 +115,34 @@ class Policy:
         actions = np.asarray(actions, self.spec.action_space.dtype)
         return (actions if batched else actions[0]), memory
 
+    @property
+    def digest(self) -> str:
+        """The SHA-256 of the file that holds its weights, in hex."""
+        return hashlib.sha256(self._weights_file()).hexdigest()
+
+    def _weights_file(self) -> bytes:
+        return safetensors.numpy.save(weight_names.named(self.weights))
+
+    def _batch(self, obs: Any) -> tuple[np.ndarray, bool]:
+        """Observations (n, ...) as the actor takes them, and whether several were given."""
+        raw = self.spec.raw_observation_space
+        if raw is not None and isinstance(obs, Mapping | tuple):
+            parts, batched = nested.parts_of(raw, obs)
+            rows = parts if batched else [part[None] for part in parts]
+            return self._flatten(rows), batched
+        obs = np.asarray(obs)
+        shape = self.spec.observation_space.shape or ()
+        batched = obs.shape[1:] == shape and obs.ndim == len(shape) + 1
+        if not batched and obs.shape != shape:
+            raise UserError(f"obs has shape {obs.shape}: must be {shape} or (n, *{shape})")
+        return (obs if batched else obs[None]), batched
+
     def save(self, folder: str | Path) -> None:
         """Write `policy.json` and `weights.safetensors` into `folder`, making it if need be."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        blob = safetensors.numpy.save(weight_names.named(self.weights))
-        write_whole(folder / WEIGHTS, blob)
-        digest = hashlib.sha256(blob).hexdigest()
-        write_whole(folder / DESCRIPTION, _as_bytes(_to_json(self, digest)))
+        write_whole(folder / WEIGHTS, self._weights_file())
+        write_whole(folder / DESCRIPTION, _as_bytes(_to_json(self, self.digest)))
 
     def export_onnx(self, path: str | Path) -> None:
         """Write an ONNX model, observation in and action out: see `agents.policies.export`."""
@@ -152,9 +165,7 @@ def load_policy(folder: str | Path, *, network: Any = None, trusted: bool = Fals
       UserError: no policy is there, a file is damaged, or the network is not the policy's; one
         line says what is wrong.
     """
-    folder = Path(folder)
-    if not os.path.exists(folder / DESCRIPTION) and os.path.exists(folder / "policy" / DESCRIPTION):
-        folder = folder / "policy"
+    folder = _with_policy_inside(Path(folder))
     try:
         policy, digest = _from_json(read_description(folder / DESCRIPTION), network)
         named = None if trusted else named_file(policy.spec.kwargs)
@@ -169,6 +180,35 @@ def load_policy(folder: str | Path, *, network: Any = None, trusted: bool = Fals
         return replace(policy, weights=weight_names.from_named(policy.actor, arrays))
     except ValueError as error:
         raise UserError(f"policy {str(folder)!r}: {one_line(error)}") from error
+
+
+def read_network_config(folder: str | Path) -> NetworkConfig:
+    """The network settings of a saved policy, of which nothing else is read.
+
+    JAX need not have started.
+
+    Raises:
+      UserError: no policy is there, it is damaged, or it has no built-in network.
+    """
+    folder = _with_policy_inside(Path(folder))
+    try:
+        saved = read_description(folder / DESCRIPTION)
+        description.check_format(saved)
+        with description.reading():
+            options = dict(saved["actor"])
+            kind = options.pop("kind")
+            if kind == "network":
+                return description.network_config(options)
+        raise UserError(f"its actor is of the kind {one_line(kind)}: must be a built-in network")
+    except ValueError as error:
+        raise UserError(f"policy {str(folder)!r}: {one_line(error)}") from error
+
+
+def _with_policy_inside(folder: Path) -> Path:
+    """The folder, or that of the policy in it where it is a run's."""
+    inside = folder / "policy"
+    is_run = not os.path.exists(folder / DESCRIPTION) and os.path.exists(inside / DESCRIPTION)
+    return inside if is_run else folder
 
 
 def check_savable(policy: Policy, *, episodes: int = 0) -> None:
@@ -209,157 +249,50 @@ def check_savable(policy: Policy, *, episodes: int = 0) -> None:
 def _to_json(policy: Policy, digest: str) -> dict[str, Any]:
     """What `policy.json` holds; `digest` is of the weights' file."""
     return {
-        "format": FORMAT,
+        "format": description.FORMAT,
         "agent": policy.agent,
-        "env": _spec_to_json(policy.spec),
-        "actor": _actor_to_json(policy.actor),
+        "env": description.spec_to_json(policy.spec),
+        "actor": description.actor_to_json(policy.actor),
         "weights_sha256": digest,
         "training": policy.training,
-        "evaluation": _evaluation_to_json(policy.evaluation),
+        "evaluation": description.evaluation_to_json(policy.evaluation),
     }
 
 
-def _as_bytes(description: dict[str, Any]) -> bytes:
-    return (json.dumps(description, indent=1) + "\n").encode()
+def _as_bytes(written: dict[str, Any]) -> bytes:
+    return (json.dumps(written, indent=1) + "\n").encode()
 
 
-def _from_json(description: dict[str, Any], network: Any) -> tuple[Policy, str]:
+def _from_json(saved: dict[str, Any], network: Any) -> tuple[Policy, str]:
     """A policy but for its weights, and the digest of the file that has those.
 
     Args:
-      description: what `policy.json` holds.
+      saved: what `policy.json` holds.
       network: of the user's, where the policy has one.
 
     Raises:
       UserError: the description is none of a policy, of another format, or needs a network.
     """
-    version = description.get("format")
-    if version != FORMAT:
-        raise UserError(f"written in format {version!r}, this version reads {FORMAT}")
-    try:
-        unknown = description.keys() - _KEYS
+    description.check_format(saved)
+    with description.reading():
+        unknown = saved.keys() - _KEYS
         if unknown:
             raise UserError(f"it has no {min(unknown)!r}")
-        spec = _spec_from_json(description["env"])
-        actor = _actor_from_json(description["actor"], spec)
+        spec = description.spec_from_json(saved["env"])
+        actor = description.actor_from_json(saved["actor"], spec)
         policy = Policy(
             spec,
-            ZeroActor(spec.action_space) if isinstance(actor, _OwnNetwork) else actor,
+            ZeroActor(spec.action_space) if isinstance(actor, description.OwnNetwork) else actor,
             Weights({}, np.zeros(0), np.zeros(0)),
-            description["agent"],
-            dict(description["training"]),
-            _evaluation_from_json(description["evaluation"]),
+            saved["agent"],
+            dict(saved["training"]),
+            description.evaluation_from_json(saved["evaluation"]),
         )
-        digest = description["weights_sha256"]
-    except _WRONG as error:
-        reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-        raise UserError(
-            f"{DESCRIPTION} is damaged ({reason}): must be as Policy.save writes it"
-        ) from error
-    if isinstance(actor, _OwnNetwork):
+        digest = saved["weights_sha256"]
+    if isinstance(actor, description.OwnNetwork):
         policy = replace(policy, actor=actor.with_network(spec, network))
     elif network is not None:
         raise UserError(
             f"network={described(network)}: must not be given, as the policy has a network of ours"
         )
     return policy, digest
-
-
-def _spec_to_json(spec: EnvSpec) -> dict[str, Any]:
-    return {
-        **vars(spec),
-        "observation_space": _spaces.to_json(spec.observation_space),
-        "action_space": _spaces.to_json(spec.action_space),
-    }
-
-
-def _spec_from_json(description: dict[str, Any]) -> EnvSpec:
-    spaces = {k: _spaces.from_json(description[k]) for k in ("observation_space", "action_space")}
-    spec = EnvSpec(**{**description, **spaces})
-    # `envs.make` imports the module that stands before a colon.
-    if not spec.id.isprintable() or ":" in spec.id or len(spec.id) > 200:
-        raise UserError(f"the environment's id {spec.id!r} must be as `es-rl envs` lists it")
-    if type(spec.max_episode_steps) is not int or not 1 <= spec.max_episode_steps <= 10**9:
-        raise UserError("max_episode_steps must be an integer from 1 to 1000000000")
-    for number in (spec.reward_threshold, spec.frames_per_second):
-        if not isinstance(number, int | float | None):
-            raise UserError(f"{number!r} must be a number")
-    if not spec.frames_per_second > 0:
-        raise UserError(f"frames_per_second {spec.frames_per_second!r} must be above 0")
-    if not isinstance(spec.kwargs, dict):
-        raise UserError("the environment's arguments must be an object")
-    for name in spec.kwargs:
-        if not name.isidentifier():
-            raise UserError(f"the environment's argument {name!r} must be a name")
-    return spec
-
-
-def _evaluation_to_json(evaluation: dict[str, Any] | None) -> dict[str, Any] | None:
-    if evaluation is None:
-        return None
-    # JSON has no infinity and no NaN: they are text.
-    returns = [x if math.isfinite(x) else str(x) for x in evaluation["returns"]]
-    return {**evaluation, "returns": returns}
-
-
-def _evaluation_from_json(description: dict[str, Any] | None) -> dict[str, Any] | None:
-    if description is None:
-        return None
-    # What JSON does not know is text.
-    returns = [float(x) if x in ("inf", "-inf", "nan") else x for x in description["returns"]]
-    evaluation = {**description, "returns": returns}
-    check_evaluation(evaluation)
-    return evaluation
-
-
-@dataclass(frozen=True)
-class _OwnNetwork:
-    """What a file says of a policy with a network of the user's."""
-
-    name: str
-    """Of its class or function; never imported."""
-    config: NetworkConfig
-
-    def with_network(self, spec: EnvSpec, network: Any) -> Network:
-        """The actor.
-
-        Raises:
-          UserError: the network was not given, or does not fit the spaces.
-        """
-        if network is None:
-            raise UserError(
-                f"its network is of the user's own, {one_line(self.name)}: must be loaded with it: "
-                "agents.load_policy(folder, network=module)"
-            )
-        return Network(spec.observation_space, spec.action_space, self.config, network)
-
-
-def _actor_to_json(actor: Actor) -> dict[str, Any]:
-    match actor:
-        case Network(module=None):
-            return {"kind": "network", **asdict(actor.config)}
-        case Network():
-            options = {name: getattr(actor.config, name) for name in _MODULE_OPTIONS}
-            return {"kind": "module", "class": described(actor.module), **options}
-        case RandomActor():
-            return {"kind": "random"}
-        case ZeroActor():
-            return {"kind": "zero"}
-    raise TypeError(f"a policy with a {type(actor).__name__} cannot be saved")
-
-
-def _actor_from_json(description: dict[str, Any], spec: EnvSpec) -> Actor | _OwnNetwork:
-    match description:
-        case {"kind": "module", "class": str(name), **options}:
-            if options.keys() != set(_MODULE_OPTIONS):
-                raise UserError(f"the options of a module must be {', '.join(_MODULE_OPTIONS)}")
-            return _OwnNetwork(name, NetworkConfig(**options))
-        case {"kind": "network", **options}:
-            if options["hidden"] is not None:
-                options["hidden"] = tuple(options["hidden"])
-            return Network(spec.observation_space, spec.action_space, NetworkConfig(**options))
-        case {"kind": "random"}:
-            return RandomActor(spec.action_space)
-        case {"kind": "zero"}:
-            return ZeroActor(spec.action_space)
-    raise UserError("the actor's kind must be network, module, random or zero")

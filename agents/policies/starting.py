@@ -1,11 +1,11 @@
 """Starting from a saved policy: its weights, where they fit the network of an agent."""
 
-from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from agents.policies.functions import named_leaves
-from agents.policies.network import BUILT_IN_SETTINGS, Network, Weights, resolved
-from agents.policies.policy import Policy
+from agents.policies.network import BUILT_IN_SETTINGS, Network, NetworkConfig, Weights, resolved
+from agents.policies.policy import Policy, read_network_config
 from envs.errors import UserError
 
 _ACTING = ("squash", "normalize_observations")
@@ -21,8 +21,23 @@ def network_settings(policy: Policy) -> dict[str, Any]:
       UserError: the policy has no network.
     """
     network = _network_of(policy)
-    names = _ACTING if network.module is not None else (*BUILT_IN_SETTINGS, *_ACTING)
-    return {name: getattr(network.config, name) for name in names}
+    settings = _settings_of(network.config)
+    if network.module is None:
+        return settings
+    return {name: settings[name] for name in _ACTING}
+
+
+def saved_network_settings(folder: str | Path) -> dict[str, Any]:
+    """The same of a policy in a folder, which is read before JAX has started.
+
+    Raises:
+      UserError: no policy is there, it is damaged, or it has no built-in network.
+    """
+    return _settings_of(read_network_config(folder))
+
+
+def _settings_of(config: NetworkConfig) -> dict[str, Any]:
+    return {name: getattr(config, name) for name in (*BUILT_IN_SETTINGS, *_ACTING)}
 
 
 def starting_weights(network: Network, policy: Policy) -> Weights:
@@ -68,8 +83,7 @@ def _settings(network: Network, own: bool) -> dict[str, Any]:
     if network.module is not None:
         # The other one is built in, and differs in this already.
         return {"network": network.name, **acting}
-    values = asdict(resolved(network.observation_space, network.config))
-    return {name: values[name] for name in (*BUILT_IN_SETTINGS, *_ACTING)}
+    return _settings_of(resolved(network.observation_space, network.config))
 
 
 def _check_params(network: Network, theirs: Network) -> None:

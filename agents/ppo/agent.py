@@ -28,6 +28,7 @@ from es_rl.play.observations import Moments
 from es_rl.play.player import Collected, CollectionKeys, Notify
 from es_rl.play.stage import open_stage
 from es_rl.strategies.evolution import update_if_finite
+from es_rl.strategies.optimizers import at_learning_rate
 
 
 @struct.dataclass
@@ -75,7 +76,8 @@ class PPOAgent(Agent):
         )
         self.optimizer = optax.chain(
             optax.clip_by_global_norm(config.max_grad_norm),
-            optax.adam(config.learning_rate_schedule, eps=1e-5),
+            optax.scale_by_adam(eps=1e-5),
+            at_learning_rate(config.learning_rate_schedule),
         )
         self.learner = Learner(
             network=self.network,
@@ -249,10 +251,7 @@ class PPOAgent(Agent):
         )
         finished = _statistics(collected.totals, state.finished)
         names = ("return_mean", "return_std", "return_max", "return_min")
-        # The optimiser's own count: skipped updates do not advance it.
-        _, count = optax.tree.get_all_with_path(state.opt_state, "count")[-1]
         metrics |= dict(zip(names, finished, strict=True)) | {
-            "learning_rate": jnp.asarray(self.config.learning_rate_schedule(count)),
             "param_norm": optax.tree.norm(params),
             "nonfinite_steps": nonfinite,
             "update_skipped": skipped.astype(jnp.int32),

@@ -13,6 +13,7 @@ from agents.policies import spaces as _spaces
 from agents.policies.functions import Functions, functions_of
 from agents.policies.network import Network, built_in
 from envs.errors import UserError
+from es_rl.strategies.optimizers import learning_rate_of
 
 PyTree: TypeAlias = Any
 
@@ -43,6 +44,7 @@ class Learner:
     critic: Functions
     """The value function, which reads what the network reads, and gives one number."""
     optimizer: optax.GradientTransformation
+    """Its state holds the learning rate: see `es_rl.strategies.optimizers`."""
     axis: str
     """Gradients are averaged over this mesh axis."""
     num_epochs: int
@@ -119,7 +121,9 @@ class Learner:
         (params, opt_state), metrics = jax.lax.scan(
             epoch, (params, opt_state), jax.random.split(key, self.num_epochs)
         )
-        return params, opt_state, jax.tree.map(jnp.mean, metrics)
+        means = jax.tree.map(jnp.mean, metrics)
+        # The rate that the update began with: a schedule goes on from minibatch to minibatch.
+        return params, opt_state, {**means, "learning_rate": metrics["learning_rate"][0, 0]}
 
     def _step(
         self,
@@ -137,6 +141,7 @@ class Learner:
         gradient, metrics = jax.lax.pmean((gradient, metrics), self.axis)
         updates, opt_state = self.optimizer.update(gradient, opt_state, params)
         metrics["grad_norm"] = optax.tree.norm(gradient)
+        metrics["learning_rate"] = learning_rate_of(opt_state)
         return (optax.apply_updates(params, updates), opt_state), metrics
 
     def _loss(

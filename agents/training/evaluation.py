@@ -32,6 +32,16 @@ class Evaluation:
     """(episodes,) undiscounted: float32 on the accelerator, float64 on the host."""
     lengths: np.ndarray
     """(episodes,) int32, env steps."""
+    success: np.ndarray | None = None
+    """(episodes,) float32, 1 where the environment reported success, 0 where it reported failure,
+    NaN where it reported nothing; None where that is not known."""
+
+    @property
+    def success_rate(self) -> float | None:
+        """The share of successful episodes; None where the environment reports no success."""
+        if self.success is None or np.isnan(self.success).all():
+            return None
+        return float(np.nanmean(self.success))
 
     @property
     def mean(self) -> float:
@@ -112,7 +122,8 @@ class Evaluator:
         seed = int(seed)  # a NumPy integer cannot be saved with the policy
         keys = evaluation_keys(seed, episodes)
         played = self._player(episodes).play(weights, keys, notify)
-        return Evaluation(seed, np.asarray(played.returns), np.asarray(played.lengths))
+        success = None if played.success is None else np.asarray(played.success)
+        return Evaluation(seed, np.asarray(played.returns), np.asarray(played.lengths), success)
 
     @in_32_bits
     def compile(self, weights: Weights, *, episodes: int) -> None:

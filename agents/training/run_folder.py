@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, fields
@@ -43,6 +44,8 @@ class SavedRun:
     """The fields of the agent's configuration."""
     options: RunConfig
     """The run's own options."""
+    initial: str | None
+    """The digest of the policy that the run started from, if it started from one."""
 
 
 def read_config(folder: str | Path) -> SavedRun:
@@ -77,7 +80,7 @@ def _saved(config: dict[str, Any]) -> SavedRun:
     Raises:
       UserError: one is missing, of another type, or out of range.
     """
-    for name in (*_LONGEST, *(field.name for field in fields(RunConfig))):
+    for name in (*_LONGEST, "initial", *(field.name for field in fields(RunConfig))):
         if name not in config:
             raise UserError(f"{name} must be there")
     for name, longest in _LONGEST.items():
@@ -90,8 +93,13 @@ def _saved(config: dict[str, Any]) -> SavedRun:
             raise UserError(f"{name} must be printable")
         if isinstance(value, dict) and not all(key.isidentifier() for key in value):
             raise UserError(f"the keys of {name} must be names")
+    initial = config["initial"]
+    if initial is not None and not (
+        isinstance(initial, str) and re.fullmatch("[0-9a-f]{64}", initial)
+    ):
+        raise UserError("initial must be a SHA-256 in hex, or null")
     options = RunConfig.of({field.name: config[field.name] for field in fields(RunConfig)})
-    return SavedRun(**{name: config[name] for name in _LONGEST}, options=options)
+    return SavedRun(**{name: config[name] for name in _LONGEST}, options=options, initial=initial)
 
 
 class RunFolder:
@@ -122,10 +130,14 @@ class RunFolder:
         self._checkpoints: Checkpoints | None = None
         self._metrics: JsonLines | None = None
         self._events: Logger | None = None
+        self._lacks_initial = False
         try:
             with ExitStack() as stack:
                 if resume:
-                    self._check_same(read_config(self.folder), config, may_change)
+                    saved = read_config(self.folder)
+                    self._check_same(saved, config, may_change)
+                    self._lacks_initial = saved.initial is not None and config["initial"] is None
+                    config["initial"] = saved.initial
                 else:
                     self._check_empty()
                     self.folder.mkdir(parents=True, exist_ok=True)
@@ -173,6 +185,10 @@ class RunFolder:
                 raise UserError(
                     f"{self._flag}: the run there has {name} {one_line(repr(old))}, must be {new!r}"
                 )
+        if config["initial"] not in (None, before.initial):
+            raise UserError(
+                f"{self._flag}: initial must be the policy that the run there started from, if any"
+            )
 
     def open(self, keep: int | None, like: Any) -> Restored | None:
         """Open metrics and checkpoints, and read the latest of these; call it once.
@@ -200,6 +216,11 @@ class RunFolder:
             self._checkpoints = Checkpoints(self.folder / "checkpoints", keep)
             restored = self._checkpoints.restore(like, _check_progress)
             self._checkpoints.put_aside_after(0 if restored is None else restored.step)
+        if restored is None and self._lacks_initial:
+            raise UserError(
+                f"{self._flag}: the run there started from a policy and has no checkpoint yet: "
+                "that policy must be given again (--init-from, or initial=)"
+            )
         self._metrics = JsonLines(self.folder / _METRICS, 0 if restored is None else restored.step)
         purge_from = None if restored is None else restored.progress["env_steps"] + 1
         self._events = EventLog(self.folder / "tensorboard", purge_from)

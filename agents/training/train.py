@@ -58,7 +58,7 @@ def train(
       out: the run's folder, which must be empty or absent; None writes nothing.
       resume: go on from the latest checkpoint in `out`, or from the start where there is none.
       initial: a saved policy, of any agent with such a network, to start from in place of random
-        parameters; a run that is resumed must be given it again.
+        parameters. A run that is resumed needs it again only where it has no checkpoint yet.
       loggers: are told the metrics of each generation, and closed at the end.
       evaluator: of the agent's policies; several runs of an agent may share what it compiled.
       on_generation: called after each generation with its metrics, and with a function that
@@ -83,11 +83,14 @@ def train(
         caught = stack.enter_context(_deferred_signals())
         stack.enter_context(processes.watched(_advice(out)))
         config = _configure(agent, out if resume else None, options)
-        run = None if out is None else _open_folder(agent, config, out, resume)
+        started = time.perf_counter()
+        state = agent.init(jax.random.key(config.seed))
+        if initial is not None:
+            state = agent.with_policy(state, initial)
+        run = None if out is None else _open_folder(agent, config, initial, out, resume)
         if run is not None:
             stack.callback(run.close)
-        started = time.perf_counter()
-        ready = _prepare(agent, config, run, evaluator, initial)
+        ready = _prepare(agent, config, run, evaluator, state)
         main = processes.is_main()
         loop = Loop(
             agent=agent,
@@ -127,13 +130,13 @@ def _configure(agent: Agent, resumed: str | Path | None, options: Mapping[str, A
 
 
 def _open_folder(
-    agent: Agent, config: RunConfig, out: str | Path, resume: bool
+    agent: Agent, config: RunConfig, initial: Policy | None, out: str | Path, resume: bool
 ) -> RunFolder | None:
     """The run's folder, which process 0 alone has."""
-    described = _config(agent, config)
+    values = {**_config(agent, config), "initial": None if initial is None else initial.digest}
     changeable = may_change(agent.config)
     return processes.on_main(
-        lambda: RunFolder(out, config=described, resume=resume, may_change=changeable)
+        lambda: RunFolder(out, config=values, resume=resume, may_change=changeable)
     )
 
 
@@ -152,12 +155,9 @@ def _prepare(
     config: RunConfig,
     run: RunFolder | None,
     evaluator: Evaluator | None,
-    initial: Policy | None,
+    state: Any,
 ) -> _Ready:
     """Compile what a run needs, and read its checkpoint, all at once."""
-    state = agent.init(jax.random.key(config.seed))
-    if initial is not None:
-        state = agent.with_policy(state, initial)
     policy = agent.snapshot(state)
     origin = {"seed": config.seed, "env_steps": 0, "generations": 0}
     episodes = config.num_eval_episodes

@@ -24,6 +24,7 @@ import numpy as np
 from envs.base import EnvSpec, Received
 from envs.errors import UserError, environment_error
 from envs.host import worker
+from envs.host.interface import Interface
 from envs.host.worker import Fault
 
 START_SECONDS = 120.0
@@ -80,8 +81,9 @@ class WorkerPool:
         Raises:
           UserError: `make` cannot be pickled.
         """
+        returned = spec.raw_observation_space or spec.observation_space
         try:
-            self._pickled = cloudpickle.dumps(make)
+            self._pickled = cloudpickle.dumps((make, Interface(returned)))
         except Exception as error:
             raise UserError(f"env={spec.id!r}: cannot be sent to a worker: {error}") from error
         self.count, self.busy, self.begun = count, busy or count, 0
@@ -155,10 +157,11 @@ class WorkerPool:
         faults = {lane: self._faults.pop(lane) for lane in lanes}
         terminated, truncated = shared["ended"][span].T.astype(bool)
         return Received(
-            shared["obs"][span].copy(),
+            shared["obs"][span],  # no copy: images are large
             shared["reward"][span].copy(),
             terminated,
             truncated & ~terminated,
+            shared["success"][span].copy(),
             lost,
             faults,
         )
@@ -371,6 +374,7 @@ def _layout(spec: EnvSpec, count: int, workers: int) -> tuple[dict[str, Any], in
         ("obs", obs.dtype, obs.shape),
         ("reward", np.float64, ()),
         ("ended", np.uint8, (2,)),
+        ("success", np.float32, ()),
         ("owner", np.int32, ()),  # the worker that steps the lane
         ("at", np.int64, ()),  # of each worker, the lane that it steps, -1 for none
         ("making", np.uint8, ()),  # of each worker, whether it makes an environment

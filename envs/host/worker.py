@@ -9,7 +9,6 @@ import importlib
 import inspect
 import json
 import mmap
-import numbers
 import os
 import signal
 import socket
@@ -104,8 +103,8 @@ def main() -> None:
 
         for module in setup["imports"]:
             importlib.import_module(module)
-        make = cloudpickle.loads(pickled)
-        worker = _Worker(make, arrays(memory, setup["arrays"]), setup["number"])
+        make, interface = cloudpickle.loads(pickled)
+        worker = _Worker(make, interface, arrays(memory, setup["arrays"]), setup["number"])
     except Exception as error:
         _report(connection, error)
         return
@@ -145,8 +144,9 @@ def fault_of(error: BaseException) -> Fault:
 class _Worker:
     """The environments of the lanes whose owner it is."""
 
-    def __init__(self, make: Any, shared: dict[str, np.ndarray], number: int):
+    def __init__(self, make: Any, interface: Any, shared: dict[str, np.ndarray], number: int):
         self._make = make
+        self._interface = interface  # an `Interface`; its class cannot be imported here
         self._shared = shared
         self._number = number
         self._at = shared["at"].data
@@ -169,6 +169,7 @@ class _Worker:
         if self._discrete:
             actions = actions.tolist()
         obs = shared["obs"]
+        nested = self._interface.nested
         # Assigning to a row spreads what is too short over it. Of as many numbers as there should
         # be it takes no other shape, but for leading dimensions of 1, and nothing fits a number.
         size, is_array = obs[0].size, obs.ndim > 1
@@ -176,6 +177,7 @@ class _Worker:
         # writing a few dozen.
         rewards, terminated = [0.0] * len(lanes), [False] * len(lanes)
         truncated = terminated.copy()
+        infos: list[dict[str, Any]] = [{}] * len(lanes)
         for i, (lane, command) in enumerate(zip(lanes, commands, strict=True)):
             if command == IDLE:
                 continue
@@ -183,9 +185,13 @@ class _Worker:
             if command == RESET:
                 value = self._reset(lane)
             elif new_lanes and lane in new_lanes:
-                value, rewards[i], terminated[i], truncated[i] = self._first_step(lane, actions[i])
+                returned = self._first_step(lane, actions[i])
+                value, rewards[i], terminated[i], truncated[i], infos[i] = returned
             else:
-                value, rewards[i], terminated[i], truncated[i], _ = envs[lane].step(actions[i])
+                returned = envs[lane].step(actions[i])
+                value, rewards[i], terminated[i], truncated[i], infos[i] = returned
+            if nested:
+                value = self._flat(value, lane, "reset" if command == RESET else "step")
             if is_array and (value.__class__ is not np.ndarray or value.size != size):
                 value = self._array(value, lane, "reset" if command == RESET else "step")
             obs[lane] = value
@@ -199,6 +205,9 @@ class _Worker:
                 if lane in envs:
                     self._check_outcome(lane, *outcome)
             raise
+        if any(terminated) or any(truncated):
+            ended = [i for i in range(len(lanes)) if terminated[i] or truncated[i]]
+            shared["success"][mine[ended]] = [_success(infos[i]) for i in ended]
         at[self._number] = -1
         shared["seconds"][self._number] = time.perf_counter() - began
 
@@ -215,14 +224,15 @@ class _Worker:
             if fresh:
                 self._find_malformed(lane, "reset", seed=seed)
             raise
-        if not _is_start(returned):
+        problem = self._interface.start(returned)
+        if problem:
             self._find_malformed(lane, "reset", seed=seed)
-            self._refuse(env, lane, "reset", _malformed(returned), _STARTS)
+            self._refuse(env, lane, "reset", problem)
         if fresh:
             self._check_observation(returned[0], lane, "reset")
         return returned[0]
 
-    def _first_step(self, lane: int, action: Any) -> tuple[Any, Any, Any, Any]:
+    def _first_step(self, lane: int, action: Any) -> tuple[Any, Any, Any, Any, Any]:
         """The first step of a lane, of which all is checked."""
         env = self._envs[lane]
         try:
@@ -230,28 +240,41 @@ class _Worker:
         except (TypeError, ValueError):
             self._find_malformed(lane, "step", action)
             raise
-        if not _is_outcome(returned):
+        problem = self._interface.outcome(returned)
+        if problem:
             self._find_malformed(lane, "step", action)
-            self._refuse(env, lane, "step", _malformed(returned), _OUTCOMES)
-        value, *outcome, _ = returned
+            self._refuse(env, lane, "step", problem)
+        value, reward, terminated, truncated, info = returned
         self._check_observation(value, lane, "step")
-        self._check_outcome(lane, *outcome)
+        self._check_outcome(lane, reward, terminated, truncated)
         self._new_lanes.remove(lane)
-        return value, *outcome
+        return value, reward, terminated, truncated, info
 
     def _find_malformed(self, lane: int, call: str, *args: Any, **kwargs: Any) -> None:
         """Refuse the innermost layer that returns something else than Gymnasium's interface says.
 
         The environment itself is asked once more, then each of its wrappers.
         """
-        fits, expected = (_is_start, _STARTS) if call == "reset" else (_is_outcome, _OUTCOMES)
+        check = self._interface.start if call == "reset" else self._interface.outcome
         for layer in reversed(list(_layers(self._envs[lane]))):
             try:
                 returned = getattr(layer, call)(*args, **kwargs)
             except Exception:
                 return
-            if not fits(returned):
-                self._refuse(layer, lane, call, _malformed(returned), expected)
+            problem = check(returned)
+            if problem:
+                self._refuse(layer, lane, call, problem)
+
+    def _flat(self, value: Any, lane: int, call: str) -> np.ndarray:
+        """A Dict or Tuple observation as a vector."""
+        try:
+            flat = self._interface.flat(value)
+        except Exception:
+            self._check_observation(value, lane, call)
+            raise
+        if flat.size != self._shared["obs"][lane].size:
+            self._check_observation(value, lane, call)
+        return flat
 
     def _array(self, value: Any, lane: int, call: str) -> np.ndarray:
         """An observation that came as something else than an array of the right size."""
@@ -265,39 +288,24 @@ class _Worker:
         return value
 
     def _check_observation(self, value: Any, lane: int, call: str) -> None:
-        env = self._envs[lane]
-        space, row, env = env.observation_space, self._shared["obs"][lane], env.unwrapped
-        declared = f"{space}" if not hasattr(space, "low") else f"Box {row.shape} of {row.dtype}"
-        declared = f"an element of its observation_space, {' '.join(declared.split())}"
-        try:
-            found = np.asarray(value)
-        except ValueError:
-            found = np.asarray(None)
-        if found.dtype.hasobject:
-            self._refuse(env, lane, call, f"the observation {_shown(value)}", declared)
-        what = f"an observation of shape {found.shape} and dtype {found.dtype}"
-        if found.shape != row.shape or not _keeps_values(found, row.dtype):
-            self._refuse(env, lane, call, what, declared)
-        # Categories, of which none stands for another number.
-        if not hasattr(space, "low") and not space.contains(found.astype(row.dtype)[()]):
-            self._refuse(env, lane, call, f"the observation {_shown(value)}", declared)
+        problem = self._interface.observation(value, self._shared["obs"][lane])
+        if problem:
+            self._refuse(self._envs[lane].unwrapped, lane, call, problem)
 
     def _check_outcome(self, lane: int, reward: Any, terminated: Any, truncated: Any) -> None:
-        env = self._envs[lane].unwrapped
-        if not isinstance(reward, numbers.Real) and not _is_scalar(reward, "biuf"):
-            self._refuse(env, lane, "step", f"the reward {_shown(reward)}", "one number")
-        for name, flag in (("terminated", terminated), ("truncated", truncated)):
-            if not _is_scalar(flag, "b") and not (_is_scalar(flag, "iu") and flag in (0, 1)):
-                self._refuse(env, lane, "step", f"{name}={_shown(flag)}", "True or False")
+        problem = self._interface.values(reward, terminated, truncated)
+        if problem:
+            self._refuse(self._envs[lane].unwrapped, lane, "step", problem)
 
-    def _refuse(self, layer: Any, lane: int, call: str, found: str, wanted: str) -> NoReturn:
+    def _refuse(self, layer: Any, lane: int, call: str, problem: Any) -> NoReturn:
         """Raise an error that says what came, in which call, and where that is written."""
         self._at[self._number] = lane
         seed = self._shared["seed"][lane]
         where = f"reset(seed={seed})"
         if call == "step":
             where = f"step {_steps(self._envs[lane])} of the episode with seed {seed}"
-        raise InterfaceError(f"{where} returned {found}: must be {wanted}; {_place(layer, call)}")
+        told = f"returned {problem.found}: must be {problem.wanted}"
+        raise InterfaceError(f"{where} {told}; {_place(layer, call)}")
 
     def _new(self) -> Any:
         # The process that made the pool has made one before, and shown what that had to say.
@@ -318,46 +326,16 @@ class _Worker:
             env.close()
 
 
-_STARTS = "(observation, info), info a dict"
-_OUTCOMES = "(observation, reward, terminated, truncated, info), info a dict"
+def _success(info: dict[str, Any]) -> float:
+    """1 where the info of an episode's last step reports success, 0 for failure, else NaN.
 
-
-def _is_start(returned: Any) -> bool:
-    return isinstance(returned, tuple | list) and len(returned) == 2 and _is_info(returned[1])
-
-
-def _is_outcome(returned: Any) -> bool:
-    return isinstance(returned, tuple | list) and len(returned) == 5 and _is_info(returned[4])
-
-
-def _is_info(info: Any) -> bool:
-    return isinstance(info, dict)
-
-
-def _is_scalar(value: Any, kinds: str) -> bool:
-    return np.ndim(value) == 0 and np.asarray(value).dtype.kind in kinds
-
-
-def _keeps_values(found: np.ndarray, dtype: np.dtype) -> bool:
-    """Whether numbers are of a kind that the dtype has, and integers within its range."""
-    if found.dtype.kind in "iu" and dtype.kind in "iu":
-        return bool((found.astype(dtype) == found).all())
-    return np.can_cast(found.dtype, dtype, "same_kind")
-
-
-def _malformed(returned: Any) -> str:
-    """What came in place of a tuple of the right length."""
-    if isinstance(returned, tuple | list):
-        parts = ", ".join(type(part).__name__ for part in returned[:6])
-        return f"{len(returned)} values ({parts}{', ...' if len(returned) > 6 else ''})"
-    if isinstance(returned, np.ndarray):
-        return f"an array of shape {returned.shape}"
-    return f"a {type(returned).__name__}"
-
-
-def _shown(value: Any) -> str:
-    text = " ".join(repr(value).split())
-    return text if len(text) <= 80 else f"{text[:77]}..."
+    Stable-Baselines3 and Gymnasium-Robotics call it "is_success", Meta-World "success".
+    """
+    reported = info.get("is_success", info.get("success"))
+    try:
+        return float("nan") if reported is None else float(bool(reported))
+    except ValueError:  # an array of several numbers
+        return float("nan")
 
 
 def _layers(env: Any) -> Iterator[Any]:

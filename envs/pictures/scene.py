@@ -3,12 +3,14 @@
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-import gymnasium
 import numpy as np
 
 from envs.errors import UserError
+
+if TYPE_CHECKING:
+    import gymnasium
 
 Shape: TypeAlias = Literal["plane", "sphere", "capsule", "cylinder", "box", "ellipsoid"]
 
@@ -63,7 +65,7 @@ def no_scene(env_id: str) -> UserError:
     )
 
 
-def has_mujoco_model(env: gymnasium.Env) -> bool:
+def has_mujoco_model(env: "gymnasium.Env") -> bool:
     """Whether a Gymnasium environment is simulated by MuJoCo, through its own Python bindings."""
     mujoco = sys.modules.get("mujoco")  # which such an environment has imported
     model = getattr(env.unwrapped, "model", None)

@@ -1,25 +1,30 @@
-"""Gymnasium environments: functional JAX ones on the accelerator, all others on the host."""
+"""Gymnasium environments, registered or not: functional JAX ones run on the accelerator, all others
+on the host."""
 
+import copy
 import importlib
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
 import gymnasium
-import jax
-import jax.numpy as jnp
 import numpy as np
 from gymnasium import spaces
+from gymnasium.envs.registration import EnvSpec as Registration
 from gymnasium.experimental.functional import FuncEnv
+from gymnasium.wrappers import TransformObservation
 
-from envs.base import EnvSpec, State, time_limited
-from envs.errors import UserError
+from envs.base import EnvSpec
+from envs.errors import UserError, one_line
+from envs.host.interface import Interface
+from envs.host.nested import flattened
 from envs.host.pool import START_SECONDS, WorkerPool
 from envs.pictures.scene import Scene, has_mujoco_model, no_scene, scene_of
-from envs.precision import in_32_bits
-from envs.suites.making import make_first, one_line
+from envs.suites.available import register_installed
+from envs.suites.functional import FunctionalEnv
+from envs.suites.making import make_first, takes
 from envs.values import finite_float, whole_number
 
 _DEFAULT_LIMIT = 1000
@@ -30,13 +35,13 @@ _DEFAULT_FPS = 30.0
 
 _STEP_TIMEOUT = 60.0
 _IMPORTED: list[str] = []
-_ON_HOST = ("workers", "step_timeout", "start_timeout")
 
 _log = logging.getLogger("es_rl")
 
 
 def names() -> list[str]:
-    """Every id that Gymnasium knows at present, the user's own included."""
+    """Every id that Gymnasium knows at present, the user's own and those of extras included."""
+    register_installed()
     return list(gymnasium.registry)
 
 
@@ -59,23 +64,13 @@ def import_module(module: str) -> None:
 
 
 def make(
-    name: str,
-    max_episode_steps: int | None = None,
-    workers: int | None = None,
-    step_timeout: float | None = None,
-    start_timeout: float | None = None,
-    **kwargs: Any,
+    name: str, max_episode_steps: int | None = None, **kwargs: Any
 ) -> "FunctionalEnv | GymnasiumEnv":
     """Build a registered environment; a functional JAX one if its class is one.
 
     Args:
       name: a registered id, as "CartPole-v1".
       max_episode_steps: truncation; the registered limit (or 1000) unless given.
-      workers: processes that step it, if it steps on the host; as many as are worth it, up to one
-        per core, unless given.
-      step_timeout: seconds after which a step on the host counts as hanging; 60 unless given.
-      start_timeout: seconds that a worker may take to start, or to make one of its environments;
-        120 unless given.
       **kwargs: passed to `gymnasium.make`; JSON values, as they are saved with policies.
 
     Raises:
@@ -83,57 +78,126 @@ def make(
       UserError: a package that the environment needs is missing.
       Exception: whatever else the constructor of a user's environment raises.
     """
-    registered = gymnasium.spec(name)
     given = dict(kwargs)
     if max_episode_steps is not None:
         given["max_episode_steps"] = max_episode_steps
-    on_host = dict(zip(_ON_HOST, (workers, step_timeout, start_timeout), strict=True))
-    _check(given, on_host)
-    limit = max_episode_steps or whole_number(registered.max_episode_steps) or _DEFAULT_LIMIT
+    if "disable_env_checker" in given:
+        raise UserError("env_kwargs=disable_env_checker: must be left to es-rl, which sets it")
+    id, registered = f"gymnasium/{name}", gymnasium.spec(name)
+    limit = _limit(id, max_episode_steps, registered)
     # The registration itself, which a worker can make without having imported what registered it.
     single = partial(
         gymnasium.make, registered, max_episode_steps=limit, disable_env_checker=True, **kwargs
     )
-    first = make_first(single, name, registered)
-    if max_episode_steps is None and registered.max_episode_steps is None:
-        _log.warning(
-            "gymnasium/%s: registered without a limit, so its episodes are cut after %d steps; "
-            "max_episode_steps (--max-episode-steps) sets another one",
-            *(name, limit),
+    first = make_first(single, id, registered)
+    threshold = finite_float(registered.reward_threshold)
+    return _adapted(first, single, id, limit, threshold, given)
+
+
+def from_gymnasium(
+    factory: Callable[..., gymnasium.Env],
+    *,
+    id: str,
+    max_episode_steps: int | None = None,
+    reward_threshold: float | None = None,
+) -> "FunctionalEnv | GymnasiumEnv":
+    """Adapt a Gymnasium environment of your own, which need not be registered with Gymnasium.
+
+    So that its policies can be replayed, register what makes it:
+    `envs.register("mine/reach", lambda: envs.from_gymnasium(Reach, id="mine/reach"))`.
+
+    Args:
+      factory: a class, or a function that builds an environment, as
+        `lambda: Wrapper(gymnasium.make("CartPole-v1"))`. It is sent to the workers that step the
+        environment, each of which calls it once a lane; pictures are asked for with
+        `render_mode="rgb_array"` if it takes such an argument.
+      id: the name of the environment, as "mine/reach".
+      max_episode_steps: the steps after which an episode is truncated. Unless given it is the limit
+        that the environment was registered with, if `factory` calls `gymnasium.make`, or 1000.
+      reward_threshold: the mean return at which the task counts as solved; unless given, as
+        registered.
+
+    Raises:
+      UserError: the factory does not build a Gymnasium environment, or a package is missing.
+      Exception: whatever else the factory raises.
+    """
+    if not callable(factory):
+        raise UserError(f"factory={factory!r}: must be a class, or a function without arguments")
+    register_installed()
+    own = Registration("own/Environment-v0", entry_point=factory)
+    first = make_first(factory, id, own)
+    if not isinstance(first, gymnasium.Env):
+        raise UserError(
+            f"env={id!r}: its factory returned a {type(first).__name__}: must be a gymnasium.Env"
         )
+    asked = first.spec if isinstance(first.spec, Registration) else own
+    known = gymnasium.registry.get(asked.id)
+    limit = _limit(id, max_episode_steps, asked)
+    own.entry_point, own.max_episode_steps = _entry_point(factory, known), limit
+    single = partial(gymnasium.make, own, disable_env_checker=True)
+    if reward_threshold is None and known is not None:
+        reward_threshold = known.reward_threshold
+    return _adapted(first, single, id, limit, finite_float(reward_threshold), {})
+
+
+def _limit(id: str, max_episode_steps: int | None, registered: Registration) -> int:
+    """The steps of an episode: those given, those registered, or a number that a warning names."""
+    limit = max_episode_steps or whole_number(registered.max_episode_steps)
+    if limit is not None:
+        return limit
+    _log.warning(
+        "%s: registered without a limit, so its episodes are cut after %d steps; "
+        "max_episode_steps (--max-episode-steps) sets another one",
+        *(id, _DEFAULT_LIMIT),
+    )
+    return _DEFAULT_LIMIT
+
+
+def _entry_point(
+    factory: Callable[..., gymnasium.Env],
+    registered: Registration | None,
+) -> Callable[..., gymnasium.Env]:
+    """A factory as `gymnasium.make` calls it, here and in workers.
+
+    Args:
+      factory: builds an environment; it may take a `render_mode`.
+      registered: what `factory` asks `gymnasium.make` for. A worker may not know it: it has not
+        imported all that this process has.
+    """
+    takes_mode = takes(factory, "render_mode")
+
+    # A function within a function is sent to workers as it is, without this module.
+    def make(render_mode: str | None = None) -> gymnasium.Env:
+        if registered is not None:
+            gymnasium.registry.setdefault(registered.id, registered)
+        return factory(render_mode=render_mode) if takes_mode and render_mode else factory()
+
+    return make
+
+
+def _adapted(
+    first: gymnasium.Env,
+    single: Callable[..., gymnasium.Env],
+    id: str,
+    limit: int,
+    reward_threshold: float | None,
+    kwargs: dict[str, Any],
+) -> "FunctionalEnv | GymnasiumEnv":
+    """What `single` builds on one of our contracts; `first` is one of them, and is closed."""
     spec = EnvSpec(
-        id=f"gymnasium/{name}",
+        id=id,
         observation_space=first.observation_space,
         action_space=first.action_space,
         max_episode_steps=limit,
-        reward_threshold=finite_float(registered.reward_threshold),
-        kwargs=given,
+        reward_threshold=reward_threshold,
+        kwargs=kwargs,
         frames_per_second=_frames_per_second(first.metadata),
     )
     func_env = getattr(first.unwrapped, "func_env", None)
     if isinstance(func_env, FuncEnv):
-        for key, option in on_host.items():
-            if option is not None:
-                raise UserError(f"{key}={option}: gymnasium/{name} does not step on the host")
         return FunctionalEnv(func_env, spec)
     first.close()
-    timeouts = step_timeout or _STEP_TIMEOUT, start_timeout or START_SECONDS
-    return GymnasiumEnv(spec, single, workers, *timeouts)
-
-
-def _check(given: dict[str, Any], on_host: dict[str, Any]) -> None:
-    if "disable_env_checker" in given:
-        raise UserError("env_kwargs=disable_env_checker: must be left to es-rl, which sets it")
-    # Values may come from a file.
-    workers = on_host["workers"]
-    if workers is not None and (type(workers) is not int or workers < 1):
-        raise UserError(f"workers={workers!r}: must be at least 1")
-    for key in ("step_timeout", "start_timeout"):
-        value = on_host[key]
-        if value is not None and (
-            not isinstance(value, int | float) or not 0 < value < float("inf")
-        ):
-            raise UserError(f"{key}={value!r}: must be a number of seconds above 0")
+    return GymnasiumEnv(spec, single)
 
 
 def _frames_per_second(metadata: dict[str, Any]) -> float:
@@ -146,119 +210,40 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-@in_32_bits
-def from_func_env(
-    func_env: FuncEnv, *, id: str, max_episode_steps: int, reward_threshold: float | None = None
-) -> "FunctionalEnv":
-    """Adapt a functional JAX environment of your own (`gymnasium.experimental.functional`)."""
-    spec = EnvSpec(
-        id=id,
-        observation_space=func_env.observation_space,
-        action_space=func_env.action_space,
-        max_episode_steps=max_episode_steps,
-        reward_threshold=reward_threshold,
-    )
-    return FunctionalEnv(func_env, spec)
-
-
-def _discrete(space: spaces.Space) -> spaces.Space:
-    """A bounded box of integers as the (multi-)discrete space that it is; others as they are."""
-    if not isinstance(space, spaces.Box) or not np.issubdtype(space.dtype, np.signedinteger):
-        return space
-    low, high = space.low.reshape(-1).astype(np.int64), space.high.reshape(-1).astype(np.int64)
-    if space.low.size == 1:
-        return spaces.Discrete(int(high[0] - low[0] + 1), start=int(low[0]))
-    return spaces.MultiDiscrete(high - low + 1, start=low)
-
-
-class FunctionalEnv:
-    """A Gymnasium `FuncEnv` on the accelerator contract.
-
-    Its tabular environments declare integers as a Box of int32; they are Discrete here.
-    """
-
-    def __init__(self, func_env: FuncEnv, spec: EnvSpec):
-        self._func = func_env
-        # CliffWalking declares a scalar Box and indexes its action: integers in a Box are vectors.
-        boxed = isinstance(spec.action_space, spaces.Box)
-        self._action_shape = spec.action_space.shape or ((1,) if boxed else ())
-        discrete_obs = _discrete(spec.observation_space)
-        self._obs_shape = discrete_obs.shape
-        self.spec = EnvSpec(
-            **{
-                **vars(spec),
-                "observation_space": discrete_obs,
-                "action_space": _discrete(spec.action_space),
-            }
-        )
-        action = jnp.reshape(jnp.asarray(spec.action_space.sample()), self._action_shape)
-        key = jax.random.PRNGKey(0)
-        try:
-            first = jax.eval_shape(func_env.initial, key)
-            self._state_shape = jax.eval_shape(func_env.transition, first, action, key)
-        except Exception as error:
-            reason = f"{type(error).__name__}: {one_line(error)}"
-            raise UserError(f"{spec.id} cannot run with jax {jax.__version__}: {reason}") from error
-
-    def _observe(self, inner: Any, key: jax.Array) -> jax.Array:
-        return jnp.reshape(self._func.observation(inner, key), self._obs_shape)
-
-    def reset(self, key: jax.Array) -> State:
-        initial_key, obs_key = jax.random.key_data(jax.random.split(key))
-        # Initial states may hold Python scalars where a transition yields arrays.
-        inner = jax.tree.map(
-            lambda x, to: jnp.broadcast_to(jnp.asarray(x, to.dtype), to.shape),
-            self._func.initial(initial_key),
-            self._state_shape,
-        )
-        false = jnp.zeros((), bool)
-        obs = self._observe(inner, obs_key)
-        return State(inner, obs, jnp.float32(0), false, false, jnp.int32(0))
-
-    def step(self, state: State, action: jax.Array, key: jax.Array) -> State:
-        keys = jax.random.key_data(jax.random.split(key, 4))
-        action = jnp.reshape(action, self._action_shape)
-        inner = self._func.transition(state.inner, action, keys[0])
-        reward = self._func.reward(state.inner, action, inner, keys[1])
-        steps = state.steps + 1
-        terminated, truncated = time_limited(
-            steps,
-            jnp.asarray(self._func.terminal(inner, keys[2])),
-            self.spec.max_episode_steps,
-        )
-        reward = jnp.asarray(reward, jnp.float32).reshape(())
-        obs = self._observe(inner, keys[3])
-        return State(inner, obs, reward, terminated, truncated, steps)
-
-    def render(self, states: Sequence[State]) -> list[np.ndarray]:
-        from envs.pictures.rendering import functional_frames
-
-        return functional_frames(self._func, [state.inner for state in states])
-
-    def scene(self, states: Sequence[State]) -> Scene:
-        raise no_scene(self.spec.id)
-
-
 class GymnasiumEnv:
-    """A registered Gymnasium environment, stepped on the host by worker processes.
+    """A Gymnasium environment, stepped on the host by worker processes.
 
     Gymnasium's own vector environments are of no use here: they reset lanes by themselves and
     take one seed for all of them, where an episode's seed must not depend on its lane.
     """
 
-    def __init__(
-        self,
-        spec: EnvSpec,
-        single: Callable[..., gymnasium.Env],
-        workers: int | None,
-        step_timeout: float,
-        start_timeout: float,
-    ):
-        self.spec = spec
-        self.workers = workers or _cores()
-        self._or_fewer = workers is None
+    def __init__(self, spec: EnvSpec, single: Callable[..., gymnasium.Env]):
+        self.spec = flattened(spec)
+        self.workers = _cores()
+        self._or_fewer = True
         self._single = single
-        self._step_timeout, self._start_timeout = step_timeout, start_timeout
+        self._step_timeout, self._start_timeout = _STEP_TIMEOUT, START_SECONDS
+
+    def placed(
+        self,
+        *,
+        workers: int | None = None,
+        step_timeout: float | None = None,
+        start_timeout: float | None = None,
+    ) -> "GymnasiumEnv":
+        # Values may come from a file.
+        if workers is not None and (type(workers) is not int or workers < 1):
+            raise UserError(f"workers={workers!r}: must be at least 1")
+        for name, value in (("step_timeout", step_timeout), ("start_timeout", start_timeout)):
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if value is not None and not (number and 0 < value < float("inf")):
+                raise UserError(f"{name}={value!r}: must be a number of seconds above 0")
+        placed = copy.copy(self)
+        placed.workers = workers or self.workers
+        placed._or_fewer = workers is None and self._or_fewer
+        placed._step_timeout = step_timeout or self._step_timeout
+        placed._start_timeout = start_timeout or self._start_timeout
+        return placed
 
     def lanes(self, count: int, busy: int | None = None) -> WorkerPool:
         return WorkerPool(
@@ -276,10 +261,15 @@ class GymnasiumEnv:
     def single(self, **kwargs: Any) -> gymnasium.Env:
         """One of them, in this process: for libraries that step Gymnasium's own interface.
 
+        Its observations are those of `spec.observation_space`.
+
         Args:
           **kwargs: more arguments for `gymnasium.make`.
         """
-        return self._single(**kwargs)
+        env, raw = self._single(**kwargs), self.spec.raw_observation_space
+        if raw is None:
+            return env
+        return TransformObservation(env, Interface(raw).flat, self.spec.observation_space)
 
     def film(self, act: Callable[[np.ndarray], Any], seed: int) -> tuple[float, list[np.ndarray]]:
         from envs.pictures.rendering import host_frame, no_picture

@@ -17,7 +17,8 @@ class Probe:
     """A task of `horizon` steps with a scalar observation and two discrete actions.
 
     The observation is a random sign, drawn at reset and, in `resample` tasks, at every step. In
-    `recall` tasks it is shown once, and asked for when only zeros are seen.
+    `recall` tasks it is shown once, and asked for when only zeros are seen. Tasks that report
+    success do so where the last step was paid for.
     """
 
     def __init__(
@@ -30,12 +31,14 @@ class Probe:
         resample: bool = False,
         random_length: bool = False,
         recall: bool = False,
+        reports_success: bool = False,
         kwargs: dict[str, Any] | None = None,
     ):
         self._reward = reward
         self._resample = resample
         self._random_length = random_length
         self._recall = recall
+        self._reports_success = reports_success
         self.spec = EnvSpec(
             id=f"probe/{name}",
             observation_space=spaces.Box(-1.0, 1.0, (1,), np.float32),
@@ -52,7 +55,12 @@ class Probe:
         length = jax.random.randint(length_key, (), 1, horizon + 1)
         inner = {"first": sign, "length": length if self._random_length else jnp.int32(horizon + 1)}
         false = jnp.zeros((), bool)
-        return State(inner, sign, jnp.float32(0), false, false, jnp.int32(0))
+        return State(
+            inner, sign, jnp.float32(0), false, false, jnp.int32(0), self._info(jnp.float32(0))
+        )
+
+    def _info(self, reward: jax.Array) -> dict[str, jax.Array]:
+        return {"success": reward > 0} if self._reports_success else {}
 
     def step(self, state: State, action: jax.Array, key: jax.Array) -> State:
         steps = state.steps + 1
@@ -64,7 +72,8 @@ class Probe:
             obs = jax.random.rademacher(key, (1,), jnp.float32)
         ended = steps >= state.inner["length"]
         terminated, truncated = time_limited(steps, ended, self.spec.max_episode_steps)
-        return State(state.inner, obs, reward, terminated, truncated, steps)
+        info = self._info(reward)
+        return State(state.inner, obs, reward, terminated, truncated, steps, info)
 
     def render(self, states: Sequence[State]) -> list[np.ndarray]:
         raise NoPicture(f"{self.spec.id} has no picture")
@@ -93,7 +102,7 @@ _PROBES: dict[str, tuple[Callable[..., jax.Array], dict[str, Any]]] = {
     # Only the last of eight steps pays.
     "delayed_reward": (
         lambda obs, action, last: jnp.where(last, _right(obs, action), 0.0),
-        {"horizon": 8, "best": 1.0},
+        {"horizon": 8, "best": 1.0, "reports_success": True},
     ),
     # Only the last of five steps pays, for what was seen in the first: memory solves it.
     "recall": (

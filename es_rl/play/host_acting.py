@@ -106,5 +106,6 @@ class HostActing:
 
 
 def as_float32(obs: np.ndarray) -> np.ndarray:
-    """Observations as policies see them: floating-point ones as float32."""
-    return obs.astype(np.float32) if np.issubdtype(obs.dtype, np.floating) else obs
+    """Observations as policies see them: floating-point ones as float32; no copy if they are."""
+    floats = np.issubdtype(obs.dtype, np.floating)
+    return obs.astype(np.float32, copy=False) if floats else obs

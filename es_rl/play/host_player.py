@@ -93,7 +93,8 @@ class HostPlayer:
             return jax.ShapeDtypeStruct(shape, kind)
 
         sums, counts = of(np.float32, count, *size.shape), of(np.int32, count)
-        return Played(of(np.float64, count), counts, sums, sums, of(np.int32, 1), counts)
+        executed, success = of(np.int32, 1), of(np.float32, count)
+        return Played(of(np.float64, count), counts, sums, sums, executed, counts, success)
 
     def compile(self, shared: PyTree, keys: Array) -> None:
         """See `Player`."""
@@ -129,7 +130,7 @@ class HostPlayer:
                 notified = now
                 notify(play.queued - sum(half.num_busy for half in busy), play.num_jobs)
         gathered = processes.gather_shares(play.played(), len(self.jobs.member))
-        return gathered._replace(lane_steps=gathered.lane_steps.sum(keepdims=True))
+        return gathered._replace(lane_steps=gathered.lane_steps.sum(keepdims=True, dtype=np.int32))
 
     def first_observation(self, keys: Array) -> np.ndarray | None:
         """See `Player`; process 0 looks for all of them."""
@@ -140,7 +141,7 @@ class HostPlayer:
             seeds = episode_seeds(keys, evaluation=self.evaluation)[:1]
             self.lanes.send(span, np.array([RESET], np.uint8), seeds, None)
             received = self.lanes.receive(span)
-            obs, known = received.obs[0], ~received.lost
+            obs, known = received.obs[0].copy(), ~received.lost
         obs, known = processes.broadcast([obs, known])
         return as_float32(obs) if known[0] else None
 
@@ -173,6 +174,7 @@ class _Play:
         self.returns = np.zeros(self.num_jobs)
         self.lengths = np.zeros(self.num_jobs, np.int32)
         self.nonfinite_actions = np.zeros(self.num_jobs, np.int32)
+        self.success = np.full(self.num_jobs, np.nan, np.float32)
         self.obs_moments: np.ndarray | None = None
         """Sums and sums of squares, (2, jobs, d)."""
 
@@ -182,8 +184,18 @@ class _Play:
         self.queued = min(self.queued + count, self.num_jobs)
         return np.where(jobs < self.num_jobs, jobs, -1)
 
-    def finish(self, jobs: np.ndarray, half: "_Half", lanes: np.ndarray) -> None:
-        """Note what the jobs earned that lanes of a half have played to their ends."""
+    def finish(
+        self, jobs: np.ndarray, half: "_Half", lanes: np.ndarray, success: np.ndarray
+    ) -> None:
+        """Note what the jobs earned that lanes of a half have played to their ends.
+
+        Args:
+          jobs: (n,) their numbers.
+          half: the lanes.
+          lanes: (n,) which of them.
+          success: (n,) what their environments reported.
+        """
+        self.success[jobs] = success
         carry = half.carry
         sums, squares = (np.concatenate(np.asarray(x)) for x in (carry.obs_sum, carry.obs_squares))
         if self.obs_moments is None:
@@ -225,7 +237,8 @@ class _Play:
         executed = np.zeros(self.num_jobs, np.int32)
         executed[0] = self.executed
         sums, squares = self.obs_moments
-        return Played(self.returns, self.lengths, sums, squares, executed, self.nonfinite_actions)
+        actions = self.nonfinite_actions
+        return Played(self.returns, self.lengths, sums, squares, executed, actions, self.success)
 
 
 class _Half:
@@ -286,7 +299,9 @@ class _Half:
             over = over | (self.steps >= self._play.player.max_steps)
         done = np.flatnonzero(stepped & over)
         if len(done):
-            self._play.finish(self.job[done], self, done)
+            # What is cut has not ended by itself, and reports nothing.
+            reported = np.where(received.terminated | received.truncated, received.success, np.nan)
+            self._play.finish(self.job[done], self, done, reported[done])
             self.assign(done)
         if received.lost.any():
             self._replay(received, commanded)

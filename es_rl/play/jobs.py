@@ -43,6 +43,9 @@ class Played(NamedTuple):
     nonfinite_actions: Array | None = None
     """(J,) int32, how many steps had an action that was not finite. None on the accelerator, where
     such actions are not counted, but the observations that follow from them are."""
+    success: Array | None = None
+    """(J,) float32, 1 where the environment reported success at the end of the episode, 0 where it
+    reported failure, NaN where it reported nothing. None where it is known to report nothing."""
 
 
 def make_jobs(population_size: int, episodes_per_member: int, sharing: int) -> Jobs:
@@ -101,19 +104,30 @@ def as_int(wide: np.ndarray) -> int:
 
 
 def pack(played: Played) -> jax.Array:
-    """What one device has played as one array, (jobs + 1, 2 + 2 d) int32: exchanges are few."""
-    per_job = (played.returns[:, None], played.obs_sum, played.obs_squares)
+    """What one device has played as one int32 array, so that one exchange is enough.
+
+    Returns:
+      (jobs + 1, 2 + 2 d), with a column more where success is reported.
+    """
+    per_job = [played.returns[:, None], played.obs_sum, played.obs_squares]
+    if played.success is not None:
+        per_job.append(played.success[:, None])
     # Numbers of integers, as bits: those of floating-point numbers need not survive.
     bits = jax.lax.bitcast_convert_type(jnp.concatenate(per_job, axis=1), jnp.int32)
     rows = jnp.concatenate([jnp.asarray(played.lengths)[:, None], bits], axis=1)
     return jnp.concatenate([rows, jnp.broadcast_to(played.lane_steps, (1, rows.shape[1]))])
 
 
-def unpack(packed: jax.Array, jobs: int) -> Played:
+def unpack(packed: jax.Array, jobs: int, *, has_success: bool) -> Played:
     """What `pack` has packed on all devices (devices, ..., ...), without the padding."""
     rows = packed[:, :-1].reshape(-1, packed.shape[-1])[:jobs]
     values = jax.lax.bitcast_convert_type(rows[:, 1:], jnp.float32)
     size = (values.shape[1] - 1) // 2
     return Played(
-        values[:, 0], rows[:, 0], values[:, 1 : 1 + size], values[:, 1 + size :], packed[:, -1, 0]
+        returns=values[:, 0],
+        lengths=rows[:, 0],
+        obs_sum=values[:, 1 : 1 + size],
+        obs_squares=values[:, 1 + size : 1 + 2 * size],
+        lane_steps=packed[:, -1, 0],
+        success=values[:, -1] if has_success else None,
     )

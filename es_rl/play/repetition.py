@@ -11,7 +11,7 @@ from envs.base import IDLE, RESET, STEP, Lanes
 from es_rl.play.host_player import busy_lanes
 
 _SECONDS = 0.6
-"""Of the first play, at most; the others have no more steps."""
+"""How long the first play may take; the others have no more steps than it."""
 _SEED, _SEED_BESIDE = 1, 2
 
 _log = logging.getLogger("es_rl")
@@ -49,7 +49,7 @@ def check_repeats(env_id: str, lanes: Lanes, workers: int, actions: np.ndarray) 
     lanes.begin()
     # One more than there are workers: one of them has the same worker as the first.
     used = busy_lanes(lanes.busy)[: workers + 1]
-    once = _play(lanes, used[:1], actions, time.monotonic() + _SECONDS)
+    once = _play(lanes, used[:1], actions, _SECONDS)
     if once is None:
         return
     actions = actions[: len(once) - 1]
@@ -73,22 +73,28 @@ def check_repeats(env_id: str, lanes: Lanes, workers: int, actions: np.ndarray) 
 
 
 def _play(
-    lanes: Lanes, used: np.ndarray, actions: np.ndarray, deadline: float = math.inf
+    lanes: Lanes, used: np.ndarray, actions: np.ndarray, seconds: float = math.inf
 ) -> _Episode:
-    """What the first of the lanes sees, to the end of its episode, of the actions or of time."""
+    """What the first of the lanes sees, to the end of its episode, of the actions or of time.
+
+    Time is counted from the end of the reset, for which a worker may have to start.
+    """
     span, lane, seen = slice(0, lanes.count), used[0], []
     command = np.full(lanes.count, IDLE, np.uint8)
     command[used] = RESET
     seeds = np.full(lanes.count, _SEED_BESIDE)
     seeds[lane] = _SEED
+    deadline = math.inf
     for i in range(len(actions) + 1):
         rows = None if i == 0 else np.stack([actions[i - 1]] * lanes.count)
         lanes.send(span, command, seeds, rows)
         received = lanes.receive(span)
         if received.lost[used].any():
             return None
+        if i == 0:
+            deadline = time.monotonic() + seconds
         over = received.terminated | received.truncated
-        seen.append(_Seen(received.obs[lane], received.reward[lane], over[lane]))
+        seen.append(_Seen(received.obs[lane].copy(), received.reward[lane], over[lane]))
         if over[lane] or time.monotonic() > deadline:
             break
         command[used] = np.where(over[used], RESET, STEP)

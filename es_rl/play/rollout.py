@@ -143,7 +143,9 @@ class Rollout:
         parts = gathered.reshape(self.mesh.size, -1, gathered.shape[-1])
         # Else XLA may fuse what follows with it, and round sums another way for each number of
         # devices.
-        return jax.lax.optimization_barrier(unpack(parts, len(self.jobs.member)))
+        has_success = progress.played.success is not None
+        played = unpack(parts, len(self.jobs.member), has_success=has_success)
+        return jax.lax.optimization_barrier(played)
 
     @property
     def _apart(self) -> PartitionSpec:
@@ -184,11 +186,12 @@ class Rollout:
             zeros,
         )
         nothing = Played(
-            jnp.zeros(num_jobs),
-            jnp.zeros(num_jobs, jnp.int32),
-            per_job,
-            per_job,
-            jnp.zeros(1, jnp.int32),
+            returns=jnp.zeros(num_jobs),
+            lengths=jnp.zeros(num_jobs, jnp.int32),
+            obs_sum=per_job,
+            obs_squares=per_job,
+            lane_steps=jnp.zeros(1, jnp.int32),
+            success=jnp.full(num_jobs, jnp.nan) if "success" in pool.info else None,
         )
         progress = Progress(
             nobody,
@@ -300,18 +303,7 @@ class Rollout:
         )
         # A job number one past the end is dropped.
         finished = jnp.where(ended(lanes), job, queue.member.shape[0])
-
-        def put(jobs: Array, lanes: jax.Array) -> jax.Array:
-            return jnp.asarray(jobs).at[finished].set(lanes, mode="drop")
-
-        played = progress.played
-        played = Played(
-            put(played.returns, lanes.total),
-            put(played.lengths, lanes.state.steps),
-            put(played.obs_sum, lanes.obs_sum),
-            put(played.obs_squares, lanes.obs_squares),
-            played.lane_steps + steps * len(job),
-        )
+        played = _noted(progress.played, lanes, finished, steps * len(job))
         progress = progress._replace(lanes=lanes, active=active & ~ended(lanes), played=played)
         return progress, most - steps
 
@@ -328,6 +320,34 @@ class Rollout:
 
         (size,) = jax.eval_shape(observe, shared, pool.obs[0], jax.random.key(0)).shape
         return size
+
+
+def _noted(played: Played, lanes: _Lanes, job: jax.Array, lane_steps: jax.Array) -> Played:
+    """Add what lanes have earned.
+
+    Args:
+      played: what is known so far.
+      lanes: S of them.
+      job: (S,) the job that each lane has ended; one past the last for a lane that plays on.
+      lane_steps: how many steps all lanes together have made.
+    """
+
+    def put(jobs: Array, lanes: jax.Array) -> jax.Array:
+        return jnp.asarray(jobs).at[job].set(lanes, mode="drop")
+
+    success = played.success
+    if success is not None:
+        over = lanes.state.terminated | lanes.state.truncated  # by the environment, not cut
+        reported = lanes.state.info["success"].astype(jnp.float32)
+        success = put(success, jnp.where(over, reported, jnp.nan))
+    return Played(
+        returns=put(played.returns, lanes.total),
+        lengths=put(played.lengths, lanes.state.steps),
+        obs_sum=put(played.obs_sum, lanes.obs_sum),
+        obs_squares=put(played.obs_squares, lanes.obs_squares),
+        lane_steps=played.lane_steps + lane_steps,
+        success=success,
+    )
 
 
 def _whole_blocks(lanes: PyTree) -> PyTree:

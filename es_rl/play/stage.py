@@ -81,7 +81,7 @@ class Stage(Protocol):
         ...
 
     def collector(self, act: Act, num_lanes: int, num_steps: int) -> Collector:
-        """What collects T steps of N lanes; at most one of a stage."""
+        """What collects T steps of N lanes."""
         ...
 
     def film(
@@ -245,6 +245,7 @@ class HostStage(_Closes):
         self._evaluated = min(EVALUATION_LANES, episodes)
         self._jobs = self._evaluated if jobs is None else jobs
         self._opened: list[Lanes] = []
+        self._closed = False
         self._opening = Lock()
         self._played: Lanes | None = None
         self.mesh = devices.make_mesh(1, local=True)
@@ -314,6 +315,7 @@ class HostStage(_Closes):
 
     def close(self) -> None:
         """See `Stage`."""
+        self._closed = True
         for lanes in self._opened:
             lanes.close()
 
@@ -324,6 +326,8 @@ class HostStage(_Closes):
         return lanes_for(-(-jobs // count), self._env.workers, lanes)
 
     def _open(self, count: int, busy: int) -> Lanes:
+        if self._closed:
+            raise RuntimeError(f"{self._env.spec.id}: the stage was closed")
         lanes = self._env.lanes(count, busy)
         self._opened.append(lanes)
         return lanes

@@ -14,8 +14,9 @@ from jax.sharding import Mesh, PartitionSpec
 from envs.errors import UserError
 from es_rl import noise as _noise
 from es_rl import shaping as _shaping
-from es_rl.noise import Frozen, Full, LeafNoise, LowRank, Noise, PyTree
-from es_rl.shaping import GroupStd, Shaping
+from es_rl.noise import Frozen, Full, FullRank, Layout, LeafNoise, LowRank, Noise, PyTree
+from es_rl.shaping import GroupStd, Shaping, ShapingName
+from es_rl.strategies.optimizers import learning_rate_of
 
 
 @struct.dataclass
@@ -42,7 +43,9 @@ class EvolutionStrategy:
     sigma: float | optax.Schedule
     """Standard deviation of the perturbations, or a schedule of it over generations."""
     optimizer: optax.GradientTransformation
-    """Gets minus the estimated gradient of the shaped fitness."""
+    """Gets minus the estimated gradient of the shaped fitness, and minus the mean fitness as
+    `value`: the loss that `optax.contrib.reduce_on_plateau` and others ask for. (Give that one
+    `rtol=0` and an `atol`, as its relative tolerance presumes a loss above 0.)"""
     noise_reuse: int
     """Members that share a draw: 0 or 1 none, 2 a mirrored pair, k > 2 (even) k/2 pairs."""
     group_size: int
@@ -50,9 +53,15 @@ class EvolutionStrategy:
     group_std: GroupStd
     """Whose std divides a group's fitness: the "group"'s or the "population"'s."""
     shaping: Shaping
-    """"zscore", "centered_rank" or "none"."""
+    """"zscore", "centered_rank" or "none", or a function (fitness (N,), group size) -> weights
+    (N,), which is given finite fitness only."""
     freeze_vectors: bool
     """Whether leaves that are not matrices stay as they are."""
+    layout: Layout | None = None
+    """How the network uses the leaves, from `es_rl.layout`; their shapes decide unless given."""
+    full_rank: FullRank = "vectors"
+    """"vectors" gives full noise to the leaves that are not matrices, "tensors" to every leaf of
+    three or more axes as well."""
     mesh: Mesh | None = None
     """Devices over which the draws are spread, of one axis: each adds up its part of the
     gradient."""
@@ -77,7 +86,7 @@ class EvolutionStrategy:
         """Start from `params`, any pytree of float arrays.
 
         Raises:
-          UserError: a leaf is not a float array, or there is none.
+          UserError: a leaf is not a float array, there is none, or the layout is of another tree.
         """
         params = jax.tree.map(jnp.asarray, params)
         leaves = jax.tree_util.tree_leaves_with_path(params)
@@ -87,6 +96,11 @@ class EvolutionStrategy:
             if not jnp.issubdtype(leaf.dtype, jnp.floating):
                 name = jax.tree_util.keystr(path)
                 raise UserError(f"params{name} is {leaf.dtype}: every leaf must be a float array")
+        if self.layout is not None and len(self.layout) != len(leaves):
+            raise UserError(
+                f"layout: is of {len(self.layout)} leaves: must be of these {len(leaves)}, from "
+                "es_rl.layout(module, params, *inputs)"
+            )
         return ESState(params, self.optimizer.init(params), key, jnp.int32(0))
 
     def ask(self, state: ESState) -> Noise:
@@ -97,6 +111,8 @@ class EvolutionStrategy:
             state.params,
             draws=self.num_draws,
             rank=self.rank,
+            layout=self.layout,
+            full_rank=self.full_rank,
             freeze_vectors=self.freeze_vectors,
         )
         sigma = self.sigma(state.generation) if callable(self.sigma) else self.sigma
@@ -115,9 +131,8 @@ class EvolutionStrategy:
         def estimate(leaf: jax.Array, folded: jax.Array, eps: LeafNoise) -> jax.Array:
             c = folded.astype(leaf.dtype)
             match eps:
-                case LowRank(a, b):
-                    c = c / math.sqrt(a.shape[1])
-                    return jnp.einsum("dri,dro->io", c[:, None, None] * a, b)
+                case LowRank():
+                    return _noise.sum_of_draws(c, eps)
                 case Full(e):
                     return jnp.tensordot(c, e, axes=1)
                 case _:
@@ -159,10 +174,11 @@ class EvolutionStrategy:
         Returns:
           The next state, and scalars: fitness_mean, _std, _max and _min over the members whose
           fitness is finite (NaN if nobody's is), nonfinite_members, sigma, grad_norm, param_norm,
-          update_norm (0 when skipped), update_skipped (int32, 0 or 1).
+          update_norm (0 when skipped), update_skipped (int32, 0 or 1), and learning_rate where the
+          optimiser's state holds it (see `optimizers.learning_rate_of`).
 
         Raises:
-          UserError: the fitness has another shape.
+          UserError: the fitness has another shape, or a shaping function's weights have.
         """
         if jnp.shape(fitness) != (self.population_size,):
             raise UserError(
@@ -172,36 +188,46 @@ class EvolutionStrategy:
         fitness = jnp.asarray(fitness)
         finite, nonfinite = _shaping.replace_nonfinite(fitness, self.group_size, self.shaping)
         weights = _shaping.shape_fitness(finite, self.shaping, self.group_size, self.group_std)
+        if callable(self.shaping):  # the others see to this themselves
+            weights = _shaping.without_dead_groups(weights, fitness, self.group_size)
         gradient = self.gradient(state.params, noise, weights)
-        # The one place where fitness, which is maximised, meets Optax, which minimises.
-        updates, opt_state = self.optimizer.update(
-            jax.tree.map(jnp.negative, gradient), state.opt_state, state.params
-        )
-        leaves, treedef = jax.tree.flatten(updates)
-        # Weight decay must not move a frozen leaf.
-        updates = jax.tree.unflatten(
-            treedef,
-            [
-                jnp.zeros_like(leaf) if isinstance(eps, Frozen) else leaf
-                for leaf, eps in zip(leaves, noise.leaves, strict=True)
-            ],
-        )
+        statistics = _shaping.statistics(fitness, finite)
+        updates, opt_state = self._step(state, noise, gradient, statistics["mean"])
+        # That of this update, also where it is skipped.
+        rate = learning_rate_of(opt_state)
         (params, opt_state), skipped = update_if_finite(
             (optax.apply_updates(state.params, updates), opt_state),
             (state.params, state.opt_state),
             allowed=nonfinite < self.population_size,
         )
-        statistics = _shaping.statistics(fitness, finite)
         metrics = {
             **{f"fitness_{name}": value for name, value in statistics.items()},
             "nonfinite_members": nonfinite,
             "sigma": noise.sigma,
+            **({} if rate is None else {"learning_rate": rate}),
             "grad_norm": optax.tree.norm(gradient),
             "param_norm": optax.tree.norm(params),
             "update_norm": jnp.where(skipped, 0.0, optax.tree.norm(updates)),
             "update_skipped": skipped.astype(jnp.int32),
         }
         return ESState(params, opt_state, state.key, state.generation + 1), metrics
+
+    def _step(
+        self, state: ESState, noise: Noise, gradient: PyTree, mean: jax.Array
+    ) -> tuple[PyTree, optax.OptState]:
+        """What the optimiser adds to the parameters, and its next state."""
+        # The one place where fitness, which is maximised, meets Optax, which minimises: the
+        # gradient and the mean fitness change their signs.
+        updates, opt_state = optax.with_extra_args_support(self.optimizer).update(
+            jax.tree.map(jnp.negative, gradient), state.opt_state, state.params, value=-mean
+        )
+        leaves, treedef = jax.tree.flatten(updates)
+        # Weight decay must not move a frozen leaf.
+        kept = [
+            jnp.zeros_like(leaf) if isinstance(eps, Frozen) else leaf
+            for leaf, eps in zip(leaves, noise.leaves, strict=True)
+        ]
+        return jax.tree.unflatten(treedef, kept), opt_state
 
 
 @jax.jit
@@ -235,6 +261,8 @@ def eggroll(
     group_std: GroupStd = "group",
     shaping: Shaping = "zscore",
     freeze_vectors: bool = False,
+    layout: Layout | None = None,
+    full_rank: FullRank = "vectors",
 ) -> EvolutionStrategy:
     """EGGROLL: evolution strategies whose matrix perturbations have rank r (arXiv 2511.16652).
 
@@ -256,6 +284,8 @@ def eggroll(
         group_std=group_std,
         shaping=shaping,
         freeze_vectors=freeze_vectors,
+        layout=layout,
+        full_rank=full_rank,
     )
 
 
@@ -268,10 +298,12 @@ def open_es(
     group_std: GroupStd = "group",
     shaping: Shaping = "zscore",
     freeze_vectors: bool = False,
+    layout: Layout | None = None,
 ) -> EvolutionStrategy:
     """OpenAI's evolution strategy: full Gaussian noise in every leaf (arXiv 1703.03864).
 
-    The arguments are those of `eggroll`, without the rank. Memory is population x parameters.
+    The arguments are those of `eggroll`, without `rank` and `full_rank`; `layout` says what
+    `freeze_vectors` freezes. Memory is population x parameters.
     """
     return EvolutionStrategy(
         population_size=population_size,
@@ -283,6 +315,7 @@ def open_es(
         group_std=group_std,
         shaping=shaping,
         freeze_vectors=freeze_vectors,
+        layout=layout,
     )
 
 
@@ -317,7 +350,14 @@ def _validate(es: EvolutionStrategy) -> None:
             f"group_size={group}: must divide population_size, {population}, and be a multiple of "
             f"noise_reuse, {reuse}: 0 or one of {', '.join(map(str, sorted(near_first)))}"
         )
-    for name, choices in (("group_std", GroupStd), ("shaping", Shaping)):
+    for name, choices in (
+        ("group_std", GroupStd),
+        ("shaping", ShapingName),
+        ("full_rank", FullRank),
+    ):
+        if name == "shaping" and callable(es.shaping):
+            continue
         if getattr(es, name) not in get_args(choices):
             accepted = ", ".join(get_args(choices))
+            accepted += " or a function" * (name == "shaping")
             raise UserError(f"{name}={getattr(es, name)!r}: must be one of {accepted}")

@@ -149,7 +149,7 @@ def _update(size: str, population: int, rounds: int) -> Table:
     def bare(noise: es_rl.Noise, weights: jax.Array) -> list[jax.Array]:
         """The matrix products over the draws alone."""
         matrices = [eps for eps in noise.leaves if isinstance(eps, LowRank)]
-        flat = [[x.reshape(-1, x.shape[-1]) for x in eps] for eps in matrices]
+        flat = [[x.reshape(-1, x.shape[-1]) for x in (eps.a, eps.b)] for eps in matrices]
         return [a.T @ b for a, b in flat]
 
     def explicit(noise: es_rl.Noise, weights: jax.Array) -> Any:

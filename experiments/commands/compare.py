@@ -235,7 +235,7 @@ def _policy(folder: Path, env: Env | HostEnv) -> Policy:
     """
     # What the suite itself opens is trusted: the suite is the user's own.
     policy = load_policy(folder, trusted=named_file(env.spec.kwargs) is not None)
-    for name in ("id", "kwargs", "observation_space", "action_space"):
+    for name in ("id", "kwargs", "raw_observation_space", "observation_space", "action_space"):
         if getattr(policy.spec, name) != getattr(env.spec, name):
             raise UserError(f"policy {str(folder)!r}: is not one of {env.spec.id} as in the suite")
     return policy

@@ -13,11 +13,12 @@ from agents.policies.policy import Policy
 from agents.training.evaluation import Evaluation
 from agents.training.filming import film, record
 from agents.untrained import untrained_policy
-from envs.base import Env, HostEnv
+from envs.base import PLACES, Env, HostEnv
 from envs.errors import UserError
 from es_rl.files import write_whole
 from experiments.cli import check_output, parse
-from experiments.startup import ON_HOST, import_modules, make_env, start_jax
+from experiments.progress import successful
+from experiments.startup import import_modules, make_env, start_jax
 from experiments.videos import check_name, write_video
 from experiments.viewer import MAX_PANELS, Panel, page
 
@@ -115,13 +116,15 @@ def _saved(flags: ReplayFlags) -> tuple[Policy, Env | HostEnv]:
     if run in envs.list_ids() and not Path(run).exists():
         raise UserError(f"{run} is an environment, not a run: add --agent random or --agent zero")
     policy = agents.load_policy(run, trusted=flags.trust)
-    env = envs.make(policy.spec.id, **policy.spec.kwargs, **_on_host(flags, policy.spec.id))
-    for name in ("observation_space", "action_space"):
+    env = envs.make(policy.spec.id, **policy.spec.kwargs, **_places(flags))
+    for name in ("raw_observation_space", "observation_space", "action_space"):
         given, wanted = getattr(policy.spec, name), getattr(env.spec, name)
         if given != wanted:
+            types = (getattr(space, "dtype", None) for space in (given, wanted))
+            of = [f" of {dtype}" if dtype is not None else "" for dtype in types]
             raise UserError(
-                f"policy {run!r}: its {name} is {given} of {given.dtype}, must be {wanted} of "
-                f"{wanted.dtype}, as in {env.spec.id}"
+                f"policy {run!r}: its {name} is {given}{of[0]}, must be {wanted}{of[1]}, as in "
+                f"{env.spec.id}"
             )
     return policy, env
 
@@ -129,25 +132,17 @@ def _saved(flags: ReplayFlags) -> tuple[Policy, Env | HostEnv]:
 def _untrained(flags: ReplayFlags) -> tuple[Policy, Env | HostEnv]:
     """A policy that has learnt nothing, on the environment that the flags name."""
     assert flags.agent is not None
-    given = _on_host(flags, flags.run)
+    given = _places(flags)
     if flags.max_episode_steps is not None:
         given["max_episode_steps"] = flags.max_episode_steps
     env = make_env(flags.run, given, flags.env_kwargs)
     return untrained_policy(flags.agent, env.spec), env
 
 
-def _on_host(flags: ReplayFlags, env_id: str) -> dict[str, Any]:
-    """What was chosen for an environment that steps on the host.
-
-    Raises:
-      UserError: this one does not.
-    """
-    given = {name: getattr(flags, name) for name in ON_HOST}
-    given = {name: value for name, value in given.items() if value is not None}
-    for name, value in given.items():
-        if not env_id.startswith("gymnasium/"):
-            raise UserError(f"{name}={value}: only gymnasium/... environments have one")
-    return given
+def _places(flags: ReplayFlags) -> dict[str, Any]:
+    """What was chosen for an environment that steps on the host."""
+    given = {name: getattr(flags, name) for name in PLACES}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def _page(policy: Policy, env: Env | HostEnv, flags: ReplayFlags) -> str:
@@ -169,6 +164,7 @@ def _as_json(policy: Policy, evaluation: Evaluation) -> dict[str, object]:
         **evaluation.to_json(),
         "return_mean": evaluation.mean,
         "return_std": evaluation.std,
+        **({} if evaluation.success_rate is None else {"success_rate": evaluation.success_rate}),
     }
 
 
@@ -182,4 +178,5 @@ def _print_table(policy: Policy, evaluation: Evaluation) -> None:
     for i, (earned, steps) in enumerate(zip(evaluation.returns, evaluation.lengths, strict=True)):
         table.add_row(str(i), f"{earned:.2f}", str(steps))
     Console().print(table)
-    print(f"mean return {evaluation.mean:.2f} +- {evaluation.std:.2f}")
+    found = f"mean return {evaluation.mean:.2f} +- {evaluation.std:.2f}"
+    print(f"{found}{successful(evaluation)}")

@@ -13,17 +13,20 @@ from typing import Annotated, Any, Generic, TypeVar
 import tyro
 
 import agents
+from agents.policies.policy import load_policy
 from agents.policies.policy_files import named_file
-from agents.registry import agent_type, configure, list_agents, preset
+from agents.policies.starting import saved_network_settings
+from agents.registry import OBJECTS, config_type, configure, list_agents, preset
 from agents.settings import check_kept
 from agents.training.run_config import RunConfig
 from agents.training.run_folder import SavedRun, read_config
 from agents.training.trackers import Tracker, TrackerName
+from envs.base import PLACES
 from envs.errors import UserError, one_line
 from envs.registry import split_id
 from experiments import runs
 from experiments.cli import parse
-from experiments.startup import ON_HOST, ProcessFlags, import_modules, make_env, start_jax
+from experiments.startup import ProcessFlags, import_modules, make_env, start_jax
 
 Config = TypeVar("Config")
 Options = TypeVar("Options")
@@ -45,6 +48,9 @@ class Choice:
     resume: Path | None = None
     """The folder of a run that was stopped or killed, in place of ENV: it goes on as if it had not
     been, with its own settings."""
+    init_from: Path | None = None
+    """The folder of a saved policy, or of a run, of any agent: training starts from its parameters
+    and observation statistics, and its network settings are the defaults."""
     modules: Annotated[tuple[str, ...], tyro.conf.arg(name="import")] = ()
     """Modules to import first, which register environments or agents of your own."""
     trust: bool = False
@@ -125,7 +131,7 @@ def main(arguments: list[str]) -> int:
         _check_resumed(flags, plan, defaults)
     start_jax(getattr(plan.settings, "devices", None))
     flags.join()
-    on_host = _given(flags, ON_HOST)
+    on_host = _given(flags, PLACES)
     if saved is None:
         import_modules(flags.modules, flags.env)
         chosen = {**_given(flags, ("backend", "max_episode_steps")), **on_host}
@@ -133,6 +139,8 @@ def main(arguments: list[str]) -> int:
         import_modules(flags.modules)
         chosen = {**saved.env_kwargs, **on_host}
     env = make_env(plan.env, chosen, flags.env_kwargs)
+    # Its environment is not made, so whatever its arguments name is not opened.
+    initial = None if flags.init_from is None else load_policy(flags.init_from, trusted=True)
     agent = agents.make(plan.agent, env, **vars(plan.settings))
     stamp = time.strftime("%Y%m%d-%H%M%S")
     new = Path("runs", env.spec.id, plan.agent, f"seed-{plan.options.seed}-{stamp}")
@@ -144,6 +152,7 @@ def main(arguments: list[str]) -> int:
         plan.options,
         out,
         resume=saved is not None,
+        initial=initial,
         video_every=flags.video_every,
         loggers=loggers,
     )
@@ -154,7 +163,12 @@ def _new_plan(first: _FirstFlags) -> _Plan:
     env_id, name = (first.env or (_DEFAULT_ENV,))[0], first.agent
     _import_agent(name, first.modules)
     options = RunConfig.of(preset(name, env_id).run)
-    return _Plan(env_id, name, configure(name, env_id), options)
+    settings: dict[str, Any] = {}
+    if first.init_from is not None:
+        known = {field.name for field in fields(config_type(name))}
+        settings = saved_network_settings(first.init_from)
+        settings = {name: value for name, value in settings.items() if name in known}
+    return _Plan(env_id, name, configure(name, env_id, **settings), options)
 
 
 def _read(first: _FirstFlags) -> SavedRun:
@@ -189,13 +203,7 @@ def _plan_of(saved: SavedRun, first: _FirstFlags) -> _Plan:
       UserError: its settings are not those of its agent, or need more memory than any machine has.
     """
     _import_agent(saved.agent, first.modules)
-    for name in agent_type(saved.agent).takes:
-        value = saved.settings.get(name)
-        if isinstance(value, str) and "." in value:
-            raise UserError(
-                f"resume={first.resume}: its {name} is an object of yours, {one_line(value)}: must "
-                "go on in Python, with agents.train(agent, out=..., resume=True)"
-            )
+    _check_objects(saved, first)
     given = {k: tuple(v) if isinstance(v, list) else v for k, v in saved.settings.items()}
     try:
         settings = configure(saved.agent, saved.env, **given)
@@ -212,6 +220,17 @@ def _import_agent(name: str, modules: tuple[str, ...]) -> None:
     """
     if name not in list_agents():
         import_modules(modules)
+
+
+def _check_objects(saved: SavedRun, first: _FirstFlags) -> None:
+    """Refuse a run with objects of the user's, of which config.json knows the names alone."""
+    for name in OBJECTS:
+        text = saved.settings.get(name)
+        if isinstance(text, str) and "." in text:
+            raise UserError(
+                f"resume={first.resume}: {name}={one_line(text)} is an object, which is not read "
+                "from a file: go on in Python with agents.train(agent, out=..., resume=True)"
+            )
 
 
 def _check_size(settings: Any) -> None:
@@ -298,10 +317,8 @@ def _check_new(flags: TrainFlags[Any, Any], defaults: _Plan) -> None:
         raise UserError(f"env={flags.env}: must come first, as the flags' defaults depend on it")
     if flags.trust:
         raise UserError("trust=True: must come with --resume, whose run it trusts")
-    for name, suite in (("backend", "brax"), *((name, "gymnasium") for name in ON_HOST)):
-        value = getattr(flags, name)
-        if value is not None and not flags.env.startswith(f"{suite}/"):
-            raise UserError(f"{name}={value}: only {suite}/... environments have one")
+    if flags.backend is not None and not flags.env.startswith("brax/"):
+        raise UserError(f"backend={flags.backend}: only brax/... environments have one")
 
 
 def _check_resumed(flags: TrainFlags[Any, Any], plan: _Plan, defaults: _Plan) -> None:

@@ -6,11 +6,14 @@ import jax
 import numpy as np
 import onnxruntime
 import pytest
+from flax import nnx
 
 import agents
 import envs
 from envs.errors import UserError
 from experiments import cli
+from tests.agents import own_networks
+from tests.envs import image_envs  # noqa: F401 - registers them
 
 PENDULUM, CART_POLE = "gymnasium/phys2d/Pendulum-v0", "gymnasium/phys2d/CartPole-v1"
 SMALL = {"population_size": 32, "hidden": (8,)}
@@ -18,13 +21,15 @@ SMALL = {"population_size": 32, "hidden": (8,)}
 
 def policy_of(env_id, **settings):
     """A policy whose weights and statistics are random, so that nothing of it is neutral."""
-    agent = agents.make("eggroll", envs.make(env_id), **{**SMALL, **settings})
+    settings = {k: v for k, v in {**SMALL, **settings}.items() if v is not None}
+    agent = agents.make("eggroll", envs.make(env_id), **settings)
     policy = agent.snapshot(agent.init(jax.random.key(0)))
     rng = np.random.default_rng(2)
     weights = jax.tree.map(
         lambda x: x + rng.normal(0, 1.0, np.shape(x)).astype(np.float32), policy.weights
     )
-    weights = weights._replace(std=np.abs(weights.std) + 0.5)
+    count = np.abs(weights.num_observations)
+    weights = weights._replace(std=np.abs(weights.std) + 0.5, num_observations=count)
     return type(policy)(policy.spec, policy.actor, weights, policy.agent)
 
 
@@ -39,7 +44,8 @@ def observations(policy, count):
     if np.issubdtype(space.dtype, np.floating):
         return rng.normal(0, 2, (count, *space.shape)).astype(space.dtype)
     space.seed(1)
-    return np.stack([space.sample() for _ in range(count)]).astype(np.int32)
+    found = np.stack([space.sample() for _ in range(count)])
+    return found if found.dtype == np.uint8 else found.astype(np.int32)
 
 
 @pytest.mark.parametrize(
@@ -50,6 +56,9 @@ def observations(policy, count):
         (PENDULUM, {"normalize_observations": False, "hidden": ()}),
         (CART_POLE, {}),
         ("gymnasium/tabular/CliffWalking-v0", {}),
+        ("image/spot", {}),
+        ("image/spot", {"network": own_networks.Linen(), "hidden": None}),
+        ("image/spot", {"network": own_networks.Nnx(nnx.Rngs(0)), "hidden": None}),
     ],
 )
 def test_a_model_acts_as_its_policy(env_id, settings, tmp_path):

@@ -132,12 +132,12 @@ def test_what_is_no_description(folder, data, says):
     assert says in refusal(folder)
 
 
-@pytest.mark.parametrize("version", [1, 2, 3, 5, "4", 4.5, None, [4] * 100_000])
+@pytest.mark.parametrize("version", [1, 2, 3, 4, 6, "5", 5.5, None, [5] * 100_000])
 def test_another_format(folder, version):
     edit(folder, "format", version)
     says = refusal(folder)
     assert f"written in format {version!r}"[:40] in says
-    assert "this version reads 4" in says
+    assert "this version reads 5" in says
 
 
 @pytest.mark.parametrize(
@@ -432,3 +432,49 @@ def test_replay_imports_nothing_from_the_working_folder(folder, here, capsys):
     edit(folder, "agent", "<b>")
     replay(folder, capsys)
     assert str(here) not in sys.path
+
+
+DISCRETE = {"type": "Discrete", "n": 2, "start": 0, "dtype": "int64"}
+
+
+def nested_in(depth):
+    space = DISCRETE
+    for _ in range(depth):
+        space = {"type": "Tuple", "spaces": [space]}
+    return space
+
+
+@pytest.mark.parametrize(
+    ("raw", "says"),
+    [
+        (DISCRETE, "raw_observation_space must be a Dict or a Tuple"),
+        ({"type": "Tuple", "spaces": [DISCRETE]}, "must be the flat one of raw_observation_space"),
+        ({"type": "Tuple", "spaces": []}, "has 0 numbers when it is flat"),
+        (nested_in(17), "nested at most 16 deep"),
+        (nested_in(400), "nested at most 16 deep"),
+        ({"type": "Tuple", "spaces": [DISCRETE] * 5000}, "at most 4096 parts"),
+        (
+            {"type": "Tuple", "spaces": [{"type": "Tuple", "spaces": []}] * 5000},
+            "at most 4096 parts",
+        ),
+        ({"type": "Tuple", "spaces": [{**DISCRETE, "n": 2**20}] * 2}, "1048576 numbers when it is"),
+        ({"type": "Dict", "spaces": [["a", DISCRETE], ["a", DISCRETE]]}, "texts that differ"),
+        ({"type": "Dict", "spaces": [[1, DISCRETE]]}, "texts that differ"),
+        ({"type": "Dict", "spaces": [[["a"], DISCRETE]]}, "texts that differ"),
+        ({"type": "Dict", "spaces": {"a": DISCRETE}}, "policy.json is damaged"),
+        ({"type": "Dict", "spaces": "ab"}, "policy.json is damaged"),
+        ({"type": "Dict"}, "policy.json is damaged (KeyError"),
+        (
+            {"type": "Tuple", "spaces": [{"type": "Text"}]},
+            "must be Box, Discrete, MultiDiscrete or",
+        ),
+        ([], "policy.json is damaged"),
+    ],
+)
+def test_a_nested_space_of_any_kind(folder, raw, says):
+    edit(folder, "env.raw_observation_space", raw)
+    tracemalloc.start()
+    assert says in refusal(folder)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 100 << 20

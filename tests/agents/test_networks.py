@@ -16,7 +16,6 @@ import agents
 import envs
 from agents.policies import images
 from agents.policies.network import Network, NetworkConfig, resolved
-from agents.policies.starting import network_settings
 from envs.errors import UserError
 from tests.agents import own_networks
 from tests.envs import image_envs
@@ -331,81 +330,3 @@ def test_observations_keep_their_shape_and_only_numbers_have_statistics():
     assert scalar.apply(scalar.init(jax.random.key(0)), (), jnp.float32(0))[1].shape == (3,)
     for space in (spaces.Box(0, 1, (4, 4), bool), spaces.Discrete(4), spaces.Box(0, 255, (9, 9), np.uint8)):  # fmt: skip # noqa: E501
         assert Network(space, DISCRETE, NetworkConfig()).statistics_size == 0
-
-
-PENDULUM = "gymnasium/phys2d/Pendulum-v0"
-ACTING = {"hidden": (8,), "activation": "tanh", "normalize_observations": True, "squash": "clip"}
-
-
-@functools.cache
-def of_ppo():
-    agent = agents.make("ppo", envs.make(PENDULUM), **PPO, **ACTING)
-    state = agent.init(jax.random.key(0))
-    for _ in range(2):
-        state, _ = agent.step(state)
-    return agent.snapshot(state)
-
-
-def test_evolution_starts_from_a_policy_of_ppo(tmp_path):
-    of_ppo().save(tmp_path)
-    policy = agents.load_policy(tmp_path)
-    settings = {**network_settings(policy), "population_size": 16}
-    assert (settings["squash"], settings["hidden"]) == ("clip", (8,))
-    agent = agents.make("eggroll", envs.make(PENDULUM), **settings)
-    state = agent.with_policy(agent.init(jax.random.key(1)), policy)
-    obs = np.random.default_rng(0).normal(size=(100, 3)).astype(np.float32)
-    assert len(np.unique(policy(obs))) > 50
-    np.testing.assert_array_equal(agent.snapshot(state).weights.mean, policy.weights.mean)
-    np.testing.assert_array_equal(agent.snapshot(state)(obs), policy(obs))
-    assert float(state.moments.count) == 2 * 4 * 16
-    state, metrics = agent.step(state)
-    assert float(state.moments.count) == 2 * 4 * 16 + metrics["env_steps"]
-
-
-def test_a_run_starts_from_a_policy_and_ppo_does_too():
-    agent = agents.make("ppo", envs.make(PENDULUM), **PPO, **ACTING)
-    fresh = agent.init(jax.random.key(0))
-    state = agent.with_policy(fresh, of_ppo())
-    obs = np.random.default_rng(0).normal(size=(100, 3)).astype(np.float32)
-    np.testing.assert_array_equal(agent.snapshot(state)(obs), of_ppo()(obs))
-    jax.tree.map(np.testing.assert_array_equal, state.params["critic"], fresh.params["critic"])
-    one, two = (
-        agents.train(agent, env_steps=1, eval_episodes=4, initial=initial)
-        for initial in (None, of_ppo())
-    )
-    assert one.evaluation.mean != two.evaluation.mean
-
-
-@pytest.mark.parametrize(
-    ("settings", "says"),
-    [
-        ({"hidden": (9,)}, r"has hidden=\(8,\), and the agent \(9,\): must be an agent with"),
-        ({"squash": "tanh"}, "initial: its policy has squash=clip, and the agent tanh"),
-        ({"activation": "relu"}, "activation=tanh, and the agent relu"),
-        ({"normalize_observations": False}, "normalize_observations=True, and the agent False"),
-        ({"network": own_networks.Linen()}, "observation_space"),
-    ],
-)
-def test_a_policy_that_does_not_fit_is_refused(settings, says):
-    if "network" in settings:
-        agent = agents.make("eggroll", env(), **SMALL, **settings)
-    else:
-        settings = {**ACTING, **settings}
-        agent = agents.make("eggroll", envs.make(PENDULUM), population_size=16, **settings)
-    with pytest.raises(UserError, match=says):
-        agents.train(agent, env_steps=1, initial=of_ppo())
-
-
-def test_networks_of_ones_own_are_compared_by_their_parameters():
-    policy = trained("linen")
-    agent = agents.make("eggroll", env(), network=own_networks.Linen(width=5), **SMALL)
-    with pytest.raises(UserError, match=r"parameter params/Conv_0/bias of its policy is \[4\]"):
-        agent.with_policy(agent.init(jax.random.key(0)), policy)
-    built_in = agents.make("eggroll", env(), **SMALL)
-    with pytest.raises(UserError, match="policy has network=.*Linen, and the agent cnn"):
-        built_in.with_policy(built_in.init(jax.random.key(0)), policy)
-    random = agents.make("random", env())
-    with pytest.raises(UserError, match="initial: its policy, of agent random, has no network"):
-        agent.with_policy(agent.init(jax.random.key(0)), random.snapshot(0))
-    with pytest.raises(UserError, match="agent=random: must be another agent"):
-        random.with_policy(0, policy)

@@ -109,6 +109,15 @@ def test_bad_observations_cost_no_member_its_return_and_never_enter_the_moments(
     assert counted == 0 if share == 1 else 0 < counted < 3 * 16
 
 
+def test_bad_observations_are_counted_where_nothing_is_standardised():
+    _, after, metrics = trained("eggroll", "obs", 0.3, normalize_observations=False)
+    assert after.moments.mean.shape == after.moments.std.shape == (0,)
+    assert after.moments.count == 0
+    assert all(0 < line["nonfinite_observations"] < 16 for line in metrics)
+    _, _, sound = trained("eggroll", "obs", 0.0, normalize_observations=False)
+    assert all(line["nonfinite_observations"] == 0 for line in sound)
+
+
 @pytest.mark.parametrize("what", ["reward", "obs"])
 def test_ppo_leaves_bad_transitions_out_and_learns_from_the_rest(what):
     before, after, metrics = trained("ppo", what, 0.3)

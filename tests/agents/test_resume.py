@@ -241,6 +241,7 @@ CONFIG = json.dumps(
         "env_kwargs": {},
         "agent": "eggroll",
         "settings": {},
+        "initial": None,
         "seed": 0,
         "env_steps": 9,
         "seconds": None,
@@ -277,6 +278,10 @@ CONFIG = json.dumps(
             "config.json: seed=.*: must be a whole number",
         ),
         (CONFIG.replace('"keep": 2', '"left": 2'), "config.json: keep must be there"),
+        (
+            CONFIG.replace('"initial": null', '"initial": "../policy"'),
+            "config.json: initial must be a SHA-256 in hex, or null",
+        ),
     ],
 )
 def test_a_config_that_is_not_ours(agent, budget, tmp_path, text, says):

@@ -188,7 +188,7 @@ def test_nothing_of_theirs_is_imported_before_an_agent_is_made():
 
 def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "sbx", None)
-    with pytest.raises(UserError, match="agent='sbx_ppo': needs sbx-rl, .*pip install"):
+    with pytest.raises(UserError, match=r'agent=.sbx_ppo.: .* \(pip install "es-rl\[sbx\]"\)$'):
         agents.make("sbx_ppo", envs.make("gymnasium/CartPole-v1"))
 
 

@@ -4,6 +4,8 @@ Somewhere in the image is a bright spot; the right action says on which side. An
 of reward 1 or 0, so that random actions earn 4.
 """
 
+import copy
+
 import gymnasium
 import jax
 import jax.numpy as jnp
@@ -76,3 +78,45 @@ class HostSpot(gymnasium.Env):
 
 envs.register("image/spot", Spot)
 gymnasium.register("Spot-v0", HostSpot, max_episode_steps=LIMIT)
+
+
+class AnySpot(HostSpot):
+    """The same, its image of another shape of 2 to 4 axes."""
+
+    def __init__(self, shape=(1, SIDE, SIDE, 1)):
+        self.observation_space = spaces.Box(0, 255, tuple(shape), np.uint8)
+
+    def _draw(self):
+        return super()._draw().reshape(self.observation_space.shape)
+
+
+gymnasium.register("AnySpot-v0", AnySpot, max_episode_steps=LIMIT)
+
+
+SAMPLED = [
+    spaces.Box(-3, 3, (2, 2, 2), np.int64),
+    spaces.Box(0, 200, (3,), np.uint8),
+    spaces.Box(-1, 1, (), np.float32),
+    spaces.MultiBinary((2, 3)),
+    spaces.Box(0, 1, (4,), bool),
+]
+
+
+class Sampled(gymnasium.Env):
+    """Observations drawn from one of the spaces above; the reward is the action."""
+
+    action_space = spaces.Box(-1, 1, (1,))
+
+    def __init__(self, number=0):
+        self.observation_space = copy.deepcopy(SAMPLED[number])
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.observation_space.seed(seed)
+        return self.observation_space.sample(), {}
+
+    def step(self, action):
+        return self.observation_space.sample(), float(action[0]), False, False, {}
+
+
+gymnasium.register("Sampled-v0", Sampled, max_episode_steps=LIMIT)

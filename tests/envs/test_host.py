@@ -104,7 +104,7 @@ def test_a_worker_with_little_to_do_hands_its_lanes_over_when_their_episodes_end
 
     def processes(*commands):
         lanes.send(span, np.array(commands), seeds, actions)
-        obs = lanes.receive(span).obs
+        obs = lanes.receive(span).obs.copy()
         time.sleep(0.002)  # what the caller does
         return obs[:, 0].tolist(), obs[:, 1].tolist()
 

@@ -9,7 +9,7 @@ import pytest
 
 import envs
 from envs.errors import NoPicture, UserError
-from envs.pictures import rendering
+from envs.pictures import headless, rendering
 
 
 @pytest.mark.parametrize(("there", "chosen"), [(True, "egl"), (False, "disable")])
@@ -17,13 +17,13 @@ def test_mujoco_is_to_draw_with_egl_where_it_is_installed(monkeypatch, there, ch
     for name in ("DISPLAY", "MUJOCO_GL"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("sys.platform", "linux")
-    monkeypatch.setattr(rendering, "_has_library", lambda name: there)
-    rendering.go_headless()
+    monkeypatch.setattr(headless, "_has_library", lambda name: there)
+    headless.go_headless()
     assert os.environ["MUJOCO_GL"] == chosen
 
 
 def test_a_missing_library_is_looked_for_and_named(monkeypatch):
-    assert not rendering._has_library("libNoSuchThing.so.1")
+    assert not headless._has_library("libNoSuchThing.so.1")
     env = envs.make("gymnasium/Hopper-v5", max_episode_steps=2)
     monkeypatch.setenv("MUJOCO_GL", "disable")
     with pytest.raises(UserError, match="on Debian or Ubuntu install libegl1") as error:
@@ -87,7 +87,7 @@ def test_no_picture_is_one_line_that_says_why(name, says):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.skipif(not rendering._has_library("libEGL.so.1"), reason="nothing to draw with")
+@pytest.mark.skipif(not headless._has_library("libEGL.so.1"), reason="nothing to draw with")
 @pytest.mark.parametrize("first", ["import mujoco, envs", "import envs, mujoco"])
 def test_drawing_works_whatever_is_imported_first(first):
     kept = {k: v for k, v in os.environ.items() if k not in ("MUJOCO_GL", "DISPLAY")}

@@ -3,8 +3,11 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
+import es_rl
+from envs.errors import UserError
 from es_rl import centered_rank, replace_nonfinite, shape_fitness, zscore
 
 SHAPINGS = ["zscore", "centered_rank", "none"]
@@ -109,3 +112,28 @@ def test_shaping_follows_a_permutation(shaping):
     np.testing.assert_allclose(
         shape_fitness(f[order], shaping), shape_fitness(f, shaping)[order], atol=1e-6
     )
+
+
+def test_a_function_gets_finite_fitness_and_dead_groups_weigh_nothing():
+    def double(fitness, group_size):
+        assert np.isfinite(fitness).all()
+        assert group_size == 2
+        return 2 * fitness
+
+    es = es_rl.eggroll(6, group_size=2, shaping=double, sigma=1.0, optimizer=optax.sgd(1.0))
+    state = es.init(jax.random.key(0), {"w": jnp.zeros((3, 2))})
+    noise = es.ask(state)
+    fitness = jnp.array([1.0, jnp.nan, jnp.nan, -jnp.inf, 5.0, 7.0])
+    following, metrics = es.tell(state, noise, fitness)
+    want = es.gradient(state.params, noise, jnp.array([2.0, 2.0, 0.0, 0.0, 10.0, 14.0]))
+    np.testing.assert_allclose(following.params["w"], want["w"], rtol=1e-5, atol=1e-6)
+    assert int(metrics["nonfinite_members"]) == 3
+    assert float(jnp.abs(want["w"]).max()) > 0
+
+
+def test_a_function_must_give_a_weight_per_member():
+    def halves(fitness, group_size):
+        return fitness[::2]
+
+    with pytest.raises(UserError, match=r"halves: returns shape \(2,\) for fitness of shape \(4,"):
+        shape_fitness(jnp.arange(4.0), halves)

@@ -7,6 +7,7 @@ import optax
 import pytest
 
 import es_rl
+from es_rl.strategies.optimizers import at_learning_rate
 
 PARAMS = {
     "kernel": jnp.linspace(-1, 1, 20).reshape(5, 4),
@@ -152,12 +153,68 @@ def test_learning_rate_and_sigma_follow_their_schedules():
     assert updates[2:] == [0, 0]
 
 
+@pytest.mark.parametrize("reuse", [0, 2])
+def test_the_learning_rate_in_the_metrics_is_that_of_the_update(reuse):
+    schedule = optax.exponential_decay(0.5, 1, 0.5)
+    optimizer = optax.chain(optax.scale_by_adam(), at_learning_rate(schedule))
+    es = es_rl.eggroll(8, noise_reuse=reuse, optimizer=optimizer)
+    state, rates = start(es)[0], []
+    # An update that is skipped spends nothing of the schedule, and tells what it would have used.
+    for bad in (0.0, jnp.nan, 0.0, 0.0):
+        state, metrics = es.tell(state, es.ask(state), jnp.arange(8.0) ** 2 + bad)
+        rates.append(float(metrics["learning_rate"]))
+    assert rates == [0.5, 0.25, 0.25, 0.125]
+
+
+def test_a_learning_rate_that_the_optimizer_does_not_hold_is_not_in_the_metrics():
+    def told(optimizer):
+        es = es_rl.eggroll(8, optimizer=optimizer)
+        state, noise = start(es)
+        return es.tell(state, noise, jnp.arange(8.0))[1]
+
+    injected = optax.inject_hyperparams(optax.adam)(learning_rate=0.25)
+    assert float(told(injected)["learning_rate"]) == 0.25
+    assert "learning_rate" not in told(optax.adam(0.25))
+    assert "learning_rate" not in told(optax.chain(injected, injected)), "which one of them?"
+
+
+@pytest.mark.parametrize(("trend", "scale"), [(1.0, 1.0), (-1.0, 0.5), (0.0, 0.5)])
+def test_the_optimizer_gets_minus_the_mean_fitness_as_its_value(trend, scale):
+    """Rising fitness is a falling loss: no plateau."""
+    plateau = optax.contrib.reduce_on_plateau(
+        factor=0.5, patience=3, rtol=0.0, atol=1.0, cooldown=100
+    )
+    es = es_rl.eggroll(8, optimizer=optax.chain(optax.sgd(0.1), plateau))
+    tell, state = jax.jit(es.tell), start(es)[0]
+    for generation in range(6):
+        fitness = jnp.arange(8.0) + 100 * trend * generation
+        state, metrics = tell(state, es.ask(state), fitness)
+        assert int(metrics["update_skipped"]) == 0
+    held = state.opt_state[1]
+    assert float(held.scale) == scale
+    best = 3.5 + 500 * max(trend, 0.0)
+    assert float(held.best_value) == -best
+
+
+def test_a_skipped_update_is_no_plateau():
+    plateau = optax.contrib.reduce_on_plateau(factor=0.5, patience=2)
+    es = es_rl.eggroll(8, optimizer=optax.chain(optax.sgd(0.1), plateau))
+    state = after_one_update(es)
+    for _ in range(4):
+        following, metrics = es.tell(state, es.ask(state), jnp.full(8, jnp.nan))
+        assert_skipped(es, state, following, metrics)
+        state = following
+
+
 def test_frozen_vectors_do_not_move_even_under_weight_decay():
-    es = es_rl.eggroll(8, freeze_vectors=True, optimizer=optax.adamw(0.1, weight_decay=0.1))
-    state, noise = start(es)
-    following, _ = es.tell(state, noise, jnp.arange(8.0) ** 2)
-    np.testing.assert_array_equal(following.params["bias"], PARAMS["bias"])
-    np.testing.assert_array_equal(following.params["filter"], PARAMS["filter"])
+    decays = optax.adamw(0.1, weight_decay=0.1)
+    for full_rank, filter_moves in (("tensors", False), ("vectors", True)):
+        es = es_rl.eggroll(8, freeze_vectors=True, full_rank=full_rank, optimizer=decays)
+        state, noise = start(es)
+        following, _ = es.tell(state, noise, jnp.arange(8.0) ** 2)
+        np.testing.assert_array_equal(following.params["bias"], PARAMS["bias"])
+        moved = not np.array_equal(following.params["filter"], PARAMS["filter"])
+        assert moved == filter_moves
     assert not np.allclose(following.params["kernel"], PARAMS["kernel"])
 
 
@@ -296,7 +353,8 @@ def test_finds_the_optimum_of_a_quadratic(name):
         ({"population_size": 12, "group_size": 5}, "group_size=5: .*one of 2, 4, 6"),
         ({"population_size": 12, "group_size": 3}, "group_size=3: .*multiple of noise_reuse"),
         ({"group_std": "own"}, "group_std='own': .*group, population"),
-        ({"shaping": "rank"}, "shaping='rank': .*zscore, centered_rank, none"),
+        ({"full_rank": "all"}, "full_rank='all': .*vectors, tensors"),
+        ({"shaping": "rank"}, "shaping='rank': .*zscore, centered_rank, none or a function"),
     ],
 )
 def test_bad_settings_are_named_with_what_is_accepted(options, says):

@@ -197,6 +197,7 @@ NAMES: dict[str, Any] = {
     "suite": one(misspelt(bundled())),
     "run": one(words),
     "resume": one(words),
+    "init_from": one(words),
     "logger": one(words),
     "policy": one(words),
     "file": one(words),

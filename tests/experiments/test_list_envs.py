@@ -5,7 +5,6 @@ from importlib.util import find_spec
 import gymnasium
 import pytest
 
-import agents
 import envs
 from envs.errors import UserError
 from envs.suites import available
@@ -46,12 +45,32 @@ def test_what_is_missing_is_named(capsys, monkeypatch):
     assert found["gymnasium/CartPole-v1"] == "*"
 
 
-@pytest.mark.parametrize("name", ["CarRacing-v3", "Blackjack-v1", "Pusher-v4"])
-def test_what_cannot_be_played_yet_says_so(name, capsys):
-    assert listed(capsys)[f"gymnasium/{name}"].startswith("(")
+def test_what_cannot_be_played_says_so(capsys):
+    found = listed(capsys)
+    assert found["gymnasium/Pusher-v4"].startswith("(needs mujoco before 3")
+    with pytest.raises(UserError, match="mujoco<3"):
+        envs.make("gymnasium/Pusher-v4", workers=1)
+    for name in ("CarRacing-v3", "Blackjack-v1"):
+        assert found[f"gymnasium/{name}"] in ("", "*")
 
-    def make():
-        agents.make("eggroll", envs.make(f"gymnasium/{name}", workers=1))
 
-    with pytest.raises(UserError, match="images|Tuple is not supported|mujoco<3"):
-        make()
+def test_environments_of_extras_are_listed(capsys):
+    found = listed(capsys, "--suite", "gymnasium")
+    assert found["gymnasium/ALE/Pong-v5"] == ""
+    assert found["gymnasium/MiniGrid-Empty-5x5-v0"] == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "package", "extra"),
+    [("ALE/Pong-v5", "ale_py", "atari"), ("MiniGrid-Empty-5x5-v0", "minigrid", "minigrid")],
+)
+def test_an_extra_that_is_missing_is_named(name, package, extra, monkeypatch):
+    monkeypatch.setattr(
+        available, "find_spec", lambda asked: None if asked == package else find_spec(asked)
+    )
+    others = {k: v for k, v in gymnasium.registry.items() if k != name}
+    monkeypatch.setattr(gymnasium.envs.registration, "registry", others)
+    monkeypatch.setattr(gymnasium, "registry", others)
+    says = rf'{name}.: needs {package}: pip install "es-rl\[{extra}\]"'
+    with pytest.raises(UserError, match=says):
+        envs.make(f"gymnasium/{name}")

@@ -1,0 +1,180 @@
+"""The parts of a policy in JSON, as `policy.json` has them; a stranger may have written that."""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from gymnasium import spaces
+
+from agents.policies import nested
+from agents.policies import spaces as _spaces
+from agents.policies.actors import Actor, RandomActor, ZeroActor
+from agents.policies.functions import described
+from agents.policies.network import Network, NetworkConfig
+from agents.policies.policy_files import DESCRIPTION, check_evaluation
+from envs.base import EnvSpec
+from envs.errors import UserError, one_line
+from envs.host.nested import flat_space, is_nested
+
+FORMAT = 5
+"""The version of the files that this code writes and reads."""
+_MODULE_OPTIONS = ("squash", "normalize_observations", "matmul_precision")
+"""The settings that a policy with a network of the user's is saved with."""
+_WRONG = (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError)
+"""The errors that reading a damaged description may raise."""
+
+
+def spec_to_json(spec: EnvSpec) -> dict[str, Any]:
+    """An environment's description in JSON values."""
+    raw = spec.raw_observation_space
+    return {
+        **vars(spec),
+        "raw_observation_space": None if raw is None else nested.to_json(raw),
+        "observation_space": _spaces.to_json(spec.observation_space),
+        "action_space": _spaces.to_json(spec.action_space),
+    }
+
+
+def spec_from_json(description: dict[str, Any]) -> EnvSpec:
+    """What `spec_to_json` described.
+
+    Raises:
+      UserError: it is nothing of the kind.
+    """
+    read = {k: _spaces.from_json(description[k]) for k in ("observation_space", "action_space")}
+    spec = EnvSpec(**{**description, **read, "raw_observation_space": _raw_space(description)})
+    raw = spec.raw_observation_space
+    if raw is not None and flat_space(raw) != spec.observation_space:
+        raise UserError("observation_space must be the flat one of raw_observation_space")
+    # `envs.make` imports the module that stands before a colon.
+    if not spec.id.isprintable() or ":" in spec.id or len(spec.id) > 200:
+        raise UserError(f"the environment's id {spec.id!r} must be as `es-rl envs` lists it")
+    if type(spec.max_episode_steps) is not int or not 1 <= spec.max_episode_steps <= 10**9:
+        raise UserError("max_episode_steps must be an integer from 1 to 1000000000")
+    for number in (spec.reward_threshold, spec.frames_per_second):
+        if not isinstance(number, int | float | None):
+            raise UserError(f"{number!r} must be a number")
+    if not spec.frames_per_second > 0:
+        raise UserError(f"frames_per_second {spec.frames_per_second!r} must be above 0")
+    if not isinstance(spec.kwargs, dict):
+        raise UserError("the environment's arguments must be an object")
+    for name in spec.kwargs:
+        if not name.isidentifier():
+            raise UserError(f"the environment's argument {name!r} must be a name")
+    return spec
+
+
+def _raw_space(description: dict[str, Any]) -> spaces.Space | None:
+    """The Dict or Tuple space of a saved environment, where it has one."""
+    if description["raw_observation_space"] is None:
+        return None
+    raw = nested.from_json(description["raw_observation_space"])
+    if not is_nested(raw):
+        raise UserError("raw_observation_space must be a Dict or a Tuple")
+    return raw
+
+
+def evaluation_to_json(evaluation: dict[str, Any] | None) -> dict[str, Any] | None:
+    """An evaluation in JSON values, in which returns that are not finite are text."""
+    if evaluation is None:
+        return None
+    returns = [x if math.isfinite(x) else str(x) for x in evaluation["returns"]]
+    return {**evaluation, "returns": returns}
+
+
+def evaluation_from_json(description: dict[str, Any] | None) -> dict[str, Any] | None:
+    """What `evaluation_to_json` described.
+
+    Raises:
+      UserError: it is nothing of the kind.
+    """
+    if description is None:
+        return None
+    returns = [float(x) if x in ("inf", "-inf", "nan") else x for x in description["returns"]]
+    evaluation = {**description, "returns": returns}
+    check_evaluation(evaluation)
+    return evaluation
+
+
+def check_format(description: dict[str, Any]) -> None:
+    """Refuse the file of another version with a UserError."""
+    version = description.get("format")
+    if version != FORMAT:
+        raise UserError(f"written in format {version!r}, this version reads {FORMAT}")
+
+
+@contextmanager
+def reading() -> Iterator[None]:
+    """Say that a description is damaged where reading its parts fails."""
+    try:
+        yield
+    except _WRONG as error:
+        reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        raise UserError(
+            f"{DESCRIPTION} is damaged ({reason}): must be as Policy.save writes it"
+        ) from error
+
+
+@dataclass(frozen=True)
+class OwnNetwork:
+    """What a file says of a policy with a network of the user's."""
+
+    name: str
+    """Of its class or function; never imported."""
+    config: NetworkConfig
+
+    def with_network(self, spec: EnvSpec, network: Any) -> Network:
+        """The actor.
+
+        Raises:
+          UserError: the network was not given, or does not fit the spaces.
+        """
+        if network is None:
+            raise UserError(
+                f"its network is of the user's own, {one_line(self.name)}: must be loaded with it: "
+                "agents.load_policy(folder, network=module)"
+            )
+        return Network(spec.observation_space, spec.action_space, self.config, network)
+
+
+def actor_to_json(actor: Actor) -> dict[str, Any]:
+    """An actor in JSON values, without its weights."""
+    match actor:
+        case Network(module=None):
+            return {"kind": "network", **asdict(actor.config)}
+        case Network():
+            options = {name: getattr(actor.config, name) for name in _MODULE_OPTIONS}
+            return {"kind": "module", "class": described(actor.module), **options}
+        case RandomActor():
+            return {"kind": "random"}
+        case ZeroActor():
+            return {"kind": "zero"}
+    raise TypeError(f"a policy with a {type(actor).__name__} cannot be saved")
+
+
+def network_config(options: dict[str, Any]) -> NetworkConfig:
+    """The configuration of a built-in network, as a file has it."""
+    hidden = options["hidden"]
+    return NetworkConfig(**{**options, "hidden": None if hidden is None else tuple(hidden)})
+
+
+def actor_from_json(description: dict[str, Any], spec: EnvSpec) -> Actor | OwnNetwork:
+    """What `actor_to_json` described.
+
+    Raises:
+      UserError: it is nothing of the kind.
+    """
+    match description:
+        case {"kind": "module", "class": str(name), **options}:
+            if options.keys() != set(_MODULE_OPTIONS):
+                raise UserError(f"the options of a module must be {', '.join(_MODULE_OPTIONS)}")
+            return OwnNetwork(name, NetworkConfig(**options))
+        case {"kind": "network", **options}:
+            return Network(spec.observation_space, spec.action_space, network_config(options))
+        case {"kind": "random"}:
+            return RandomActor(spec.action_space)
+        case {"kind": "zero"}:
+            return ZeroActor(spec.action_space)
+    raise UserError("the actor's kind must be network, module, random or zero")

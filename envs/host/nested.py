@@ -1,0 +1,85 @@
+"""Spaces of Dict and Tuple observations, which agents see as flat vectors."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+
+from envs.base import EnvSpec
+from envs.errors import UserError
+
+LEAVES = spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary
+"""The spaces that may stand inside a Dict or a Tuple."""
+MAX_FLAT_SIZE = 1 << 20
+"""The most numbers of a flat observation."""
+
+
+def is_nested(space: spaces.Space) -> bool:
+    """Whether a space is a Dict or a Tuple."""
+    return isinstance(space, spaces.Dict | spaces.Tuple)
+
+
+def flattened(spec: EnvSpec) -> EnvSpec:
+    """The spec with a flat observation space; unchanged where it is no Dict or Tuple.
+
+    Raises:
+      UserError: another space stands inside, or the observation has no numbers or too many.
+    """
+    space = spec.observation_space
+    if not is_nested(space):
+        return spec
+    try:
+        return replace(spec, observation_space=flat_space(space), raw_observation_space=space)
+    except UserError as error:
+        raise UserError(f"env={spec.id!r}: {error}") from None
+
+
+def flat_space(space: spaces.Space) -> spaces.Box:
+    """The Box of float32 that holds the flat elements of a Dict or Tuple space.
+
+    Raises:
+      UserError: another space stands inside, or the observation has no numbers or too many.
+    """
+    leaves = list(leaves_of(space))
+    size = sum(spaces.flatdim(leaf) for _, leaf in leaves)
+    if not 0 < size <= MAX_FLAT_SIZE:
+        raise UserError(
+            f"observation_space {type(space).__name__}: has {size} numbers when it is flat: must "
+            f"have 1 to {MAX_FLAT_SIZE}"
+        )
+    flat: Any = spaces.flatten_space(space)
+    with np.errstate(over="ignore"):  # bounds beyond float32 are none
+        low, high = flat.low.astype(np.float32), flat.high.astype(np.float32)
+    return spaces.Box(low, high, dtype=np.float32)
+
+
+def leaves_of(
+    space: spaces.Space, path: tuple[str | int, ...] = ()
+) -> Iterator[tuple[tuple[str | int, ...], spaces.Space]]:
+    """(keys and indices that lead to it, space) of each part, in the order of a flat observation.
+
+    Raises:
+      UserError: a part is of another kind than `LEAVES`, or a key is not a text.
+    """
+    if not is_nested(space):
+        if not isinstance(space, LEAVES):
+            raise UserError(
+                f"observation_space{shown(path)} is {type(space).__name__}: must be Box, Discrete, "
+                "MultiDiscrete or MultiBinary; a wrapper can leave it out, such as "
+                "gymnasium.wrappers.FilterObservation or minigrid.wrappers.ImgObsWrapper"
+            )
+        yield path, space
+        return
+    inner: Any = space
+    items = inner.spaces.items() if isinstance(space, spaces.Dict) else enumerate(inner.spaces)
+    for key, part in items:
+        if isinstance(space, spaces.Dict) and not isinstance(key, str):
+            raise UserError(f"observation_space{shown(path)} has the key {key!r}: must be a text")
+        yield from leaves_of(part, (*path, key))
+
+
+def shown(path: tuple[str | int, ...]) -> str:
+    """Keys and indices as they are written in Python: "['room'][0]"."""
+    return "".join(f"[{key!r}]" for key in path)

@@ -1,0 +1,114 @@
+"""Functional JAX environments (`gymnasium.experimental.functional`) on the accelerator."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from gymnasium import spaces
+from gymnasium.experimental.functional import FuncEnv
+
+from envs.base import EnvSpec, State, time_limited
+from envs.errors import UserError, one_line
+from envs.host.nested import is_nested
+from envs.pictures.scene import Scene, no_scene
+from envs.precision import in_32_bits
+
+
+@in_32_bits
+def from_func_env(
+    func_env: FuncEnv, *, id: str, max_episode_steps: int, reward_threshold: float | None = None
+) -> "FunctionalEnv":
+    """Adapt a functional JAX environment of your own (`gymnasium.experimental.functional`)."""
+    spec = EnvSpec(
+        id=id,
+        observation_space=func_env.observation_space,
+        action_space=func_env.action_space,
+        max_episode_steps=max_episode_steps,
+        reward_threshold=reward_threshold,
+    )
+    return FunctionalEnv(func_env, spec)
+
+
+def _discrete(space: spaces.Space) -> spaces.Space:
+    """A bounded box of integers as the (multi-)discrete space that it is; others as they are."""
+    if not isinstance(space, spaces.Box) or not np.issubdtype(space.dtype, np.signedinteger):
+        return space
+    low, high = space.low.reshape(-1).astype(np.int64), space.high.reshape(-1).astype(np.int64)
+    if space.low.size == 1:
+        return spaces.Discrete(int(high[0] - low[0] + 1), start=int(low[0]))
+    return spaces.MultiDiscrete(high - low + 1, start=low)
+
+
+class FunctionalEnv:
+    """A Gymnasium `FuncEnv` on the accelerator contract.
+
+    Its tabular environments declare integers as a Box of int32; they are Discrete here.
+    """
+
+    def __init__(self, func_env: FuncEnv, spec: EnvSpec):
+        if is_nested(spec.observation_space):
+            raise UserError(
+                f"env={spec.id!r}: its observation space is {spec.observation_space}: must be a "
+                "Box, Discrete, MultiDiscrete or MultiBinary, as it does not step on the host"
+            )
+        self._func = func_env
+        # CliffWalking declares a scalar Box and indexes its action: integers in a Box are vectors.
+        boxed = isinstance(spec.action_space, spaces.Box)
+        self._action_shape = spec.action_space.shape or ((1,) if boxed else ())
+        discrete_obs = _discrete(spec.observation_space)
+        self._obs_shape = discrete_obs.shape
+        self.spec = EnvSpec(
+            **{
+                **vars(spec),
+                "observation_space": discrete_obs,
+                "action_space": _discrete(spec.action_space),
+            }
+        )
+        action = jnp.reshape(jnp.asarray(spec.action_space.sample()), self._action_shape)
+        key = jax.random.PRNGKey(0)
+        try:
+            first = jax.eval_shape(func_env.initial, key)
+            self._state_shape = jax.eval_shape(func_env.transition, first, action, key)
+        except Exception as error:
+            reason = f"{type(error).__name__}: {one_line(error)}"
+            raise UserError(f"{spec.id} cannot run with jax {jax.__version__}: {reason}") from error
+
+    def _observe(self, inner: Any, key: jax.Array) -> jax.Array:
+        return jnp.reshape(self._func.observation(inner, key), self._obs_shape)
+
+    def reset(self, key: jax.Array) -> State:
+        initial_key, obs_key = jax.random.key_data(jax.random.split(key))
+        # Initial states may hold Python scalars where a transition yields arrays.
+        inner = jax.tree.map(
+            lambda x, to: jnp.broadcast_to(jnp.asarray(x, to.dtype), to.shape),
+            self._func.initial(initial_key),
+            self._state_shape,
+        )
+        false = jnp.zeros((), bool)
+        obs = self._observe(inner, obs_key)
+        return State(inner, obs, jnp.float32(0), false, false, jnp.int32(0))
+
+    def step(self, state: State, action: jax.Array, key: jax.Array) -> State:
+        keys = jax.random.key_data(jax.random.split(key, 4))
+        action = jnp.reshape(action, self._action_shape)
+        inner = self._func.transition(state.inner, action, keys[0])
+        reward = self._func.reward(state.inner, action, inner, keys[1])
+        steps = state.steps + 1
+        terminated, truncated = time_limited(
+            steps,
+            jnp.asarray(self._func.terminal(inner, keys[2])),
+            self.spec.max_episode_steps,
+        )
+        reward = jnp.asarray(reward, jnp.float32).reshape(())
+        obs = self._observe(inner, keys[3])
+        return State(inner, obs, reward, terminated, truncated, steps)
+
+    def render(self, states: Sequence[State]) -> list[np.ndarray]:
+        from envs.pictures.rendering import functional_frames
+
+        return functional_frames(self._func, [state.inner for state in states])
+
+    def scene(self, states: Sequence[State]) -> Scene:
+        raise no_scene(self.spec.id)

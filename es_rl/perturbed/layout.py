@@ -1,0 +1,157 @@
+"""How a network uses the leaves of its parameters as matrices, found by tracing it once.
+
+The trace is evaluated as in `es_rl.perturbed_apply`, with a `_Probe` in place of every leaf: its
+factors are one per axis of the leaf, so that the same rules follow each axis through transposes,
+reshapes, slices and loops. Where a probe meets a product, the axes that are summed over are the
+rows of a matrix, and the others that are still there its columns. Axes that are gone by then, as
+those that a scan runs over, or that are enumerated together with the other operand, are those of
+a stack.
+"""
+
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+
+from es_rl.noise import Layout, PyTree, View, layout_of_shapes, view_of_axes
+from es_rl.perturbed.apply import as_function, traced
+from es_rl.perturbed.arrays import STRUCTURE, Perturbed, Rule, take_rows
+from es_rl.perturbed.evaluate import evaluate
+from es_rl.perturbed.products import contraction
+
+_Axes: TypeAlias = frozenset[int]
+
+
+class _Uses:
+    """What is seen of a leaf while its network is evaluated."""
+
+    def __init__(self) -> None:
+        self.products: set[tuple[_Axes, _Axes]] = set()
+        """(rows, columns) for each product."""
+        self.others: set[_Axes] = set()
+        """The axes that are still there, for each other use."""
+
+
+@dataclass(frozen=True)
+class _Probe(Perturbed):
+    """A leaf whose axes are followed: `factors` has one entry per axis of the leaf."""
+
+    uses: _Uses
+
+    def dense(self) -> jax.Array:
+        self.uses.others.add(self.along(range(self.weight.ndim)))
+        return self.weight
+
+    def regroup(self, factor: jax.Array, group: list[int]) -> jax.Array:
+        """A factor that varies along a part of the axes of a group, as one along all of them."""
+        if all(factor.shape[axis + 1] == 1 for axis in group):
+            return factor
+        shape = list(factor.shape)
+        for axis in group:
+            shape[axis + 1] = self.weight.shape[axis]
+        return jnp.broadcast_to(factor, shape)
+
+    def along(self, axes: Any) -> _Axes:
+        """The axes of the leaf, longer than 1, that are found along axes of the present array."""
+        found = (
+            leaf_axis
+            for leaf_axis, factor in enumerate(self.factors)
+            if any(factor.shape[axis + 1] > 1 for axis in axes)
+        )
+        return frozenset(found)
+
+    def meets(self, rows: Any, columns: Any) -> None:
+        """Record a product with these axes of the present array."""
+        found = self.along(rows)
+        self.uses.products.add((found, self.along(columns) - found))
+
+
+def layout(function: Any, params: PyTree, *args: Any, **kwargs: Any) -> Layout:
+    """How a network uses each leaf of its parameters as a matrix; for a strategy's `layout`.
+
+    A leaf that is used in no product, or as different matrices, is judged by its shape, without the
+    axes over which the network loops.
+
+    Args:
+      function: a module or function, as `es_rl.perturbed_apply` takes it.
+      params: its parameters, of which only shapes and types matter.
+      *args: example inputs, of which only shapes and types matter.
+      **kwargs: further arguments, passed as they are.
+
+    Returns:
+      The view of each leaf, in `jax.tree.leaves` order.
+    """
+    uses = [_Uses() for _ in jax.tree.leaves(params)]
+
+    def look(params: PyTree, args: tuple[Any, ...]) -> None:
+        closed, _ = traced(as_function(function, params), params, args, kwargs)
+        evaluate(closed, list(map(_probe, jax.tree.leaves(params), uses)), _RULES)
+
+    jax.eval_shape(look, params, args)
+    by_shape = layout_of_shapes(params)
+    return tuple(map(_view, jax.tree.leaves(params), uses, by_shape))
+
+
+def _probe(leaf: jax.Array, uses: _Uses) -> _Probe:
+    def along(axis: int) -> jax.Array:
+        return jnp.zeros([1, *(n if k == axis else 1 for k, n in enumerate(leaf.shape))])
+
+    return _Probe(leaf, tuple(map(along, range(leaf.ndim))), uses)
+
+
+def _view(leaf: Any, uses: _Uses, by_shape: View | None) -> View | None:
+    """The view of a leaf that agrees with all its products, or else with its shape."""
+    views = {_in_order(leaf.shape, *axes) for axes in uses.products} - {None}
+    if len(views) == 1:
+        return views.pop()
+    present = frozenset().union(*uses.others, *(r | c for r, c in uses.products))
+    return view_of_axes(sorted(present)) if present else by_shape
+
+
+def _in_order(shape: tuple[int, ...], rows: _Axes, columns: _Axes) -> View | None:
+    """The view with these rows and columns, which change places where the columns come first.
+
+    Axes of size 1 are nowhere to be seen, and are put where nothing else is. None for a vector.
+    """
+    single = [axis for axis, size in enumerate(shape) if size == 1]
+    first, second = sorted((sorted(rows), sorted(columns)), key=lambda axes: axes[:1])
+    if single and not first and second:
+        before = single[0] < second[0]
+        first, second = ([single.pop(0)], second) if before else (second, [single.pop(0)])
+    if not first or not second:
+        return None
+    return View(tuple(sorted([*first, *single])), tuple(second))
+
+
+def _dot_general(inputs: list[Any], params: dict[str, Any]) -> list[Any]:
+    found = contraction(inputs, params)
+    assert isinstance(found.matrix, _Probe)
+    found.matrix.meets(found.contracted, found.free)
+    operands = (found.matrix.weight, found.x) if found.left else (found.x, found.matrix.weight)
+    return [jax.lax.dot_general_p.bind(*operands, **params)]
+
+
+def _convolution(inputs: list[Any], params: dict[str, Any]) -> list[Any] | None:
+    x, kernel = inputs
+    if not isinstance(kernel, _Probe) or isinstance(x, _Probe):
+        return None
+    out_axis, *in_axes = params["dimension_numbers"].rhs_spec
+    kernel.meets(in_axes, [out_axis])
+    return [jax.lax.conv_general_dilated_p.bind(x, kernel.weight, **params)]
+
+
+def _gather(inputs: list[Any], params: dict[str, Any]) -> list[Any] | None:
+    taken = take_rows(inputs, params)
+    if taken is None or inputs[0].weight.ndim != 2:
+        return taken
+    inputs[0].meets([0], [1])
+    return [taken[0].weight]
+
+
+_RULES: dict[str, Rule] = {
+    **STRUCTURE,
+    "conv_general_dilated": _convolution,
+    "dot_general": _dot_general,
+    "gather": _gather,
+}
