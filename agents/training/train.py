@@ -1,4 +1,13 @@
-"""The one host loop: step, evaluate, log, checkpoint, save."""
+"""A run from its start to its end: it is configured, compiled, restored and trained.
+
+SIGINT and SIGTERM end a run; a checkpoint and the policy are saved all the same. A generation of
+evolution that is under way is given up, as the checkpoint is of the state before it; other
+iterations are ended first. A run that was stopped, or killed, and resumed ends with the same bits
+as one that was not, where no budget or interval is in seconds.
+
+Where there are several processes (`es_rl.processes`) all of them call `train` alike. Process 0
+alone writes, calls `on_generation` and the loggers, and says what time it is.
+"""
 
 import signal
 import threading
@@ -45,14 +54,6 @@ def train(
 ) -> TrainResult:
     """Train until a budget is spent or an evaluation reaches the target.
 
-    SIGINT and SIGTERM end the run; a checkpoint and the policy are saved all the same. A generation
-    of evolution that is under way is given up, as the checkpoint is of the state before it; other
-    iterations are ended first. A run that was stopped, or killed, and resumed ends with the same
-    bits as one that was not, where no budget or interval is in seconds.
-
-    Where there are several processes (`es_rl.processes`) all of them call this alike. Process 0
-    alone writes, calls `on_generation` and `loggers`, and says what time it is.
-
     Args:
       agent: what to train, on its environment.
       out: the run's folder, which must be empty or absent; None writes nothing.
@@ -92,19 +93,12 @@ def train(
             stack.callback(run.close)
         ready = _prepare(agent, config, run, evaluator, state)
         main = processes.is_main()
+        watchdog = stack.enter_context(Watchdog(agent.stage.advice))
+        told = (loggers, on_generation, on_progress) if main else ((), None, None)
         loop = Loop(
-            agent=agent,
-            config=config,
-            progress=ready.progress,
-            evaluator=ready.evaluator,
-            run=run,
-            loggers=loggers if main else (),
-            on_generation=on_generation if main else None,
-            on_progress=on_progress if main else None,
-            caught=caught,
-            watchdog=stack.enter_context(Watchdog(agent.stage.advice)),
+            agent, config, ready.progress, ready.evaluator, run, *told, caught, watchdog,
             saved_at=ready.saved_at,
-        )
+        )  # fmt: skip
         return loop.play(ready.state, time.perf_counter() - started)
 
 

@@ -27,10 +27,15 @@ from experiments.videos import FORMATS, write_video
 State: TypeAlias = Literal["ok", "--", "failed"]
 
 _EXTRAS = {
+    "atari": ("ale_py",),
     "box2d": ("Box2D",),
     "classic-control": ("pygame",),
+    "minigrid": ("minigrid",),
     "mujoco": ("mujoco", "imageio"),
+    "onnx": ("jax2onnx", "onnx", "onnxruntime"),
     "sbx": ("sbx", "torch"),
+    "trackio": ("trackio",),
+    "wandb": ("wandb",),
     "bench": ("evosax",),
     "cuda": ("jax_cuda13_plugin",),
 }

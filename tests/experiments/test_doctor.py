@@ -3,6 +3,8 @@
 import json
 import shutil
 import subprocess
+import tomllib
+from pathlib import Path
 from types import SimpleNamespace
 
 import jax
@@ -120,3 +122,9 @@ def test_git_state_is_that_of_the_checkout_alone(tmp_path, monkeypatch):
     assert provenance.git_state(checkout) == {"commit": commit, "uncommitted": True}
     monkeypatch.setenv("PATH", str(tmp_path))
     assert provenance.git_state(checkout) is None, "git is not installed"
+
+
+def test_every_extra_is_looked_for():
+    project = Path(__file__).parents[2] / "pyproject.toml"
+    extras = tomllib.loads(project.read_text())["project"]["optional-dependencies"]
+    assert doctor._EXTRAS.keys() == extras.keys() - {"dev"}
