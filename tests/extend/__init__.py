@@ -1,0 +1,1 @@
+"""What users bring, as code outside of our folders: a file each, of at most 40 lines of code."""
