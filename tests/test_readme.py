@@ -31,7 +31,16 @@ def test_the_scaling_page_shows_what_was_measured():
 
 def test_commands_and_names_exist():
     commands = set(re.findall(r"^    es-rl ([a-z]+)", README, re.MULTILINE))
-    assert commands == {"train", "replay", "compare", "benchmark", "envs", "doctor", "launch"}
+    assert commands == {
+        "train",
+        "replay",
+        "compare",
+        "export",
+        "benchmark",
+        "envs",
+        "doctor",
+        "launch",
+    }
     for name in (*list_agents(), *suites.bundled()):
         assert f"`{name}`" in README
 
