@@ -151,7 +151,7 @@ def make(id: str, /, **kwargs: Any) -> Env | HostEnv:
     if isinstance(env, HostEnv):
         return env.placed(**where)
     name, value = next(iter(where.items()))
-    raise UserError(f"{name}={value}: {env.spec.id} does not step on the host")
+    raise UserError(f"{name}={value}: {env.spec.id} does not step on the host: must not be given")
 
 
 def _made(id: str, kwargs: dict[str, Any]) -> Env | HostEnv:

@@ -102,6 +102,23 @@ def _saved(config: dict[str, Any]) -> SavedRun:
     return SavedRun(**{name: config[name] for name in _LONGEST}, options=options, initial=initial)
 
 
+def check_new(folder: str | Path) -> None:
+    """Refuse a folder for a new run that is not empty or absent.
+
+    Raises:
+      UserError: it holds something.
+    """
+    folder = Path(folder)
+    # A process that was killed at once leaves no more than its lock.
+    there = folder.iterdir() if folder.is_dir() else ()
+    if folder.is_file() or any(path.name != _LOCK for path in there):
+        holds_a_run = (folder / CONFIG).is_file()
+        raise UserError(
+            f"out={folder}: must be an empty or a new folder"
+            + ("; --resume goes on with the run in it" if holds_a_run else "")
+        )
+
+
 class RunFolder:
     """Writes a run's folder, alone: another process that tries to is refused."""
 
@@ -139,7 +156,7 @@ class RunFolder:
                     self._lacks_initial = saved.initial is not None and config["initial"] is None
                     config["initial"] = saved.initial
                 else:
-                    self._check_empty()
+                    check_new(self.folder)
                     self.folder.mkdir(parents=True, exist_ok=True)
                 self._lock(stack)
                 write_whole(self.folder / CONFIG, (json.dumps(config, indent=1) + "\n").encode())
@@ -148,16 +165,6 @@ class RunFolder:
             raise UserError(
                 f"{self._flag}: cannot be written ({error.strerror}): must be a folder that can"
             ) from None
-
-    def _check_empty(self) -> None:
-        # A process that was killed at once leaves no more than its lock.
-        there = self.folder.iterdir() if self.folder.is_dir() else ()
-        if self.folder.is_file() or any(path.name != _LOCK for path in there):
-            holds_a_run = (self.folder / CONFIG).is_file()
-            raise UserError(
-                f"{self._flag}: must be an empty or a new folder"
-                + ("; --resume goes on with the run in it" if holds_a_run else "")
-            )
 
     def _lock(self, stack: ExitStack) -> None:
         # The kernel lets go of it when the process ends, however it ends.

@@ -31,7 +31,7 @@ from agents.training.progress import Progress
 from agents.training.provenance import git_state, versions
 from agents.training.repetition import check_repeats
 from agents.training.run_config import RunConfig
-from agents.training.run_folder import RunFolder, read_config
+from agents.training.run_folder import RunFolder, check_new, read_config
 from agents.training.watchdog import Watchdog
 from envs.errors import UserError
 from envs.precision import in_32_bits
@@ -173,9 +173,11 @@ def _prepare(
 
 
 def _check(agent: Agent, out: str | Path | None, resume: bool) -> None:
-    """Refuse to resume what cannot be resumed."""
+    """Refuse to resume what cannot be resumed, or to write into a folder of something else."""
     if resume and out is None:
         raise UserError("out=None: must be the folder of a run to resume it")
+    if out is not None and not resume:
+        processes.on_main(lambda: check_new(out))
     if resume and not agent.resumable:
         raise UserError(f"agent={agent.name}: cannot go on with a run: must be another agent")
 

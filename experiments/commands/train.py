@@ -166,7 +166,10 @@ def _new_plan(first: _FirstFlags) -> _Plan:
     settings: dict[str, Any] = {}
     if first.init_from is not None:
         known = {field.name for field in fields(config_type(name))}
-        settings = saved_network_settings(first.init_from)
+        try:
+            settings = saved_network_settings(first.init_from)
+        except UserError as error:
+            raise UserError(f"init_from={first.init_from}: {error}") from error
         settings = {name: value for name, value in settings.items() if name in known}
     return _Plan(env_id, name, configure(name, env_id, **settings), options)
 

@@ -198,28 +198,6 @@ def test_exit_codes(monkeypatch, capsys, raised, code, says):
     assert capsys.readouterr().err.endswith(says)
 
 
-DICT_ENV = """
-import gymnasium, numpy
-from gymnasium import spaces
-class DictEnv(gymnasium.Env):
-    observation_space = spaces.Dict({"x": spaces.Box(-1, 1, (2,))})
-    action_space = spaces.Discrete(2)
-gymnasium.register("DictEnv-v0", DictEnv, max_episode_steps=10)
-from experiments import cli
-cli.main(["train", "gymnasium/DictEnv-v0"])
-"""
-
-
-def test_a_dict_observation_space_is_refused(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-c", DICT_ENV], capture_output=True, text=True, cwd=tmp_path, timeout=300
-    )
-    assert done.returncode == 2
-    assert done.stderr.count("\n") == 1
-    assert "observation space Dict is not supported: must be Box" in done.stderr
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_a_folder_that_holds_something_is_left_alone(tmp_path):
     (tmp_path / "mine.txt").write_text("precious")
     done = es_rl(*PROBE, "--out", tmp_path)
