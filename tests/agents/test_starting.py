@@ -173,4 +173,4 @@ def test_the_command_does_not_go_on_with_objects_of_the_users(tmp_path, capsys):
     with pytest.raises(SystemExit) as stopped:
         cli.main(["train", "--resume", str(tmp_path), "--import", "tests.envs.image_envs"])
     assert stopped.value.code == 2
-    assert "its network is an object of yours, tests.agents.own" in capsys.readouterr().err
+    assert "network=tests.agents.own_networks.Linen is an object" in capsys.readouterr().err

@@ -41,7 +41,7 @@ def test_everything_that_is_required_works_here(capsys):
     assert {"system", "processor", "matmul", "git"} <= facts.keys()
     states = {line[8:31].strip(): line[:8].strip() for line in checked.splitlines()}
     assert {states[name] for name in doctor.PROBES if name != "drawing"} == {"ok"}
-    extras = ("box2d", "classic-control", "mujoco", "sbx", "bench", "cuda")
+    extras = doctor._EXTRAS
     assert {states[f"extra {name}"] for name in extras} <= {"ok", "--"}
     assert len(states) == len(doctor.PROBES) + len(extras)
 

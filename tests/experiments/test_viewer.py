@@ -114,7 +114,6 @@ def test_replay_writes_the_page(tmp_path, capsys):
         (("x", "--html", "x.htm"), "--html x.htm: must end in .html"),
         (("brax/ant",), "brax/ant is an environment, not a run: add --agent random or"),
         (("brax/antt", "--agent", "zero"), "ENV brax/antt: unknown environment; did you mean"),
-        (("brax/ant", "--agent", "eggroll"), "eggroll"),
         (("x", "--env-kwargs", "a=1"), "--env-kwargs a=1: only with --agent; a run has its own"),
         (("brax/ant", "--agent", "zero", "--env-kwargs", "a"), "--env-kwargs a: must be name=val"),
         (
