@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -16,7 +16,7 @@ from agents.base import NO_OBJECTS, Agent
 from agents.evolution.config import EvolutionConfig
 from agents.evolution.members import Acting, Members
 from agents.evolution.own_strategies import strategy_of
-from agents.policies.network import Network, NetworkConfig, Weights
+from agents.policies.network import Weights, network_for
 from agents.policies.policy import Policy
 from agents.policies.starting import starting_weights
 from envs.base import Env, HostEnv
@@ -82,10 +82,7 @@ class EvolutionAgent(Agent):
         self.env = env
         self.config = config
         self.objects = objects
-        own = NetworkConfig(**{f.name: getattr(config, f.name) for f in fields(NetworkConfig)})
-        self.network = Network(
-            env.spec.observation_space, env.spec.action_space, own, objects.get("network")
-        )
+        self.network = network_for(env.spec, config, objects.get("network"))
         params = jax.eval_shape(self.network.init, jax.eval_shape(jax.random.key, 0))
         x = jax.ShapeDtypeStruct(self.network.shape, jnp.float32)
         layout = es_rl.layout(self.network.apply, params, self.network.memory, x)

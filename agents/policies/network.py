@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -27,6 +27,7 @@ from agents.policies.modules import (
     Mlp,
 )
 from agents.policies.policy_files import MAX_WEIGHT_BYTES
+from envs.base import EnvSpec
 from envs.errors import UserError
 from es_rl.play import observations
 from es_rl.play.jobs import Array
@@ -296,3 +297,18 @@ class Network:
             return self.apply(weights.params, memory, x)
 
         return self.action(forward, memory, self.observe(obs, weights.mean, weights.std), key)
+
+
+def network_for(spec: EnvSpec, config: NetworkConfig, module: Any = None) -> Network:
+    """The policy network of an agent on an environment.
+
+    Args:
+      spec: of the environment.
+      config: the agent's configuration, whose other settings are left out.
+      module: a network of the user's, if there is one.
+
+    Raises:
+      UserError: a space is not supported, or the network does not fit the spaces.
+    """
+    own = NetworkConfig(**{f.name: getattr(config, f.name) for f in fields(NetworkConfig)})
+    return Network(spec.observation_space, spec.action_space, own, module)

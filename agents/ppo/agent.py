@@ -1,7 +1,7 @@
 """Proximal policy optimisation (Schulman et al. 2017, arXiv 1707.06347) as an agent."""
 
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -12,7 +12,7 @@ from flax import struct
 from jax.sharding import NamedSharding, PartitionSpec
 
 from agents.base import NO_OBJECTS, Agent
-from agents.policies.network import Network, NetworkConfig, Weights
+from agents.policies.network import Weights, network_for
 from agents.policies.policy import Policy
 from agents.policies.starting import starting_weights
 from agents.ppo import keys as ppo_keys
@@ -70,10 +70,7 @@ class PPOAgent(Agent):
         self.env = env
         self.config = config
         self.objects = objects
-        own = NetworkConfig(**{f.name: getattr(config, f.name) for f in fields(NetworkConfig)})
-        self.network = Network(
-            env.spec.observation_space, env.spec.action_space, own, objects.get("network")
-        )
+        self.network = network_for(env.spec, config, objects.get("network"))
         self.optimizer = optax.chain(
             optax.clip_by_global_norm(config.max_grad_norm),
             optax.scale_by_adam(eps=1e-5),
