@@ -15,13 +15,13 @@ from jax.sharding import Mesh, PartitionSpec
 from envs.base import Env, HostEnv, Lanes
 from envs.errors import UserError
 from es_rl import devices, processes
-from es_rl.play import pictures
+from es_rl.play import films
 from es_rl.play.device_collector import DeviceCollector
 from es_rl.play.device_player import DevicePlayer
+from es_rl.play.films import EVALUATION_LANES
 from es_rl.play.host_collector import HostCollector
 from es_rl.play.host_player import HostPlayer, lanes_for, with_idle_lanes
 from es_rl.play.jobs import Array, Jobs, episode_seeds
-from es_rl.play.pictures import EVALUATION_LANES
 from es_rl.play.player import Act, Behaviour, Collector, Player, PyTree
 from es_rl.play.repetition import check_repeats
 from es_rl.play.rollout import Rollout
@@ -213,14 +213,14 @@ class DeviceStage(_Closes):
         self, behaviour: Behaviour, shared: PyTree, key: Array, every: int
     ) -> tuple[float, list[np.ndarray]]:
         """See `Stage`."""
-        (states,) = pictures.device_states(self._env, behaviour, shared, key[None])
+        (states,) = films.device_states(self._env, behaviour, shared, key[None])
         return float(sum(state.reward for state in states)), self._env.render(states[::every])
 
     def scenes(
         self, behaviour: Behaviour, shared: PyTree, keys: Array
     ) -> Iterator[tuple[np.ndarray, Any]]:
         """See `Stage`."""
-        for states in pictures.device_states(self._env, behaviour, shared, keys):
+        for states in films.device_states(self._env, behaviour, shared, keys):
             yield np.array([state.reward for state in states[1:]]), self._env.scene(states)
 
     def check_repeats(self, actions: np.ndarray) -> None:
@@ -294,7 +294,7 @@ class HostStage(_Closes):
         self, behaviour: Behaviour, shared: PyTree, key: Array, every: int
     ) -> tuple[float, list[np.ndarray]]:
         """See `Stage`."""
-        (act,) = pictures.host_actors(behaviour, shared, key[None])
+        (act,) = films.host_actors(behaviour, shared, key[None])
         (seed,) = episode_seeds(key[None], evaluation=True)
         total, frames = self._env.film(act, int(seed))
         return total, frames[::every]
@@ -303,7 +303,7 @@ class HostStage(_Closes):
         self, behaviour: Behaviour, shared: PyTree, keys: Array
     ) -> Iterator[tuple[np.ndarray, Any]]:
         """See `Stage`."""
-        actors = pictures.host_actors(behaviour, shared, keys)
+        actors = films.host_actors(behaviour, shared, keys)
         for act, seed in zip(actors, episode_seeds(keys, evaluation=True), strict=True):
             yield self._env.scene(act, int(seed))
 
