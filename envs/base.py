@@ -64,7 +64,7 @@ class State:
     terminated: jax.Array
     """bool scalar, whether the task itself has ended, so that no reward can follow."""
     truncated: jax.Array
-    """bool scalar, whether the time limit cut the episode; never true together with `terminated`."""
+    """bool scalar, whether the time limit cut the episode; never true if `terminated` is true."""
     steps: jax.Array
     """int32 scalar, the number of steps since the reset."""
     info: dict[str, jax.Array] = struct.field(default_factory=dict)

@@ -36,7 +36,7 @@ class Interface:
         self.nested = isinstance(space, spaces.Dict | spaces.Tuple)
 
     def flat(self, obs: Any) -> np.ndarray:
-        """Flatten a Dict or Tuple to a float32 vector, ordered as `gymnasium.spaces.flatten` does."""
+        """Flatten a Dict or Tuple to a float32 vector, as `gymnasium.spaces.flatten` orders it."""
         return np.asarray(spaces.flatten(self.space, obs), np.float32)
 
     def start(self, returned: Any) -> Problem | None:

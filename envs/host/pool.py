@@ -97,7 +97,7 @@ class WorkerPool:
         self._shared["owner"][:] = np.arange(count) % workers
         self._used = workers
         self._received: tuple[float, float] | None = None
-        """The time of the last `receive`, and the seconds that all workers together worked for it."""
+        """The time of the last `receive`, and the seconds that all workers together worked."""
         self._turns: list[tuple[float, float]] | None = [] if or_fewer and workers > 1 else None
         """(caller's seconds, workers' seconds) of each timed turn; None once timing has ended."""
         self._lost = np.zeros(count, bool)
