@@ -74,7 +74,10 @@ class State:
 
 @runtime_checkable
 class Env(Protocol):
-    """An environment on the accelerator, given as pure functions of one environment's state."""
+    """An environment on the accelerator, given as pure functions of one environment's state.
+
+    The accelerator is any device of JAX, which may also be the CPU.
+    """
 
     spec: EnvSpec
 
@@ -129,10 +132,10 @@ class Received(NamedTuple):
 
 
 class Lanes(Protocol):
-    """Host environments stepped side by side. A lane is only reset on request.
+    """Host environments that are stepped side by side. Each of them is called a lane.
 
-    Spans of lanes can take turns: while one span is stepped, the caller can compute the actions of
-    another.
+    A lane is only reset on request. Spans of lanes can take turns: while one span is stepped, the
+    caller can compute the actions of another.
     """
 
     count: int
@@ -234,9 +237,9 @@ class HostEnv(Protocol):
 def time_limited(
     steps: jax.Array, terminated: jax.Array, limit: int
 ) -> tuple[jax.Array, jax.Array]:
-    """Return (terminated, truncated) after `steps` steps of at most `limit`.
+    """Return (terminated, truncated) after `steps` steps.
 
-    An episode that has not terminated by then is truncated.
+    An episode that has not terminated after `limit` steps is truncated.
     """
     terminated = terminated.astype(bool)
     return terminated, (steps >= limit) & ~terminated

@@ -1,8 +1,8 @@
 """Safe reading and writing in folders that an untrusted person may have prepared.
 
 No link can lead a reader or a writer to another place. A written file appears under its name only
-once it is complete. It is always a new file: if its name was a link or a second name of a file
-elsewhere, that is replaced and not written through.
+once it is complete. It is always a new file: if its name was a symbolic or hard link to a file
+elsewhere, the link is replaced and that file is not changed.
 """
 
 import os

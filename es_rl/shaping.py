@@ -59,8 +59,8 @@ def replace_nonfinite(
             return jnp.where(live, filled, 0.0)
         if callable(shaping):
             return jnp.where(live, filled, jnp.nan_to_num(jnp.mean(filled, where=live)))
-        # If n members have the standard deviation s, it stays s when others join, N members in all,
-        # whose fitness is at the distance s sqrt(N / n) from the mean of the n members.
+        # If n of the N members have the standard deviation s, all N members have it as well if the
+        # fitness of the others is at the distance s sqrt(N / n) from the mean of the n members.
         distance = jnp.std(filled, where=live) * jnp.sqrt(fitness.size / jnp.sum(live))
         neutral = jnp.mean(filled, where=live) + distance
         neutral = jnp.where(jnp.isfinite(neutral), neutral, 0.0).astype(fitness.dtype)

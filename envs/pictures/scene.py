@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 Shape: TypeAlias = Literal["plane", "sphere", "capsule", "cylinder", "box", "ellipsoid"]
 
 _LAST_VISIBLE_GROUP = 2  # MuJoCo's viewers hide geoms of higher groups
-_NO_COLOUR = (0.5, 0.5, 0.5, 1.0)  # MuJoCo's default: the colour of the material is used instead
+_NO_COLOUR = (0.5, 0.5, 0.5, 1.0)  # MuJoCo's default, which a geom's material overrides
 
 
 @dataclass(frozen=True)

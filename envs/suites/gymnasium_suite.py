@@ -42,7 +42,7 @@ _log = logging.getLogger("es_rl")
 
 
 def names() -> list[str]:
-    """Return every id that Gymnasium knows now, with those of the user and of es-rl's extras."""
+    """Return every id that Gymnasium knows now, also those of the user and of es-rl's extras."""
     register_installed()
     return list(gymnasium.registry)
 

@@ -31,7 +31,7 @@ class _Carry(NamedTuple):
     obs_sum: jax.Array
     """The sum of the episode's observation vectors so far."""
     obs_squares: jax.Array
-    """The sum of their squares."""
+    """The sum of the squares of these vectors."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -39,7 +39,7 @@ class Played(NamedTuple):
     obs_squares: Array
     """(J, d), sums of the squares of these vectors."""
     lane_steps: Array
-    """(devices,) int32, the number of executed steps, with those of idle lanes."""
+    """(devices,) int32, the number of executed steps of all lanes, including idle lanes."""
     nonfinite_actions: Array | None = None
     """(J,) int32, the number of steps whose action was not finite. None on the accelerator, where
     such actions are not counted, but the observations that follow from them are."""

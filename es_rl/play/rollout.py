@@ -54,7 +54,7 @@ class Progress(NamedTuple):
     lanes: _Lanes
     """The data of the lanes."""
     job: jax.Array
-    """(S,) int32, the job of each lane. A lane that is not active keeps its last job."""
+    """(S,) int32, the job of each lane. The numbers of inactive lanes have no meaning."""
     active: jax.Array
     """(S,) bool, whether each lane plays."""
     queued: jax.Array

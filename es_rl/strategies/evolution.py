@@ -31,7 +31,7 @@ class ESState:
     """The key of the noise. It never changes: the generation is folded into it, so any generation
     can be recomputed alone."""
     generation: jax.Array
-    """int32 scalar, the number of generations so far, with those whose update was skipped."""
+    """int32 scalar, the number of generations so far, also those whose update was skipped."""
 
 
 @dataclass(frozen=True)
