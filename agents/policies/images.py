@@ -21,7 +21,7 @@ def layout(shape: tuple[int, ...]) -> tuple[int, int, int] | None:
     """The shape (height, width, channels) that `arrange` returns; None if it cannot take the array.
 
     Args:
-      shape: the shape the shape of the array.
+      shape: the shape of the array.
     """
     match shape:
         case (height, width):

@@ -15,7 +15,7 @@ from agents.policies import images
 Activation: TypeAlias = Literal["tanh", "relu", "swish", "layer_norm_relu"]
 CnnName: TypeAlias = Literal["nature", "small"]
 Convolution: TypeAlias = tuple[int, int, int]
-"""One layer: One layer: (filters, side of the kernel, stride)."""
+"""One layer: (filters, side of the kernel, stride)."""
 
 
 def _layer_norm_relu(x: jax.Array) -> jax.Array:

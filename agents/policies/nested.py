@@ -60,7 +60,7 @@ def flatten(space: spaces.Space, parts: Sequence[jax.Array]) -> jax.Array:
 
     Args:
       space: a Dict or Tuple space.
-      parts: the parts the parts in the order of the flat vector; see `parts_of`.
+      parts: the parts in the order of the flat vector; see `parts_of`.
     """
     pairs = zip((leaf for _, leaf in leaves_of(space)), parts, strict=True)
     return jnp.concatenate([_vector(leaf, part) for leaf, part in pairs])
