@@ -247,7 +247,7 @@ class SbxPPOAgent(Agent):
         for obs in (
             model._last_obs,
             model._last_obs[:1],
-        ):  # the shapes at the end of a rollout and of an episode
+        ):  # rollout end, episode end
             model.vf.apply(policy.vf_state.params, obs)
 
     @in_32_bits
