@@ -53,21 +53,22 @@ class RunConfig:
     """The run ends when an evaluation of the mean policy reaches this return; None sets no
     target."""
     eval_every: int = _option(10, least=1)
-    """The mean policy is evaluated after every this many generations, and always after the last
-    one."""
+    """The number of generations between two evaluations of the mean policy, which is also evaluated
+    after the last one."""
     eval_seconds: float | None = _seconds(None)
-    """If given, the mean policy is evaluated every this many seconds of training, and `eval_every`
-    is ignored."""
+    """The seconds of training between two evaluations of the mean policy; if given, `eval_every` is
+    ignored."""
     eval_episodes: int | None = _option(None, least=1, most=MOST_EPISODES)
     """The number of episodes of an evaluation; None means 128, or 32 if environments step on the
     host."""
     checkpoint_every: int | None = _changeable(None, least=1)
-    """A checkpoint is written every this many generations; None means that only seconds count."""
+    """The number of generations between two checkpoints; None means that only `checkpoint_seconds`
+    counts."""
     checkpoint_seconds: float | None = _seconds(60.0, may_change=True)
-    """A checkpoint is written when this many seconds have passed since the last one, and at the
-    end. If this and `checkpoint_every` are None, there are no checkpoints."""
+    """The seconds between two checkpoints; there is also one at the end. If this and
+    `checkpoint_every` are None, there are no checkpoints."""
     keep: int = _changeable(2, least=1)
-    """The number of latest checkpoints that are kept."""
+    """The number of checkpoints that are kept, the latest ones."""
 
     def __post_init__(self) -> None:
         settings.check(self)

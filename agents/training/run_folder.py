@@ -23,7 +23,8 @@ _METRICS = "metrics.jsonl"
 _LOCK = ".lock"
 _FILES = (CONFIG, _METRICS, _LOCK)
 _FOLDERS = ("checkpoints", "tensorboard", "policy", "best", "videos")
-"""The names of the folders inside a run's folder; other folders are neither read nor written."""
+"""The folders inside a run's folder. Nothing besides these and `_FILES` is read or written
+there."""
 CONFIG_FORMAT = 3
 """The format of config.json that this version writes, and the only one that it reads."""
 _LONGEST = {"env": 200, "env_kwargs": 1000, "agent": 100, "settings": 1000}
