@@ -126,7 +126,7 @@ def config_type(name: str) -> type:
 
 
 def preset(name: str, env_id: str) -> Preset:
-    """The tuned settings of an agent on an environment, or the defaults where there are none.
+    """The tuned settings of an agent on an environment, or its defaults if there are none.
 
     Raises:
       UserError: unknown agent.

@@ -142,7 +142,7 @@ class EvolutionAgent(Agent):
         )
 
     def _check_noise(self) -> None:
-        """Refuse a population whose noise does not fit into memory, before any of it is made."""
+        """Refuse a population whose noise does not fit into memory, before the noise is made."""
 
         def draw(key: jax.Array) -> es_rl.Noise:
             return self.strategy.ask(self.strategy.init(key, self.network.init(key)))
@@ -226,7 +226,7 @@ class EvolutionAgent(Agent):
         return state, {**metrics, **moved, **used}
 
     def ask(self, state: EvolutionState) -> tuple[Members, Array]:
-        """A generation's members, and the key data of its episodes."""
+        """The members of a generation, and the key data of the generation's episodes."""
         noise, std, keys = self._ask(state)
         return Members(state.es.params, state.moments.mean, std, noise), keys
 

@@ -1,4 +1,4 @@
-"""Settings of the agents that evolve a policy."""
+"""Settings of the agents that train a policy with evolution strategies."""
 
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias

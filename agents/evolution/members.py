@@ -24,7 +24,6 @@ class Members(NamedTuple):
     """(d,) standard deviation of the same observations."""
     noise: es_rl.Noise
     """The noise of this generation."""
-    """The noise of this generation."""
 
 
 @dataclass(frozen=True)

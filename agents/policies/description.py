@@ -124,6 +124,7 @@ class OwnNetwork:
     name: str
     """The name of the network's class or function; it is never imported."""
     config: NetworkConfig
+    """The saved settings that apply to such a network."""
 
     def with_network(self, spec: EnvSpec, network: Any) -> Network:
         """The actor with the network that the user has given.

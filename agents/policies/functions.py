@@ -48,7 +48,7 @@ def functions_of(setting: str, module: Any, shape: tuple[int, ...], num_outputs:
     Args:
       setting: the name under which the network was given, for messages.
       module: the network.
-      shape: of one observation as the network reads it.
+      shape: the shape of one observation as the network reads it.
       num_outputs: how many numbers the network must return.
 
     Raises:

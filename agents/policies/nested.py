@@ -29,7 +29,7 @@ def to_json(space: spaces.Space) -> dict[str, Any]:
 
 
 def from_json(description: dict[str, Any]) -> spaces.Space:
-    """The space that `to_json` described, if it is of a size that policies have.
+    """The space that `to_json` described; larger spaces than policies support are refused.
 
     Raises:
       ValueError, KeyError, TypeError, ArithmeticError, RecursionError: the description is not of

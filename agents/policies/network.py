@@ -309,7 +309,7 @@ def network_for(spec: EnvSpec, config: NetworkConfig, module: Any = None) -> Net
     """The policy network of an agent on an environment.
 
     Args:
-      spec: of the environment.
+      spec: the environment's description.
       config: the agent's configuration; fields that are not in `NetworkConfig` are ignored.
       module: a network of the user's; None for a built-in network.
 

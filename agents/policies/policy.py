@@ -80,7 +80,7 @@ class Policy:
 
     @in_32_bits
     def __call__(self, obs: Any, key: jax.Array | None = None) -> np.ndarray:
-        """The action for one observation, or the actions for a batch of them.
+        """The action for one observation, or the actions for a batch of observations.
 
         Args:
           obs: an element of the observation space, or a stack of n elements. If the environment
@@ -99,7 +99,7 @@ class Policy:
     def step(
         self, obs: Any, memory: Any = None, key: jax.Array | None = None
     ) -> tuple[np.ndarray, Any]:
-        """(action, memory) for one observation, or for a batch of them.
+        """(action, memory) for one observation, or for a batch of observations.
 
         Args:
           obs: as in a call.

@@ -38,6 +38,7 @@ class PPOState:
     params: PyTree
     """The parameters of policy and critic; see `Learner.init`."""
     opt_state: optax.OptState
+    """The state of the optimizer."""
     moments: Moments
     """Statistics of the observations of all batches so far. The observations of a batch are added
     when it ends."""

@@ -28,7 +28,9 @@ class Transitions(NamedTuple):
     log_prob: jax.Array
     """The log probability of `raw` when it was drawn."""
     reward: jax.Array
+    """The reward of the step."""
     terminated: jax.Array
+    """Whether the episode terminated with this step, so that no return follows."""
     ended: jax.Array
     """Whether the episode ended with this step: terminated or truncated."""
     next_vector: jax.Array
@@ -41,6 +43,7 @@ class Learner:
     """The clipped objective over epochs of minibatches, shared by the devices of a mesh axis."""
 
     network: Network
+    """The policy network."""
     critic: Functions
     """The value function: from the observation that the network reads to one number."""
     optimizer: optax.GradientTransformation
@@ -48,12 +51,19 @@ class Learner:
     axis: str
     """The mesh axis over which gradients are averaged."""
     num_epochs: int
+    """Passes over the batch."""
     num_minibatches: int
+    """The number of minibatches per epoch."""
     gamma: float
+    """The discount factor."""
     gae_lambda: float
+    """Lambda of generalized advantage estimation."""
     clip_range: float
+    """The distance from 1 to which the probability ratio is clipped."""
     entropy_coefficient: float
+    """Weight of the entropy bonus."""
     value_coefficient: float
+    """Weight of the critic's mean squared error."""
 
     def init(self, key: jax.Array, log_std: float) -> PyTree:
         """The initial parameters of the policy and the critic, and the log std of Box actions."""
@@ -184,7 +194,7 @@ class Learner:
 
 
 def critic_of(network: Network, module: Any = None) -> Functions:
-    """The critic beside a policy network; it has parameters of its own.
+    """The critic for a policy network; the two share no parameters.
 
     Args:
       network: the policy network, whose observations the critic reads.

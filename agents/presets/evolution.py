@@ -21,7 +21,7 @@ _EVOLUTION: dict[str, _Maker] = {}
 
 
 def eggroll_preset(env_id: str) -> Preset:
-    """The preset of EGGROLL on an environment, or the defaults where there is none."""
+    """The preset of EGGROLL on an environment, or the agent's defaults if there is none."""
     maker = _EVOLUTION.get(env_id)
     return maker() if maker else Preset()
 

@@ -42,7 +42,7 @@ _LOCOMOTION = {"log_std_init": -2.0, "activation": "relu", "hidden": (256, 256)}
 
 
 def ppo_preset(env_id: str) -> Preset:
-    """The preset of PPO on an environment, or the defaults where there is none."""
+    """The preset of PPO on an environment, or the agent's defaults if there is none."""
     maker = _MAKERS.get(env_id)
     return maker() if maker else Preset()
 

@@ -26,6 +26,7 @@ class Film:
     """RGB images, (height, width, 3) uint8 each."""
     frames_per_second: float
     episode_return: float
+    """The undiscounted return of the episode."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +34,7 @@ class Recording:
     """The solids of one episode in T frames, and its return."""
 
     scene: Scene
+    """The solids, and their poses in every frame."""
     returns: np.ndarray
     """(T,) float, the undiscounted return so far: 0 in the first frame, the whole return in the
     last."""

@@ -68,16 +68,25 @@ class Loop:
     """The main loop of a run, with the objects that all generations use."""
 
     agent: Agent
+    """The agent that is trained."""
     config: RunConfig
+    """The options of the run."""
     progress: Progress
+    """The run's counts, times and best evaluation; it is updated in place."""
     evaluator: Evaluator
+    """Evaluates the agent's policies."""
     run: RunFolder | None
+    """The run's folder; None if nothing is saved."""
     loggers: Sequence[Logger]
+    """The user's loggers."""
     on_generation: OnGeneration | None
+    """Called after each generation with its metrics and a function that returns the policy."""
     on_progress: OnProgress | None
+    """Called within long generations and evaluations."""
     caught: list[int]
     """The numbers of the signals received so far."""
     watchdog: Watchdog
+    """Warns if the run hangs."""
     agrees_at: int = 0
     """The generation after which processes next agree on the time."""
     saved_at: int | None = None

@@ -109,7 +109,9 @@ class _Task:
     settings: dict[str, Any]
     """All settings of the agent; presets are not used, as they may change."""
     population: int = 256
+    """The number of members."""
     with_evosax: bool = False
+    """Whether evosax is measured on this task too."""
 
     @property
     def title(self) -> str:
@@ -117,7 +119,7 @@ class _Task:
         return f"{self.env}{kwargs}, {self.population} members, MLP 3x256"
 
 
-# An environment in which nothing falls stands for late generations: all episodes last 1000 steps.
+# An environment in which nothing falls represents late generations: all episodes last 1000 steps.
 _FIRST = (
     _Task("brax/inverted_pendulum", {"backend": "generalized"}, {"sigma": 0.1}, with_evosax=True),
     _Task("brax/hopper", {"backend": "spring"}, _LOCOMOTION, with_evosax=True),

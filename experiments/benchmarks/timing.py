@@ -23,10 +23,13 @@ class Table:
     """One comparison."""
 
     title: str
+    """What is compared, with the section's letter."""
     columns: dict[str, str]
     """The format specification of each column's values."""
     rows: list[Row] = field(default_factory=list)
+    """The lines of the table."""
     notes: list[str] = field(default_factory=list)
+    """Sentences that are printed below the table."""
 
 
 @dataclass(frozen=True)

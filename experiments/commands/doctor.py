@@ -55,7 +55,9 @@ class Check:
     """The result of one check; the state "--" means that an optional part is not installed."""
 
     name: str
+    """What was checked."""
     state: State
+    """Whether it works."""
     says: str
     """One line: what works, or what is wrong and how to repair it."""
 

@@ -21,7 +21,9 @@ class Curve:
     (points,)."""
 
     x: Array
+    """Env steps or seconds, in ascending order."""
     value: Array
+    """The IQM over seeds at each x."""
     band: tuple[Array, Array] | None
     """The ends of the pointwise 95 % interval; None for one seed."""
 

@@ -52,8 +52,11 @@ class Picture:
     """A figure's file, and the texts that belong to it."""
 
     path: Path
+    """The PNG file."""
     alt: str
+    """The text for people who cannot see the figure."""
     caption: str
+    """The text below the figure."""
     task: str | None = None
     """The name of the task that the figure shows; None for all tasks."""
 

@@ -41,9 +41,13 @@ class TextTable:
     """A table of text; the first cell of each row is the row's name."""
 
     title: str
+    """The heading of the table."""
     head: tuple[str, ...]
+    """The names of the columns."""
     rows: tuple[tuple[str, ...], ...]
+    """The cells of each row, one per column."""
     notes: tuple[str, ...] = ()
+    """Sentences that are shown below the table."""
 
 
 def outcome(results: Results, task: Task, agent: str, other: str) -> Outcome | None:
@@ -194,7 +198,7 @@ def failed_table(results: Results) -> TextTable | None:
 
 
 def runs_table(results: Results) -> TextTable:
-    """Every run."""
+    """One row for each run."""
     head = ("task", "agent", "seed", "return", "episodes", "env steps", "seconds", "devices")
     more = ("device-seconds", "compilation", "evaluation")
     notes = ("The first seed compiles for those after it.",)

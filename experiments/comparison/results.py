@@ -17,8 +17,9 @@ class Point(NamedTuple):
 
     env_steps: int
     seconds: float
-    """Of training, without compilation and evaluation."""
+    """Seconds of training, without compilation and evaluation."""
     return_mean: float
+    """The mean return of the evaluation."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class Task:
     """The episodes of each of these evaluations. With few episodes, a run that stops when solved
     may reach the threshold by luck."""
     env_kwargs: dict[str, Any] = field(default_factory=dict)
+    """The arguments of the environment."""
     random_return: float | None = None
     """The mean return of random actions, which has the normalised score 0."""
     name: str = ""
@@ -70,15 +72,18 @@ class Run:
     returns: tuple[float, ...] = ()
     """The returns of the final evaluation, whose episodes no earlier evaluation has played."""
     env_steps: int = 0
+    """Env steps of training."""
     seconds: float = 0.0
-    """Of training, without compilation and evaluation."""
+    """Seconds of training, without compilation and evaluation."""
     compile_seconds: float = 0.0
     """Seconds of compilation. They are spent by the first seed of a task and agent; the other seeds
     use its programs."""
     evaluation_seconds: float = 0.0
+    """Seconds of the evaluations during training."""
     devices: int = 1
     """The number of devices (on a CPU: cores) of the run; device-seconds = devices x seconds."""
     curve: tuple[Point, ...] = ()
+    """The evaluations during training, in order."""
     settings: dict[str, Any] = field(default_factory=dict)
     """The agent's configuration."""
     kind: str = ""
@@ -110,15 +115,20 @@ class Results:
     """A whole comparison."""
 
     suite: str
+    """The name of the suite."""
     command: str
     """The command line that made the comparison."""
     agents: tuple[str, ...]
+    """The names of the agents; the first is compared with each of the others."""
     tasks: tuple[Task, ...]
+    """The tasks of the suite."""
     runs: tuple[Run, ...]
     """All runs, in the order of task, agent and seed, including failed ones. There are none for an
     agent on a task that it cannot play (such as `sbx_ppo` outside Gymnasium)."""
     versions: dict[str, str]
+    """The versions of Python and the libraries."""
     machine: dict[str, str]
+    """The machine on which the comparison ran."""
 
     def of(self, task: str, agent: str) -> list[Run]:
         """The runs of an agent on a task that did not fail, in the order of seeds."""
@@ -135,7 +145,7 @@ def save(results: Results, path: Path) -> None:
 
 
 def load(path: Path) -> Results:
-    """Read what `save` wrote.
+    """Read the results that `save` wrote.
 
     Raises:
       UserError: the file is missing or damaged.

@@ -31,6 +31,7 @@ class Estimate:
 
     value: float
     interval: tuple[float, float] | None
+    """The ends of the interval; None if it cannot be computed."""
     reason: str = ""
     """Why there is no interval."""
 
@@ -52,7 +53,9 @@ class ToThreshold:
     """
 
     reached: int
+    """The number of seeds that reached the threshold."""
     seeds: int
+    """The number of seeds."""
     after: float
     """The median over seeds of what was spent at the last evaluation below the threshold. It is a
     lower bound of the true median."""
@@ -72,6 +75,7 @@ class Improvement:
     tasks: tuple[str, ...]
     """The tasks that both agents play; the probability is the mean over these tasks."""
     probability: Estimate
+    """The probability, where a tie counts as half."""
 
 
 @dataclass(frozen=True)

@@ -73,7 +73,9 @@ class Suite:
 
     name: str
     contestants: tuple[Contestant, ...]
+    """The agents that are compared."""
     entries: tuple[Entry, ...]
+    """The tasks, with the settings of agents on each."""
 
     def choose(self, names: Sequence[str]) -> tuple[Contestant, ...]:
         """The contestants with these names, which may also be registered agents; all contestants if

@@ -47,8 +47,11 @@ class Trials:
     """Trains an agent on a task from several seeds, which share the compiled programs."""
 
     task: Task
+    """The task on which the agent is trained."""
     env: Env | HostEnv
+    """The environment of the task."""
     agent: Contestant
+    """The agent that is trained."""
     settings: dict[str, Any]
     """The agent's whole configuration on this task."""
     root: Path
