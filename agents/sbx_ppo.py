@@ -244,10 +244,7 @@ class SbxPPOAgent(Agent):
         model.n_epochs = self.config.num_epochs
         policy.actor_state, policy.vf_state, model._n_updates = before
         policy.predict_all(model._last_obs, policy.noise_key)
-        for obs in (
-            model._last_obs,
-            model._last_obs[:1],
-        ):  # rollout end, episode end
+        for obs in (model._last_obs, model._last_obs[:1]):  # end of a rollout, of an episode
             model.vf.apply(policy.vf_state.params, obs)
 
     @in_32_bits

@@ -52,8 +52,7 @@ _LANES = 32
 _ALONE = 1 / 8
 """The cost of a step of 1 lane, as a fraction of a step of 32 (see `es_rl.devices.tail_lanes`)."""
 _NETWORK_LATENCY, _NETWORK_BANDWIDTH = 20e-6, 10e9
-"""Latency in seconds, and bandwidth in bytes per second, between devices of the modelled
-cluster."""
+"""Latency (seconds) and bandwidth (bytes per second) between devices of the modelled cluster."""
 _MODELLED = "brax/inverted_pendulum"
 
 
@@ -64,8 +63,7 @@ class Flags:
     out: Path
     """Folder for scaling.json and scaling.png."""
     exchange: tuple[str, int, int] | None = None
-    """Used for the processes that this script starts: coordinator, number of processes, process
-    id."""
+    """For the processes that this script starts: coordinator, number of processes, process id."""
 
 
 @dataclass(frozen=True)
@@ -95,8 +93,7 @@ def makespan(lengths: np.ndarray, lanes: int) -> int:
 def generation_seconds(
     costs: Costs, lengths: np.ndarray, devices: int, *, shard_update: bool
 ) -> dict[str, float]:
-    """Seconds of each part of a generation on this number of devices, with one episode per
-    member."""
+    """Seconds of each part of a generation on `devices`, with one episode per member."""
     members = len(lengths)
     spans = [makespan(part, _LANES) for part in np.array_split(lengths, devices) if len(part)]
     lanes = min(_LANES, -(-members // devices))
@@ -212,13 +209,7 @@ def _busy(env_id: str, flags: tuple[str, ...], cores: list[int]) -> Iterator[Non
     """Run another training of the same kind on these cores within this context."""
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder, "run")
-        forever = (
-            *flags,
-            "--env-steps",
-            str(10**12),
-            "--seed",
-            "1",
-        )  # the last value counts
+        forever = (*flags, "--env-steps", str(10**12), "--seed", "1")  # the last value counts
         with _on(cores):
             command = _command(env_id, forever, 1, run)
             neighbour = subprocess.Popen(command, stdout=subprocess.DEVNULL)
