@@ -1,7 +1,7 @@
-"""Environments: one contract, and the adapters to each suite.
+"""Environments: one interface for all of them, and an adapter for each suite.
 
-A name is imported when it is first used: Gymnasium, Brax and MuJoCo take seconds, which the engine
-alone (`import es_rl`) does not need.
+Each public name is imported when it is first used. Gymnasium, Brax and MuJoCo take seconds to
+import, and the engine alone (`import es_rl`) does not need them.
 """
 
 from importlib import import_module as _import
@@ -53,10 +53,10 @@ _MODULES = {name: module for module, names in _NAMES.items() for name in names}
 go_headless()
 
 
-if not TYPE_CHECKING:  # or a type checker would take any name for one of this package
+if not TYPE_CHECKING:  # otherwise a type checker would accept any name as one of this package
 
     def __getattr__(name: str) -> Any:
-        """Import a name of ours (PEP 562)."""
+        """Import one of the public names when it is first used (PEP 562)."""
         if name not in _MODULES:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         globals()[name] = value = getattr(_import(_MODULES[name]), name)

@@ -1,4 +1,4 @@
-"""The contract that every environment keeps, whichever suite it comes from."""
+"""The interface that every environment implements, whichever suite it comes from."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,77 +15,82 @@ from envs.host.worker import Fault as Fault
 from envs.pictures.scene import Scene
 from envs.values import plain
 
-if TYPE_CHECKING:  # it is slow to import, and the engine alone does without it
+if TYPE_CHECKING:  # Gymnasium is slow to import, and the engine alone does not need it
     import gymnasium
 
 PLACES = ("workers", "step_timeout", "start_timeout")
-"""The arguments of `envs.make` that say where an environment on the host runs, not what it is: they
-are not saved."""
+"""The arguments of `envs.make` that say where an environment on the host runs. They do not change
+what the environment does, so they are not saved with a policy."""
 
 
 @dataclass(frozen=True)
 class EnvSpec:
-    """What an environment is, apart from its dynamics."""
+    """The description of an environment: its name, spaces, limits and arguments."""
 
     id: str
-    """The name that `envs.make` takes, as "brax/ant"."""
+    """The name that `envs.make` takes, such as "brax/ant"."""
     observation_space: "gymnasium.Space"
-    """The space of what agents see."""
+    """The space of the observations that agents receive."""
     action_space: "gymnasium.Space"
+    """The space of the actions that the environment takes."""
     max_episode_steps: int
-    """Steps after which an episode is truncated."""
+    """The number of steps after which an episode is truncated."""
     reward_threshold: float | None = None
-    """The mean return at which the task counts as solved, where its authors named one."""
+    """The mean return at which the task counts as solved, or None if its authors named none."""
     kwargs: dict[str, Any] = field(default_factory=dict)
-    """The keyword arguments that `envs.make` was given."""
+    """The keyword arguments that were passed to `envs.make`."""
     frames_per_second: float = 30.0
-    """How many environment steps make a second of the simulated world."""
+    """The number of environment steps in one second of simulated time."""
     raw_observation_space: "gymnasium.Space | None" = None
-    """The Dict or Tuple space of what the environment returns, where agents see it as a flat
-    vector; None where they see what it returns."""
+    """The Dict or Tuple space of the observations that the environment itself returns, if agents
+    receive them as flat vectors. None if agents receive them unchanged."""
 
     def __post_init__(self) -> None:
-        # NumPy's numbers, which environments often have here, cannot be saved with a policy.
+        # Environments often give NumPy numbers here, which cannot be saved with a policy.
         for name in ("max_episode_steps", "reward_threshold", "kwargs", "frames_per_second"):
             object.__setattr__(self, name, plain(getattr(self, name)))
 
 
 @struct.dataclass
 class State:
-    """One environment's state; a pytree, to be vmapped over."""
+    """The state of one environment, as a pytree that can be vmapped over."""
 
     inner: Any
-    """What the suite needs to go on."""
+    """The suite's own state, from which it computes the next step."""
     obs: jax.Array
+    """The observation, an element of `EnvSpec.observation_space`."""
     reward: jax.Array
-    """float32 scalar, the reward of the step that led here; 0 after a reset."""
+    """float32 scalar, the reward of the step that led to this state; 0 after a reset."""
     terminated: jax.Array
-    """bool scalar: the task's own end; nothing is to be gained from here on."""
+    """bool scalar, whether the task itself has ended, so that no reward can follow."""
     truncated: jax.Array
-    """bool scalar: the time limit cut the episode. Never true together with `terminated`."""
+    """bool scalar, whether the time limit cut the episode; never true if `terminated` is true."""
     steps: jax.Array
-    """int32 scalar, steps since the reset."""
+    """int32 scalar, the number of steps since the reset."""
     info: dict[str, jax.Array] = struct.field(default_factory=dict)
-    """Scalars about the step, the same ones in every state. "success" says at the end of an episode
-    whether the task was done: 1, or 0 for failure."""
+    """Scalars about the step, with the same keys in every state. At the end of an episode "success"
+    says whether the task was solved: 1 for success, 0 for failure."""
 
 
 @runtime_checkable
 class Env(Protocol):
-    """An environment on the accelerator: pure functions of one environment's state."""
+    """An environment on the accelerator, given as pure functions of one environment's state.
+
+    The accelerator is any device of JAX, which may also be the CPU.
+    """
 
     spec: EnvSpec
 
     def reset(self, key: jax.Array) -> State:
-        """A start state. `key` is a typed key (jax.random.key)."""
+        """Return a start state. `key` is a typed key (jax.random.key)."""
         ...
 
     def step(self, state: State, action: jax.Array, key: jax.Array) -> State:
-        """The next state. `action` is an element of `spec.action_space`."""
+        """Return the next state. `action` is an element of `spec.action_space`."""
         ...
 
     def render(self, states: Sequence[State]) -> list[np.ndarray]:
-        """One RGB image (height, width, 3) uint8 per state.
+        """Return one RGB image (height, width, 3) uint8 per state.
 
         Raises:
           NoPicture: the environment has no picture, or the renderer cannot start.
@@ -93,7 +98,7 @@ class Env(Protocol):
         ...
 
     def scene(self, states: Sequence[State]) -> Scene:
-        """The solids that the environment consists of, in one pose per state.
+        """Return the solids that the environment consists of, in one pose per state.
 
         Raises:
           UserError: the environment has no MuJoCo model.
@@ -102,67 +107,71 @@ class Env(Protocol):
 
 
 class Received(NamedTuple):
-    """What n lanes have to say after an exchange.
+    """The results of n lanes after one step or reset of each.
 
-    Lanes that were reset have earned nothing and have not ended; rows of idle lanes mean nothing.
+    A lane that was reset has reward 0 and has not ended. The rows of idle lanes have no meaning.
     """
 
     obs: np.ndarray
-    """(n, ...), which may be overwritten as soon as the lanes are sent to again."""
+    """(n, ...) observations. The array may be overwritten at the next `Lanes.send` to these
+    lanes."""
     reward: np.ndarray
-    """(n,) float64."""
+    """(n,) float64 rewards."""
     terminated: np.ndarray
-    """(n,) bool."""
+    """(n,) bool, whether the task itself has ended."""
     truncated: np.ndarray
-    """(n,) bool; never true together with `terminated`."""
+    """(n,) bool, whether the episode was cut. Never true together with `terminated`."""
     success: np.ndarray
-    """(n,) float32, of episodes that have ended: 1 where the info of the last step reported success
-    as "is_success" or "success", 0 where it reported failure, NaN where it reported neither."""
+    """(n,) float32, only valid for episodes that have ended: 1 if the info of the last step
+    reported success as "is_success" or "success", 0 if it reported failure, NaN if neither."""
     lost: np.ndarray
-    """(n,) bool: lanes whose episodes are lost, by a fault of their own where `faults` has them."""
+    """(n,) bool, whether the lane's episode was lost. If the lane's own environment caused this,
+    the lane is in `faults`; otherwise its worker process ended for another reason."""
     faults: dict[int, Fault]
-    """What environments did wrong, by the number of the lane."""
+    """The errors of environments, by lane number."""
 
 
 class Lanes(Protocol):
-    """Host environments stepped side by side; no lane is ever reset unasked.
+    """Host environments that are stepped side by side. Each of them is called a lane.
 
-    Spans of lanes take turns: while one is stepped the actions of another can be computed.
+    A lane is only reset on request. Spans of lanes can take turns: while one span is stepped, the
+    caller can compute the actions of another.
     """
 
     count: int
+    """The number of lanes."""
     busy: int
-    """How many of them may be used."""
+    """The number of lanes that may be used at the same time."""
     begun: int
-    """How often `begin` was called: whoever plays on several occasions sees whether others have
-    played on the lanes meanwhile."""
+    """The number of calls of `begin` so far. A caller that plays repeatedly can see from it whether
+    another caller has used the lanes in between."""
 
     def begin(self) -> None:
-        """Called before a rollout: what an interrupted one left behind is dropped."""
+        """Prepare for a rollout: discard what an interrupted rollout left behind."""
         ...
 
     def send(
         self, span: slice, command: np.ndarray, seeds: np.ndarray, actions: np.ndarray | None
     ) -> None:
-        """Tell n neighbouring lanes what to do, without waiting for them.
+        """Send commands to n neighbouring lanes, without waiting for the results.
 
         Args:
-          span: slice(first, last) of lanes, which have nothing else to do at present.
+          span: slice(first, last) of the lanes. None of them may have a command outstanding.
           command: (n,) IDLE, STEP or RESET.
-          seeds: (n,) ints, given to the environments that are reset.
-          actions: (n, ...), given to those that step; None where none does.
+          seeds: (n,) ints, passed to the environments that are reset.
+          actions: (n, ...) actions for the lanes that step; None if no lane steps.
 
         Raises:
-          UserError: it takes too long to start.
+          UserError: a worker or environment takes too long to start.
           RuntimeError: the environment cannot be started.
         """
         ...
 
     def receive(self, span: slice) -> Received:
-        """Wait for lanes that were sent to.
+        """Wait for the results of the last `send` to these lanes.
 
         Raises:
-          UserError: the environment does not keep to its spaces, or to Gymnasium's interface.
+          UserError: the environment violates its spaces or Gymnasium's interface.
           RuntimeError: the environment cannot be kept running.
         """
         ...
@@ -176,7 +185,7 @@ class HostEnv(Protocol):
 
     spec: EnvSpec
     workers: int
-    """Processes, or threads, among which lanes are divided."""
+    """The number of processes or threads among which the lanes are divided."""
 
     def placed(
         self,
@@ -185,12 +194,12 @@ class HostEnv(Protocol):
         step_timeout: float | None = None,
         start_timeout: float | None = None,
     ) -> "HostEnv":
-        """The same environment, stepped elsewhere: what is not given stays as it is.
+        """Return the same environment with other worker settings. Omitted settings do not change.
 
         Args:
-          workers: processes, at least 1.
-          step_timeout: seconds after which a step counts as hanging.
-          start_timeout: seconds that a worker may take to start, or to make an environment.
+          workers: the number of worker processes, at least 1.
+          step_timeout: the seconds after which a step counts as hanging.
+          start_timeout: the seconds that a worker may take to start, or to make an environment.
 
         Raises:
           UserError: a value is out of range.
@@ -198,18 +207,18 @@ class HostEnv(Protocol):
         ...
 
     def lanes(self, count: int, busy: int | None = None) -> Lanes:
-        """`count` independent copies, to be reset before they step.
+        """Return `count` independent copies, each of which must be reset before it steps.
 
-        There is none of a lane that was never reset.
+        The environment of a lane is only made when the lane is first reset.
 
         Args:
-          count: lanes.
-          busy: how many of them will be used, at most; all unless given.
+          count: the number of lanes.
+          busy: the most lanes that will be used at the same time; all of them unless given.
         """
         ...
 
     def film(self, act: Any, seed: int) -> tuple[float, list[np.ndarray]]:
-        """Play one episode with act(obs) -> action; its return and one RGB image per step.
+        """Play one episode with act(obs) -> action. Returns its return and one RGB image per step.
 
         Raises:
           NoPicture: the environment has no picture, or the renderer cannot start.
@@ -217,7 +226,7 @@ class HostEnv(Protocol):
         ...
 
     def scene(self, act: Any, seed: int) -> tuple[np.ndarray, Scene]:
-        """Play one episode; the rewards (T,) of its steps, and its solids in T + 1 poses.
+        """Play one episode. Returns the rewards (T,) of its steps and its solids in T + 1 poses.
 
         Raises:
           UserError: the environment has no MuJoCo model.
@@ -228,6 +237,9 @@ class HostEnv(Protocol):
 def time_limited(
     steps: jax.Array, terminated: jax.Array, limit: int
 ) -> tuple[jax.Array, jax.Array]:
-    """(terminated, truncated) after `steps` steps: the limit truncates what has not ended."""
+    """Return (terminated, truncated) after `steps` steps.
+
+    An episode that has not terminated after `limit` steps is truncated.
+    """
     terminated = terminated.astype(bool)
     return terminated, (steps >= limit) & ~terminated

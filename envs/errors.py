@@ -1,19 +1,22 @@
-"""Errors: those that the person who runs a program can mend, and those of a user's environment."""
+"""Errors that the person who runs a program can fix, and errors of a user's environment."""
 
 from envs.host.worker import Fault
 
 
 class UserError(ValueError):
-    """A wrong input, a missing package, a folder that cannot be written and the like.
+    """An error that the user can fix, such as a wrong input or a missing package.
 
     The message says what is wrong and what would be accepted. The `es-rl` command prints it without
-    a traceback. Every other exception is a fault in this project or in a user's code, and is
+    a traceback. Every other exception is a fault in this project or in the user's code, and is
     shown with its traceback.
     """
 
 
 class RemoteTraceback(Exception):
-    """The traceback of an exception in a worker, as the cause of the one that tells of it."""
+    """The traceback of an exception in a worker process.
+
+    It is set as the `__cause__` of the exception that reports the failure in the main process.
+    """
 
     def __init__(self, shown: str):
         super().__init__(shown)
@@ -24,7 +27,10 @@ class RemoteTraceback(Exception):
 
 
 def environment_error(message: str, fault: Fault) -> RuntimeError:
-    """An error that ends a run because of an environment, with the traceback of its own."""
+    """Make the error that ends a run because of an environment.
+
+    The environment's own traceback, if there is one, is attached as the cause.
+    """
     error = RuntimeError(f"{message}: {fault}")
     if fault.traceback:
         error.__cause__ = RemoteTraceback(fault.traceback)
@@ -36,8 +42,11 @@ class NoPicture(UserError):
 
 
 def one_line(text: object) -> str:
-    """Text that may quote a stranger, as a line that does nothing to a terminal."""
+    """Return untrusted text as one printable line without terminal control characters.
+
+    Long text is shortened in the middle, to about 400 characters.
+    """
     line = " ".join(str(text).split())
     line = "".join(c if c.isprintable() else "?" for c in line)
-    # What must be stands at the end.
+    # The end is kept because error messages state there what would be accepted.
     return line if len(line) <= 400 else f"{line[:250]} ... {line[-140:]}"

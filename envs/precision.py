@@ -1,4 +1,4 @@
-"""32 bits inside, whatever the user's script has set."""
+"""32-bit numbers inside this project, whatever precision the user's script has set in JAX."""
 
 import functools
 from collections.abc import Callable
@@ -11,10 +11,11 @@ T = TypeVar("T")
 
 
 def in_32_bits(function: Callable[P, T]) -> Callable[P, T]:
-    """Run a function as if `jax_enable_x64` (or JAX_ENABLE_X64) were off, in the thread at hand.
+    """Decorate a function to run with `jax_enable_x64` (JAX_ENABLE_X64) off in the calling thread.
 
-    Everything that traces, compiles or runs a program of ours is called through this: parameters,
-    observations and returns are float32 then, as they are saved. The user's setting holds outside.
+    It decorates everything that traces, compiles or runs one of this project's programs, so that
+    parameters, observations and returns are float32, as they are saved. Outside these functions
+    the user's setting applies.
     """
 
     @functools.wraps(function)

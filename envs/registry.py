@@ -1,4 +1,4 @@
-"""Names of environments: `make`, `register` and `list_ids`."""
+"""The registry of environment names: `make`, `register` and `list_ids`."""
 
 import difflib
 import inspect
@@ -30,7 +30,7 @@ class _Suite:
 _SUITES: dict[str, _Suite] = {}
 _REGISTERED: dict[str, Maker] = {}
 _MOST_STEPS = 10**9
-"""Of an episode, as they are counted in 32 bits."""
+"""The largest step limit of an episode: steps are counted with 32-bit integers."""
 
 
 def register_suite(
@@ -43,17 +43,17 @@ def register_suite(
     """Let `make("suite/name", **kwargs)` call a suite's `make(name, **kwargs)`.
 
     Args:
-      suite: what stands before the first slash of the ids.
-      make: builds the environment of a name. Its environments may have other ids in their `spec`:
-        they get that of the suite.
-      list_ids: the names that `make` takes, without the suite. It is called for every listing, so
-        it should import nothing that takes long.
-      names_modules: whether "suite/my_module:name" stands for an environment that a module
-        registers: `make` imports the module, and then builds "suite/name".
+      suite: the part of the ids before the first slash.
+      make: builds the environment of a name. The environment's `spec` may have another id: it is
+        replaced by "suite/name".
+      list_ids: returns the names that `make` takes, without the suite. It is called for every
+        listing, so it should import nothing that takes long.
+      names_modules: whether "suite/my_module:name" means an environment that a module registers:
+        `make` then imports the module first and builds "suite/name".
 
     Raises:
-      UserError: the suite is registered already, its name cannot be part of an id, or an argument
-        cannot be called.
+      UserError: the suite is already registered, its name cannot be part of an id, or `make` or
+        `list_ids` is not a function.
     """
     if not suite.isprintable() or not suite or any(c in suite for c in "/: "):
         raise UserError(f"suite={suite!r}: must be a name without '/', ':' and spaces")
@@ -66,16 +66,14 @@ def register_suite(
 
 
 def register(id: str, maker: Maker) -> None:
-    """Let `make(id, **kwargs)` call `maker(**kwargs)`: for environments of your own.
+    """Register an environment of your own, so that `make(id, **kwargs)` calls `maker(**kwargs)`.
 
-    The maker returns an environment as `make` does, or a `gymnasium.Env`, which is adapted by
-    `from_gymnasium`.
-
-    The environment keeps this id, and these arguments, wherever it came from: a policy that is
-    saved on it is replayed on what `make` builds of them.
+    The maker returns an environment as `make` does, or a `gymnasium.Env`, which `from_gymnasium`
+    then adapts. The environment's spec gets this id and these arguments. They are saved with a
+    policy, and a replay passes them to `make` again.
 
     Raises:
-      UserError: the id is taken, or no name that can be saved, or the maker cannot be called.
+      UserError: the id is taken or not a valid name, or the maker is not a function or class.
     """
     if not id.isprintable() or ":" in id or not 0 < len(id) <= 200:
         raise UserError(f"id={id!r}: must be a name such as 'mine/reacher', without a ':'")
@@ -89,8 +87,10 @@ def register(id: str, maker: Maker) -> None:
 
 
 def list_ids(suite: str | None = None) -> list[str]:
-    """All ids, or those of one suite: "brax", "gymnasium", "probe", one of a user, or what
-    stands before the first slash of an id that was registered.
+    """List all ids, or the ids of one suite.
+
+    A suite is "brax", "gymnasium", "probe", one that was added with `register_suite`, or the part
+    before the first slash of an id that was added with `register`.
 
     Raises:
       UserError: the suite is unknown.
@@ -107,10 +107,10 @@ def _suite_of(id: str) -> str:
 
 
 def split_id(id: str) -> tuple[str | None, str]:
-    """The module that registers an environment, where its id names one, and the id without it.
+    """Split an id into the module that registers the environment, if it names one, and the rest.
 
-    "gymnasium/my_module:MyEnv-v0" -> ("my_module", "gymnasium/MyEnv-v0"). What a file says must not
-    be imported because of that: ask this before `make`.
+    "gymnasium/my_module:MyEnv-v0" -> ("my_module", "gymnasium/MyEnv-v0"). `make` imports the named
+    module, so check ids from untrusted files with this function first.
     """
     suite, _, name = id.partition("/")
     if suite not in _SUITES or not _SUITES[suite].names_modules or ":" not in name:
@@ -124,16 +124,16 @@ def make(id: str, /, **kwargs: Any) -> Env | HostEnv:
     """Build an environment by name.
 
     Args:
-      id: suite/name: "brax/ant", "gymnasium/HalfCheetah-v5" (steps on the host),
-        "gymnasium/phys2d/CartPole-v1" (Gymnasium's functional JAX environments),
-        "gymnasium/my_module:MyEnv-v0" (registered by a module, which is imported).
-      **kwargs: `max_episode_steps` for any of them; `backend` for Brax; `workers` (processes),
-        `step_timeout` and `start_timeout` (seconds) for those on the host; otherwise passed on to
-        the environment.
+      id: "suite/name", such as "brax/ant", "gymnasium/HalfCheetah-v5" (steps on the host),
+        "gymnasium/phys2d/CartPole-v1" (a functional JAX environment of Gymnasium), or
+        "gymnasium/my_module:MyEnv-v0" (registered by the named module, which is imported).
+      **kwargs: `max_episode_steps` for any environment; `backend` for Brax; `workers` (number of
+        processes), `step_timeout` and `start_timeout` (seconds) for environments on the host. All
+        others are passed to the environment.
 
     Raises:
-      UserError: unknown id (with close matches) or argument, or a space that policies cannot use.
-      UserError: the environment cannot run with the installed versions.
+      UserError: the id is unknown (the message lists close matches), an argument is unknown, a
+        space cannot be used by policies, or the environment cannot run with the installed versions.
     """
     kwargs = {name: plain(value) for name, value in kwargs.items()}
     for key, value in kwargs.items():
@@ -168,13 +168,14 @@ def _made(id: str, kwargs: dict[str, Any]) -> Env | HostEnv:
 
 
 def _built(id: str, maker: Maker, name: tuple[str, ...], kwargs: dict[str, Any]) -> Env | HostEnv:
-    """What a maker builds, under the id and the arguments that it is known by.
+    """Call a maker, and give the environment its registered id and arguments.
 
     Args:
       id: the name of the environment.
-      maker: called with `name` and `kwargs`.
-      name: the name in its suite, for the maker of a suite; else empty.
-      kwargs: what `make` was given, apart from where the environment runs.
+      maker: the function that is called with `name` and `kwargs`.
+      name: the environment's name in its suite as a 1-tuple, if the maker is that of a suite;
+        otherwise empty.
+      kwargs: the arguments of `make`, without those in `PLACES`.
     """
     own, limit = dict(kwargs), None
     if not takes(maker, "max_episode_steps"):
@@ -196,7 +197,7 @@ def _check_arguments(id: str, maker: Maker, name: tuple[str, ...], kwargs: dict[
     """Refuse arguments that a maker does not take, before it is called."""
     try:
         signature = inspect.signature(maker)
-    except ValueError:  # nobody knows it
+    except ValueError:  # Python cannot find the signature
         return
     try:
         signature.bind(*name, **kwargs)
@@ -208,7 +209,7 @@ def _check_arguments(id: str, maker: Maker, name: tuple[str, ...], kwargs: dict[
 
 
 def _as_ours(id: str, env: Any, kwargs: dict[str, Any]) -> Env | HostEnv:
-    """An environment under the id and the arguments that it is known by."""
+    """Return an environment whose spec has this id and these arguments."""
     pure = all(callable(getattr(env, name, None)) for name in ("reset", "step"))
     spec = getattr(env, "spec", None)
     if not isinstance(spec, EnvSpec) or not (pure or isinstance(env, HostEnv)):
@@ -219,8 +220,8 @@ def _as_ours(id: str, env: Any, kwargs: dict[str, Any]) -> Env | HostEnv:
         )
     if (spec.id, spec.kwargs) == (id, kwargs):
         return env
-    # A copy, as the maker may return the same one every time; not `copy.copy`, which never ends for
-    # a wrapper whose `__getattr__` asks what it wraps.
+    # Change a copy, as the maker may return the same object every time. `copy.copy` would recurse
+    # without end for a wrapper whose `__getattr__` reads the wrapped object.
     renamed = object.__new__(type(env))
     try:
         vars(renamed).update(vars(env))
@@ -235,7 +236,7 @@ def _as_ours(id: str, env: Any, kwargs: dict[str, Any]) -> Env | HostEnv:
 def _close(id: str) -> str:
     ids = list_ids()
     close = difflib.get_close_matches(id, ids, n=3, cutoff=0.6)
-    if not close:  # a bare or misspelt name: look at the part behind the suite
+    if not close:  # the suite may be missing: compare the part after the last slash
         tails = {i.rsplit("/", 1)[-1].lower(): i for i in reversed(ids)}
         last = id.rsplit("/", 1)[-1].lower()
         close = [tails[t] for t in difflib.get_close_matches(last, tails, n=3, cutoff=0.6)]

@@ -1,4 +1,4 @@
-"""Python's own values in place of NumPy's: what a file of JSON gives back as it was."""
+"""Conversion of NumPy values to plain Python values, which can be saved as JSON."""
 
 import json
 import math
@@ -8,9 +8,9 @@ import numpy as np
 
 
 def plain(value: Any) -> Any:
-    """The value with Python's numbers for NumPy's, and lists for tuples and arrays.
+    """Convert NumPy numbers to Python numbers, and tuples and arrays to lists, in dicts as well.
 
-    What is none of these, alone or in a list or dict, is returned as it is.
+    Any other value is returned unchanged.
     """
     match value:
         case np.generic():
@@ -25,7 +25,7 @@ def plain(value: Any) -> Any:
 
 
 def is_json(value: Any) -> bool:
-    """Whether a value is the same after it was written as JSON and read again."""
+    """Whether a value is equal to itself after it was written as JSON and read again."""
     try:
         return bool(json.loads(json.dumps(value, allow_nan=False)) == value)
     except (TypeError, ValueError, RecursionError):
@@ -33,7 +33,7 @@ def is_json(value: Any) -> bool:
 
 
 def whole_number(value: Any) -> int | None:
-    """An int of a finite number, rounded up as a limit of steps is; None for all else."""
+    """Round a finite number up to an int, as for a limit of steps; None for any other value."""
     value = plain(value)
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return None
@@ -41,7 +41,7 @@ def whole_number(value: Any) -> int | None:
 
 
 def finite_float(value: Any) -> float | None:
-    """A float of a finite number; None for all else."""
+    """Convert a finite number to a float; None for any other value."""
     value = plain(value)
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return None

@@ -1,6 +1,6 @@
 """The engine: low-rank evolution strategies and population rollouts, usable on any function."""
 
-# ruff: noqa: E402 - what is imported must be ours, which is checked first.
+# ruff: noqa: E402 - first check that Python would import this project's own packages.
 from es_rl.neighbours import check
 
 check(__file__, "envs")

@@ -1,9 +1,9 @@
-"""Checkpoints: whole training states on disk, so that a run can go on as if nothing had happened.
+"""Checkpoints: whole training states on disk, from which a run can resume exactly.
 
-Orbax writes them: in the background, each as a folder that appears under its name only once it is
-complete. Here is what it leaves to its users: states with typed keys, the choice of the newest one
-that can be read, and the check that it holds what was saved. A stranger may have written them:
-sizes, names and kinds of files are checked before anything is read.
+Orbax writes them in the background, each as a folder that appears under its name only once it is
+complete. This module adds what Orbax does not do: it saves typed keys, it restores the newest
+checkpoint that can be read, and it checks that this holds what was saved. Checkpoints may come from
+an untrusted source, so sizes, names and kinds of files are checked before anything is read.
 """
 
 import gc
@@ -32,40 +32,41 @@ from es_rl.files import check_plain
 PyTree = Any
 _log = logging.getLogger("es_rl")
 _STEP = re.compile(r"0|[1-9][0-9]{0,9}", re.ASCII)
-"""The name of a checkpoint, as they are written here."""
+"""The names of checkpoint folders: the number of the step in decimal."""
 _LITERAL = re.compile(r"[\w/ .,=@+~-]+", re.ASCII)
-"""Paths in which Orbax and TensorStore see neither a pattern nor an address."""
+"""Paths that Orbax and TensorStore do not mistake for a pattern or an address."""
 _MOST_TEXT = 8 << 20
-"""Bytes of a file that is read as JSON."""
+"""The most bytes of a file that is read as JSON."""
 _MOST_BESIDES = 16 << 20
-"""Bytes of a checkpoint, besides twice what its arrays have."""
+"""The most bytes of a checkpoint, in addition to twice the bytes of its arrays."""
 
 
 class Restored(NamedTuple):
-    """What a checkpoint holds."""
+    """The contents of a checkpoint."""
 
     step: int
+    """The number of the checkpoint."""
     state: PyTree
-    """NumPy arrays, for typed keys their data: see `placed`."""
+    """The saved state as NumPy arrays, with key data in place of typed keys; see `placed`."""
     progress: dict[str, Any]
-    """The JSON object that was saved with it."""
+    """The JSON object that was saved with the state."""
 
 
 class Checkpoints:
     """The latest checkpoints of a run."""
 
     def __init__(self, folder: str | Path, keep: int = 2):
-        """Open a folder of checkpoints, making it if need be; unfinished ones are removed.
+        """Open a folder of checkpoints; create it if needed, and remove unfinished checkpoints.
 
         Args:
-          folder: of nothing but checkpoints.
-          keep: how many of the latest remain.
+          folder: the path of the folder, which holds nothing but checkpoints.
+          keep: how many of the latest checkpoints are kept.
 
         Raises:
-          UserError: there are links in it, or its path cannot be used.
+          UserError: the folder contains links, or Orbax cannot use its path.
           OSError: the folder cannot be written.
         """
-        # Imported here: it takes seconds, and only those who write checkpoints have to wait.
+        # Imported here because it takes seconds, which only runs with checkpoints should wait for.
         with _quiet():
             import orbax.checkpoint
 
@@ -76,7 +77,7 @@ class Checkpoints:
         real = self._folder.resolve()
         check_plain(real.parent, folders=[real.name])
         self._place, self._opened = _literal(self._folder)
-        # Where there are other processes they have the same state, and nothing to do with this.
+        # Other processes have the same state and take no part in writing it.
         own = jax.process_index()
         alone = self._orbax.options.MultiprocessingOptions(
             primary_host=own, active_processes={own}, barrier_sync_key_prefix="es_rl"
@@ -90,31 +91,31 @@ class Checkpoints:
             self._manager = self._orbax.CheckpointManager(
                 self._place, options=options, item_handlers=handlers
             )
-        # Which sees to what is written, while the caller goes on.
+        # Checks what was written and removes old checkpoints while the caller continues.
         self._thread = ThreadPoolExecutor(1, "es_rl-checkpoints")
         self._settled: Future[None] | None = None
 
     @property
     def steps(self) -> list[int]:
-        """Of the checkpoints that are complete, the latest last."""
-        # Orbax's own list has one that is being written too, even once that has failed.
+        """The steps of the complete checkpoints, in increasing order."""
+        # Orbax's own list also contains a checkpoint that is being written or could not be written.
         names = (path.name for path in self._folder.iterdir())
         return sorted(int(name) for name in names if _STEP.fullmatch(name))
 
     def save(self, step: int, state: PyTree, progress: dict[str, Any]) -> None:
-        """Save a state while the caller goes on; it may be changed or donated at once.
+        """Save a state in the background. The caller may change or donate the state at once.
 
         Args:
-          step: its number, greater than all before.
-          state: a pytree of arrays; keys may be typed.
-          progress: a JSON object.
+          step: the number of the checkpoint, greater than all numbers before.
+          state: a pytree of arrays, which may be typed keys.
+          progress: a JSON object that is saved with the state.
 
         Raises:
-          OSError: this checkpoint or the one before could not be written.
+          OSError: this checkpoint or the previous one could not be written.
         """
         self.wait()
         leaves = _to_numpy(state)
-        # An empty array is no file: `restore` knows its shape.
+        # Empty arrays are not saved: `restore` knows their shapes from its argument `like`.
         filled = {name: leaf for name, leaf in leaves.items() if leaf.size}
         arguments = self._orbax.args.Composite(
             state=self._orbax.args.StandardSave(filled),
@@ -127,10 +128,10 @@ class Checkpoints:
         self._settled = self._thread.submit(self._settle, step, _kinds_of(filled))
 
     def _settle(self, step: int, kinds: dict[str, Any]) -> None:
-        """Once a checkpoint is written see that it can be read; then those too old may go.
+        """Wait for a checkpoint to be written, check that it can be read, and remove old ones.
 
         Raises:
-          Exception: it cannot be.
+          Exception: the checkpoint cannot be read.
         """
         self._manager.wait_until_finished()
         try:
@@ -144,16 +145,16 @@ class Checkpoints:
     def restore(
         self, like: PyTree, check: Callable[[int, dict[str, Any]], object] | None = None
     ) -> Restored | None:
-        """The latest checkpoint that can be read; None where there is none at all.
+        """Read the latest checkpoint that can be read; None if there are no checkpoints.
 
-        Nothing in the files is executed, and no array is read whose shape is not the expected one.
+        Nothing in the files is executed, and no array of an unexpected shape is read.
 
         Args:
-          like: a state of the same structure, shapes, types and placement.
-          check: raises an exception if a step and what was saved with it as progress do not hold.
+          like: a state with the same structure, shapes, types and placement.
+          check: raises an exception if a checkpoint's step and progress are not valid.
 
         Raises:
-          UserError: there are checkpoints, but none that can be read.
+          UserError: there are checkpoints, but none of them can be read.
         """
         steps = self.steps
         for step in reversed(steps):
@@ -171,10 +172,9 @@ class Checkpoints:
         return None
 
     def put_aside_after(self, step: int) -> None:
-        """Rename checkpoints later than a step, those that could not be read: their numbers will
-        be used again."""
+        """Rename the unreadable checkpoints later than a step, as their numbers will be reused."""
         for path in list(self._folder.iterdir()):
-            # Orbax takes more names for steps than it writes.
+            # Orbax accepts more names as steps than it writes, such as "007".
             own = _STEP.fullmatch(path.name)
             if path.name.isdigit() and not (own and int(path.name) <= step):
                 self._put_aside(path.name)
@@ -190,10 +190,10 @@ class Checkpoints:
         (self._folder / name).rename(aside)
 
     def wait(self) -> None:
-        """Until everything is written, and seen to be readable.
+        """Wait until the last checkpoint is written and was checked to be readable.
 
         Raises:
-          OSError: it could not be.
+          OSError: it could not be written, or it cannot be read.
         """
         settled, self._settled = self._settled, None
         if settled is not None:
@@ -201,7 +201,7 @@ class Checkpoints:
                 settled.result()
 
     def close(self) -> None:
-        """Wait as `wait` does, and end the threads that write."""
+        """Call `wait`, and then end the threads that write. Raises the errors of `wait`."""
         try:
             self.wait()
         finally:
@@ -213,14 +213,15 @@ class Checkpoints:
                 self._opened = None
 
     def _attempt(self, step: int, like: PyTree, check: Any) -> Restored | str:
-        """What a checkpoint holds, or why it cannot be read."""
+        """Read a checkpoint. Returns its contents, or the reason why it cannot be read."""
         try:
             return self._read(step, like, check)
-        except Exception as error:  # whatever a damaged file may cause in Orbax
+        except Exception as error:  # a damaged file may cause any error in Orbax
             reason = f"{type(error).__name__}: {error}"
-        # Its reads of other arrays fail too, and asyncio reports that once they are collected.
+        # Orbax's reads of other arrays fail as well, which asyncio logs when they are collected.
+        # Collect them now, while the caller has silenced that logger.
         gc.collect()
-        # Which goes on with all that was asked for.
+        # Leave out the rest of TensorStore's message, a long listing of the request.
         return one_line(reason.split("[tensorstore_spec")[0])
 
     def _read(self, step: int, like: PyTree, check: Any) -> Restored:
@@ -250,32 +251,33 @@ class Checkpoints:
         return Restored(step, state, progress)
 
     def _check_arrays(self, step: int, kinds: dict[str, Any]) -> None:
-        """Compare the arrays of a checkpoint with those expected, by their metadata alone: no
-        array is made because a file says so.
+        """Compare the shapes and types of a checkpoint's arrays with the expected ones.
+
+        Only metadata are read, so that a file cannot cause the allocation of a huge array.
 
         Raises:
-          UserError: they are others.
-          Exception: there is no such metadata.
+          UserError: the arrays are different.
+          Exception: the metadata cannot be read.
         """
         tree = self._manager.item_metadata(step).state.tree
         found = _kinds_of(tree)
         for name in sorted(found.keys() | kinds.keys()):
             if found.get(name) != kinds.get(name):
                 raise UserError(f"{name} is {found.get(name)}, must be {kinds.get(name)}")
-            # What is read at once.
+            # A chunk is read as a whole, so its size must be limited too.
             part = tree[name].storage.chunk_shape
             if math.prod(part) > math.prod(kinds[name][0]):
                 raise UserError(f"{name} is kept in parts of {part}, larger than itself")
 
 
 def blank(like: PyTree) -> PyTree:
-    """Zeros in place of the state of a checkpoint of such a state."""
+    """Return zeros with the shapes and types of `Restored.state` for a state like this."""
     described = jax.tree.map(_described, like)
     return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), described)
 
 
 def placed(state: PyTree, like: PyTree) -> PyTree:
-    """What a checkpoint holds as it was saved: each leaf where the example's is."""
+    """Put the leaves of `Restored.state` where those of `like` are, and restore typed keys."""
     return jax.tree.map(_placed, state, like)
 
 
@@ -284,10 +286,10 @@ def _is_key(leaf: Any) -> bool:
 
 
 def _to_numpy(state: PyTree) -> dict[str, np.ndarray]:
-    """Copies of the leaves by path; the key data of typed keys."""
+    """Return copies of the leaves by path, with key data in place of typed keys."""
     leaves, _ = tree_flatten_with_path(state)
     data = [(path, jax.random.key_data(x) if _is_key(x) else x) for path, x in leaves]
-    # np.array copies: on a CPU a fetched array is the device's memory, which a donation reuses.
+    # np.array copies: on a CPU, device_get returns device memory, which a donation overwrites.
     return {keystr(path): np.array(jax.device_get(x)) for path, x in data}
 
 
@@ -306,15 +308,15 @@ def _placed(value: np.ndarray, like: Any) -> Any:
 
 
 def _kinds_of(leaves: dict[str, Any]) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
-    """Shapes and types of arrays."""
+    """Return the shapes and types of arrays, by name."""
     return {str(name): (tuple(x.shape), np.dtype(x.dtype)) for name, x in leaves.items()}
 
 
 def _digests(leaves: dict[str, np.ndarray], step: int, progress: dict[str, Any]) -> dict[str, str]:
-    """Of the state, and of all that a checkpoint is.
+    """Return the SHA-256 digests of the state alone, and of the whole checkpoint.
 
-    Orbax itself notices damage only where it cannot read on. The state's own digest does not depend
-    on the times that progress holds.
+    Orbax itself only notices damage that prevents reading. The digest of the state does not depend
+    on `progress`, which contains times.
     """
     state = hashlib.sha256()
     for name in sorted(leaves):
@@ -326,10 +328,10 @@ def _digests(leaves: dict[str, np.ndarray], step: int, progress: dict[str, Any])
 
 
 def _check_sizes(folder: Path, array_bytes: int) -> None:
-    """Refuse a checkpoint that is larger than one of arrays of this size can be.
+    """Refuse a checkpoint that is too large for arrays of `array_bytes` bytes in total.
 
     Raises:
-      UserError: it is.
+      UserError: a file or the whole checkpoint is too large.
     """
     whole = 0
     for parent, _, names in os.walk(folder):
@@ -345,12 +347,13 @@ def _check_sizes(folder: Path, array_bytes: int) -> None:
 
 
 def _literal(folder: Path) -> tuple[Path, int | None]:
-    """A path of the folder that Orbax and TensorStore take literally, and what to close after use.
+    """Return a path of the folder that Orbax and TensorStore take literally.
 
-    They read patterns ("[a]"), backslashes and addresses ("gs:/") into paths.
+    They interpret patterns ("[a]"), backslashes and addresses ("gs:/") in paths. Also returns the
+    file descriptor to close after use, or None.
 
     Raises:
-      UserError: there is none on this system.
+      UserError: this system offers no such path.
     """
     if _LITERAL.fullmatch(str(folder)):
         return folder, None
@@ -367,7 +370,7 @@ def _literal(folder: Path) -> tuple[Path, int | None]:
 
 @contextmanager
 def _as_os_error() -> Iterator[None]:
-    """Failed writes as OSError, in whichever way Orbax or TensorStore say it."""
+    """Raise any error of Orbax and TensorStore as an OSError."""
     try:
         yield
     except OSError:
@@ -378,7 +381,7 @@ def _as_os_error() -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without Orbax's account of what it does, and its warnings about shardings in files."""
+    """Silence Orbax's log messages, and its warnings about shardings in files."""
     loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

@@ -1,4 +1,4 @@
-"""What noise each leaf of a network gets, for people to read."""
+"""A readable description of the noise that each leaf of a parameter tree gets."""
 
 import math
 from dataclasses import dataclass
@@ -15,30 +15,31 @@ class LeafDescription:
     """One leaf of a parameter tree."""
 
     name: str
-    """Its path, with "/" between the parts."""
+    """The path of the leaf, with "/" between the parts."""
     shape: tuple[int, ...]
-    """Its shape."""
+    """The shape of the leaf."""
     noise: str
-    """The kind of its noise: "rank 1 of 8 x 16", "rank 1 of 3 times 8 x 16", "full" or "frozen"."""
+    """The noise of the leaf: "rank 1 of 8 x 16", "rank 1 of 3 times 8 x 16" (for a stack of three
+    matrices), "full" or "frozen"."""
     numbers: int
-    """How many random numbers a draw has for it."""
+    """The number of random numbers that one draw of noise has for the leaf."""
 
     @property
     def size(self) -> int:
-        """How many parameters it has."""
+        """The number of parameters in the leaf."""
         return math.prod(self.shape)
 
 
 @dataclass(frozen=True)
 class Description:
-    """What a strategy perturbs, and how; as text it is a table."""
+    """The noise that a strategy gives to each leaf. `str` shows it as a table."""
 
     leaves: tuple[LeafDescription, ...]
     """The leaves, in `jax.tree.leaves` order."""
 
     @property
     def summary(self) -> str:
-        """One line: how many parameters there are, and which share of them gets which noise."""
+        """One line with the number of parameters and the share of them for each kind of noise."""
         total = sum(leaf.size for leaf in self.leaves)
         shares = {"low-rank": 0, "full": 0, "frozen": 0}
         for leaf in self.leaves:
@@ -58,11 +59,11 @@ class Description:
 
 
 def describe(es: Strategy, params: PyTree) -> Description:
-    """What noise a strategy gives to each leaf.
+    """Describe the noise that a strategy gives to each leaf.
 
     Args:
       es: the strategy.
-      params: the parameters, of which only shapes and types matter.
+      params: the parameters; only their shapes and types matter.
     """
 
     def ask(key: jax.Array, params: PyTree) -> Any:

@@ -1,4 +1,7 @@
-"""Devices: how many a run uses, how many lanes each of them steps, and compiling for them."""
+"""Devices: which devices a run uses, how many lanes each device steps, and compilation.
+
+A lane is one environment among those that are stepped side by side.
+"""
 
 import math
 import os
@@ -17,28 +20,29 @@ AXIS = "devices"
 
 
 def use_cpu_devices(count: int | None = None) -> None:
-    """Make JAX see the CPU as `count` devices, one per core unless given.
+    """Make JAX treat the CPU as `count` devices, by default one per core.
 
-    One device uses 1.4 to 2 of 4 cores on Brax; one device per core uses them all. Call this
-    before anything else asks JAX for its devices. Accelerators are not affected.
+    On Brax, one device keeps 1.4 to 2 of 4 cores busy, and one device per core keeps all of them
+    busy. Call this function before anything else asks JAX for its devices. Accelerators are not
+    affected.
 
     Raises:
-      RuntimeError: JAX has started already.
+      RuntimeError: JAX has already started.
     """
     jax.config.update("jax_num_cpu_devices", count or _cores())
 
 
 def _cores() -> int:
-    # Where the system knows, those that this process may run on.
+    # Where the system supports it, count only the cores that this process may use.
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def make_mesh(count: int | None = None, *, local: bool = False) -> Mesh:
-    """A mesh with one axis over devices of the default backend, process after process.
+    """Make a mesh with one axis over devices of the default backend, ordered by process.
 
     Args:
-      count: how many of each process, the first ones; all unless given.
-      local: of this process alone.
+      count: how many devices of each process to use, from the first on; all of them unless given.
+      local: whether to use the devices of this process only.
 
     Raises:
       UserError: there are fewer devices.
@@ -52,7 +56,7 @@ def make_mesh(count: int | None = None, *, local: bool = False) -> Mesh:
 
 
 def memory(mesh: Mesh) -> float:
-    """Bytes that the devices of a mesh have together; infinite where nobody knows."""
+    """Return the total memory of a mesh's devices in bytes; infinite if it is not known."""
     parts = [device.memory_stats() for device in mesh.local_devices]
     if all(parts):
         return mesh.size * min(part.get("bytes_limit", math.inf) for part in parts if part)
@@ -63,35 +67,36 @@ def memory(mesh: Mesh) -> float:
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """Every device has the whole array."""
+    """Return the sharding with which every device holds the whole array."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def spread(mesh: Mesh) -> NamedSharding:
-    """Every device has its part of the first axis."""
+    """Return the sharding with which every device holds its part of the first axis."""
     return NamedSharding(mesh, PartitionSpec(AXIS))
 
 
 def lanes_per_device(jobs: int, mesh: Mesh, lanes: int | None = None) -> int:
-    """How many environments each device steps side by side in a rollout.
+    """Return how many environments each device steps side by side in a rollout.
 
     Args:
-      jobs: how many episodes are to be played.
+      jobs: the number of episodes to play.
       mesh: the devices.
-      lanes: on all devices together; chosen from the device and the jobs unless given.
+      lanes: the number of lanes on all devices together; chosen from the kind of device and the
+        number of jobs unless given.
     """
     share = -(-jobs // mesh.size)
     if lanes is not None:
         return min(share, -(-lanes // mesh.size))
-    # On a CPU core 64 lanes step up to a tenth faster than 32, and more hardly help; but with few
-    # jobs for each they idle at the end. An accelerator needs thousands to be busy.
+    # On a CPU core 64 lanes step up to a tenth faster than 32, and more lanes hardly help. With few
+    # jobs per lane, many lanes idle at the end. An accelerator needs thousands of lanes to be busy.
     return min(share, max(32, min(64, share // 4)) if _on_cpu(mesh) else 2048)
 
 
 def tail_lanes(lanes: int, mesh: Mesh) -> int:
-    """How few of `lanes` may be left before they go on one by one: see `Rollout.tail`."""
-    # On a CPU a step of one lane costs an eighth of a step of 32 on Brax, a fifth on CartPole; on
-    # an accelerator hardly less.
+    """Return `Rollout.tail` for this many lanes: how few of them are finished one by one."""
+    # On a CPU a step of one lane costs an eighth of a step of 32 lanes on Brax, and a fifth on
+    # CartPole. On an accelerator it costs hardly less than a step of all lanes.
     return lanes // 8 if _on_cpu(mesh) else 0
 
 
@@ -100,14 +105,14 @@ def _on_cpu(mesh: Mesh) -> bool:
 
 
 class Program:
-    """A jitted function that can be compiled before its first call, beside others."""
+    """A jitted function that can be compiled before its first call, in parallel with others."""
 
     def __init__(self, function: Callable[..., Any], **options: Any):
         self._jitted = jax.jit(function, **options)
         self._compiled: Callable[..., Any] | None = None
 
     def compile(self, *args: Any) -> None:
-        """Compile for arguments of these shapes and placements; only those may follow."""
+        """Compile for arguments of these shapes and placements; later calls must have the same."""
         if self._compiled is None:
             self._compiled = self._jitted.lower(*args).compile()
 
@@ -116,11 +121,15 @@ class Program:
 
 
 def all_at_once(*tasks: Callable[[], Any]) -> list[Any]:
-    """Run tasks in threads, as compilations, which leave Python alone for most of their time."""
+    """Run tasks in parallel threads, and return their results.
+
+    This is meant for compilations, which hold Python's global lock only for a small part of their
+    time.
+    """
     x64 = jax.config.jax_enable_x64  # type: ignore[attr-defined]
 
     def run(task: Callable[[], Any]) -> Any:
-        with jax.enable_x64(x64):  # which each thread has for itself
+        with jax.enable_x64(x64):  # the setting of the caller's thread does not apply to others
             return task()
 
     with ThreadPoolExecutor(len(tasks)) as pool:

@@ -1,7 +1,8 @@
-"""Files in folders that a stranger may have prepared: no link leads a reader or writer elsewhere.
+"""Safe reading and writing in folders that an untrusted person may have prepared.
 
-What is written appears whole under its name, as a new file: whatever had that name before, a link
-or another name of a file elsewhere, is replaced and not written through.
+No link can lead a reader or a writer to another place. A written file appears under its name only
+once it is complete. It is always a new file: if its name was a symbolic or hard link to a file
+elsewhere, the link is replaced and that file is not changed.
 """
 
 import os
@@ -15,19 +16,19 @@ from typing import BinaryIO
 from envs.errors import UserError, one_line
 
 _MOST_ENTRIES = 200_000
-"""Files and folders that are looked at: a run has a few, and one for each of its films."""
-# Flags that not every system has. Without waiting: a named pipe would keep us for ever.
+"""The most files and folders that are checked. A run has a few, and one for each of its films."""
+# Not every system has these flags. O_NONBLOCK: opening a named pipe would block for ever.
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 
 
 @contextmanager
 def whole(path: Path) -> Iterator[BinaryIO]:
-    """A file that appears under its name once all of it is written.
+    """Open a file for writing that appears under its name once it is complete.
 
     Raises:
-      OSError: it cannot be written; what was there before is as it was.
+      OSError: the file cannot be written; an older file of this name is unchanged.
     """
-    # A name that nobody can have taken, and no file that is there already.
+    # The random name cannot be guessed, and mode "x" refuses a file that exists already.
     partial = path.with_name(f".{secrets.token_hex(8)}.partial")
     with open(partial, "xb") as file:
         try:
@@ -41,21 +42,21 @@ def whole(path: Path) -> Iterator[BinaryIO]:
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all.
+    """Write a file completely or not at all.
 
     Raises:
-      OSError: it cannot be written; what was there before is as it was.
+      OSError: the file cannot be written; an older file of this name is unchanged.
     """
     with whole(path) as file:
         file.write(data)
 
 
 def open_own(path: Path, flags: int) -> int:
-    """`os.open` of a regular file that has no other name; what was in it is left as it is.
+    """Open a regular file that has no other name with `os.open`, without truncating it.
 
     Raises:
-      UserError: it is a link, has another name, or is no regular file.
-      OSError: it cannot be opened.
+      UserError: the path is a link, has another name (hard link), or is not a regular file.
+      OSError: the file cannot be opened.
     """
     if path.is_symlink():
         raise UserError(f"{path.name} is a link: must be a file")
@@ -68,12 +69,13 @@ def open_own(path: Path, flags: int) -> int:
 
 
 def check_plain(folder: Path, files: Iterable[str] = (), folders: Iterable[str] = ()) -> None:
-    """Refuse links, pipes and the like among what a folder holds under some names.
+    """Refuse links, pipes and other special files among some entries of a folder.
 
     Args:
-      folder: may be a link itself: a person has named it.
-      files: of those that are there, each must be a regular file.
-      folders: of those that are there, each must be a folder of files and such folders.
+      folder: the folder. It may be a link itself, as the user has named it.
+      files: names in the folder. Each of them that exists must be a regular file.
+      folders: names in the folder. Each of them that exists must be a folder that contains, at any
+        depth, only regular files and folders.
 
     Raises:
       UserError: something is not what it must be; the message begins with its name.

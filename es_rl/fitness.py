@@ -1,4 +1,4 @@
-"""Fitness: how the returns of a member's K episodes become one number, higher is better."""
+"""Fitness: one number per member from the returns of its K episodes. Higher is better."""
 
 from collections.abc import Callable
 from typing import Literal, TypeAlias, get_args
@@ -10,29 +10,29 @@ from envs.errors import UserError
 
 FitnessName: TypeAlias = Literal["mean", "median", "min", "cvar", "success"]
 Fitness: TypeAlias = FitnessName | Callable[[jax.Array], jax.Array]
-"""A name, or a function from the returns (N, K) to the fitness (N,) that JAX can trace."""
+"""The name of a fitness, or a function from returns (N, K) to fitness (N,) that JAX can trace."""
 
 CVAR_FRACTION = 0.25
-"""The part of a member's episodes, its worst ones, whose mean return is the "cvar" fitness."""
+"""The share of a member's episodes, the worst ones, whose mean return is the "cvar" fitness."""
 
 
 def aggregate(returns: jax.Array, success: jax.Array | None, fitness: Fitness) -> jax.Array:
-    """The fitness (N,) of N members that have played K episodes each.
+    """Return the fitness (N,) of N members that have played K episodes each.
+
+    If the return of any of a member's episodes (for "success": its outcome) is not finite, every
+    named fitness of this member is not finite.
 
     Args:
-      returns: (N, K), undiscounted.
-      success: (N, K), 1 where the environment reported success at the end of the episode, 0 where
-        it reported failure, NaN where it reported nothing; None if no environment is known to.
+      returns: (N, K) undiscounted returns.
+      success: (N, K), 1 if the environment reported success at the end of the episode, 0 if it
+        reported failure, NaN if it reported nothing; None if the environment never reports success.
       fitness: "mean"; "median"; "min", the worst episode; "cvar", the mean of the worst quarter of
         the episodes, at least one (the conditional value at risk: Rockafellar and Uryasev 2000);
         "success", the share of successful episodes; or a function of the returns.
 
-    A member with an episode whose return (for "success": whose outcome) is not finite has a fitness
-    that is not finite, whatever the name.
-
     Raises:
-      UserError: the name is unknown, "success" is asked for where nothing reports it, or the
-        function returns another shape than (N,).
+      UserError: the name is unknown, "success" is chosen but the environment does not report it, or
+        the function returns a shape other than (N,).
     """
     if callable(fitness):
         result = jnp.asarray(fitness(returns))
@@ -52,7 +52,7 @@ def aggregate(returns: jax.Array, success: jax.Array | None, fitness: Fitness) -
         case "cvar":
             worst = max(1, round(CVAR_FRACTION * returns.shape[1]))
             lowest = jnp.sort(returns, axis=1)[:, :worst].mean(axis=1)
-            # Sorting puts NaN last, where it would be overlooked.
+            # Sorting puts NaN last, so the worst episodes would not contain it.
             return jnp.where(jnp.isnan(returns).any(axis=1), jnp.nan, lowest)
         case "success":
             if success is None:

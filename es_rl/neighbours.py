@@ -1,18 +1,19 @@
-"""Whether the packages beside a package of ours are ours too: their names are ordinary ones."""
+"""A check that Python imports this project's own packages, whose names are common ones."""
 
 from importlib.util import find_spec
 from pathlib import Path
 
 
 def check(package_file: str, *names: str) -> None:
-    """See that Python finds packages where ours are.
+    """Check that Python finds packages in the folder of this project.
 
     Args:
       package_file: `__file__` of the package that is about to import them.
-      names: of the packages.
+      names: the names of the packages.
 
     Raises:
-      ImportError: another folder of that name comes first; the message names it, and the cure.
+      ImportError: Python finds another package of that name first. The message says which, and what
+        to do.
     """
     root = Path(package_file).resolve().parents[1]
     for name in names:

@@ -2,9 +2,9 @@
 
 A leaf that the network uses as a matrix W (in, out), or as a stack of matrices, gets the factors
 (A, B) of a low-rank perturbation E = A B^T / sqrt(r) for each matrix (EGGROLL, arXiv 2511.16652,
-section 3); every other leaf, and every leaf of OpenES, gets full Gaussian noise. Noise is a pure
-function of (key, generation, parameter path, draw): any process can regenerate any member, and two
-layers of equal shape differ.
+section 3). Every other leaf, and every leaf of OpenES, gets full Gaussian noise. Noise is a pure
+function of (key, generation, parameter path, draw), so any process can regenerate the noise of any
+member, and two layers of the same shape get different noise.
 """
 
 import math
@@ -20,13 +20,14 @@ PyTree: TypeAlias = Any
 
 
 FullRank: TypeAlias = Literal["vectors", "tensors"]
-"""The leaves with full noise: those that are no matrices, or also all of three or more axes."""
+"""Which leaves get full noise: with "vectors" those that are not matrices, with "tensors" also all
+leaves of three or more axes."""
 
 
 class View(NamedTuple):
-    """How a leaf is a matrix, or a stack of matrices.
+    """Which axes of a leaf form a matrix.
 
-    The axes that are neither rows nor columns enumerate the matrices of a stack. A kernel
+    Axes that are neither rows nor columns enumerate the matrices of a stack. For example, a kernel
     (layers, in, heads, features), of which each layer is contracted over `in`, has rows (1,) and
     columns (2, 3).
     """
@@ -38,23 +39,23 @@ class View(NamedTuple):
 
 
 Layout: TypeAlias = tuple[View | None, ...]
-"""One entry per parameter leaf, in `jax.tree.leaves` order; None for a leaf that is no matrix."""
+"""One entry per parameter leaf, in `jax.tree.leaves` order; None if the leaf is not a matrix."""
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class LowRank:
-    """Factors of D low-rank draws for a leaf of matrices: E = A B^T / sqrt(r).
+    """The factors of D low-rank draws E = A B^T / sqrt(r) for a leaf that is a matrix or a stack.
 
-    For a leaf of shape (in, out) they are A^T (D, r, in) and B^T (D, r, out). Draws and ranks are
-    neighbours in memory, so that the update is a matrix product of the arrays as they lie, and the
-    forward reads each factor row by row.
+    For a leaf of shape (in, out) they are A^T (D, r, in) and B^T (D, r, out). The draw and rank
+    axes come first, so that the update is a matrix product without transposing the arrays, and the
+    forward pass reads each factor contiguously.
     """
 
     a: jax.Array
-    """A^T of each draw, (D, r, *shape of the leaf without the axes of columns)."""
+    """A^T of each draw, (D, r, *shape of the leaf without the column axes)."""
     b: jax.Array
-    """B^T of each draw, (D, r, *shape of the leaf without the axes of rows)."""
+    """B^T of each draw, (D, r, *shape of the leaf without the row axes)."""
     view: View = field(metadata={"static": True}, default=View((0,), (1,)))
     """Which axes of the leaf are rows and which are columns."""
 
@@ -63,7 +64,7 @@ class Full(NamedTuple):
     """D full Gaussian draws for a leaf of any shape."""
 
     e: jax.Array
-    """(D, *shape)."""
+    """The noise of each draw, (D, *shape of the leaf)."""
 
 
 class Frozen(NamedTuple):
@@ -76,43 +77,46 @@ LeafNoise: TypeAlias = LowRank | Full | Frozen
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Noise:
-    """One generation's perturbations.
+    """The perturbations of one generation.
 
-    Member i evaluates params + sign(i) * sigma * E of draw(i), see `draw_and_sign`.
+    Member i evaluates params + sign(i) * sigma * E[draw(i)]; see `draw_and_sign`.
     """
 
     leaves: tuple[LeafNoise, ...]
-    """One entry per parameter leaf, in `jax.tree.leaves` order."""
+    """The noise of each parameter leaf, in `jax.tree.leaves` order."""
     sigma: jax.Array
     """Scalar, the standard deviation of the perturbations."""
     noise_reuse: int = field(metadata={"static": True})
-    """How many members share a draw; 0 and 1 both mean a draw of its own for each."""
+    """The number of members that share a draw. With 0 or 1 each member has its own draw."""
 
 
 def num_draws(population_size: int, noise_reuse: int) -> int:
-    """How many draws serve a population."""
+    """Return the number of draws for a population."""
     return population_size // max(noise_reuse, 1)
 
 
 def draw_and_sign(member: jax.Array, noise_reuse: int) -> tuple[jax.Array, jax.Array]:
-    """The draw of a member (any integer shape) and its sign: + - + - along members that share."""
+    """Return the draws and signs of members, arrays of the same shape as `member` (integers).
+
+    The signs alternate (+ - + -) among the members that share a draw.
+    """
     if noise_reuse <= 1:
         return member, jnp.ones_like(member, jnp.float32)
     return member // noise_reuse, 1.0 - 2.0 * (member % 2).astype(jnp.float32)
 
 
 def layout_of_shapes(params: PyTree) -> Layout:
-    """How leaves are matrices as far as their shapes tell.
+    """Guess the layout of leaves from their shapes alone.
 
-    A leaf of two axes is a matrix. One of more axes is seen as a matrix whose columns are its last
-    axis, as for the kernel of a convolution. Where the network uses it in another way, the
-    perturbation has a low rank in this view nevertheless; `es_rl.layout` looks at the network.
+    A leaf of two axes is a matrix. A leaf of more axes is taken as a matrix whose columns are its
+    last axis, as for the kernel of a convolution. If the network uses such a leaf differently, the
+    perturbation still has low rank in this view. `es_rl.layout` looks at the network instead.
     """
     return tuple(view_of_axes(range(jnp.ndim(leaf))) for leaf in jax.tree.leaves(params))
 
 
 def view_of_axes(axes: Sequence[int]) -> View | None:
-    """The view whose columns are the last of some axes; None for fewer than two."""
+    """Return the view whose columns are the last of some axes; None for fewer than two axes."""
     return View(tuple(axes[:-1]), tuple(axes[-1:])) if len(axes) > 1 else None
 
 
@@ -130,13 +134,13 @@ def sample(
 
     Args:
       key: the generation's key (typed).
-      params: parameter tree of float arrays.
+      params: the parameter tree of float arrays.
       draws: D, the number of draws.
-      rank: r of the low-rank factors, or None for full noise in every leaf.
-      layout: how the network uses the leaves; their shapes decide unless given.
-      full_rank: "vectors" gives full noise to the leaves that are no matrices, "tensors" to every
-        leaf of three or more axes as well.
-      freeze_vectors: whether leaves that get full noise at any rank stay as they are.
+      rank: r, the rank of the low-rank factors, or None for full noise in every leaf.
+      layout: how the network uses the leaves; derived from their shapes unless given.
+      full_rank: "vectors" gives full noise to the leaves that are not matrices, "tensors" also to
+        every leaf of three or more axes.
+      freeze_vectors: whether the leaves that `full_rank` selects are frozen instead.
     """
 
     def leaf_noise(path: tuple[Any, ...], leaf: jax.Array, view: View | None) -> LeafNoise:
@@ -160,14 +164,14 @@ def sample(
 
 
 def _factors(keys: jax.Array, leaf: jax.Array, view: View, rank: int) -> LowRank:
-    """One draw per key."""
+    """Draw the low-rank factors of a leaf, one draw per key."""
 
     def shape(without: tuple[int, ...]) -> tuple[int, ...]:
         return tuple(size for axis, size in enumerate(leaf.shape) if axis not in without)
 
     a, b = shape(view.columns), shape(view.rows)
     split, length = math.prod(a), math.prod(a) + math.prod(b)
-    # One stream for both factors: A^T and B^T lie side by side in it.
+    # One random block holds both factors: A^T and then B^T.
     block = jax.vmap(lambda k: jax.random.normal(k, (rank, length), leaf.dtype))(keys)
     lead = block.shape[:2]
     return LowRank(
@@ -176,12 +180,12 @@ def _factors(keys: jax.Array, leaf: jax.Array, view: View, rank: int) -> LowRank
 
 
 def sum_of_draws(coefficients: jax.Array, noise: LowRank) -> jax.Array:
-    """The sum of c_d A_d B_d^T / sqrt(r) over the draws, for coefficients c (D,).
+    """Return the sum of c_d A_d B_d^T / sqrt(r) over the draws d, for coefficients c (D,).
 
-    Draws and ranks are summed in one matrix product, for each matrix of a stack.
+    For each matrix of a stack, one matrix product sums over draws and ranks.
     """
     a, b, view = noise.a, noise.b, noise.view
-    # Axes as numbers: draw, rank, then those of the leaf.
+    # The axis numbers for einsum: 0 is the draw, 1 the rank, and then come the leaf's axes.
     axes = range(a.ndim + len(view.columns) - 2)
     in_a = [0, 1, *(axis + 2 for axis in axes if axis not in view.columns)]
     in_b = [0, 1, *(axis + 2 for axis in axes if axis not in view.rows)]

@@ -1,9 +1,9 @@
 """Several processes that train one policy, each with its own devices or environments.
 
-JAX's distributed runtime finds them, carries what they exchange, and notices when one is gone. All
-of them run the same program on the same state and share the episodes; what only one can know, as
-the time, or what a file holds, they learn from process 0. With one process nothing here does
-anything.
+JAX's distributed runtime connects the processes, exchanges their data, and notices when one of them
+is gone. All processes run the same program on the same state and share the episodes. Values that
+may differ between processes, such as the time or the contents of a file, come from process 0. With
+one process the functions here do nothing.
 """
 
 import atexit
@@ -26,11 +26,13 @@ from envs.errors import UserError
 
 T = TypeVar("T")
 HEARTBEAT_SECONDS = 20
+"""The default number of seconds after which a silent process counts as gone."""
 START_SECONDS = 300
+"""The default number of seconds to wait for the other processes at the start."""
 _WATCH_SECONDS = 1.0
-"""Between two looks at who is alive."""
+"""The seconds between two checks of which processes are alive."""
 _LEAVE_SECONDS = 5.0
-"""How long process 0 waits at the end for the others to leave."""
+"""The seconds that process 0 waits at the end for the other processes to leave."""
 
 _heartbeat_seconds = HEARTBEAT_SECONDS
 
@@ -43,24 +45,25 @@ def start(
     heartbeat_seconds: int = HEARTBEAT_SECONDS,
     start_seconds: int = START_SECONDS,
 ) -> None:
-    """Join the other processes; before anything else asks JAX for its devices.
+    """Join the other processes. Call this before anything else asks JAX for its devices.
+
+    On SLURM, Kubernetes, Open MPI and TPU pods JAX finds the first three arguments itself.
 
     Args:
-      coordinator: host:port of process 0, which listens there. SLURM, Kubernetes, Open MPI and TPU
-        pods say all three themselves.
-      num_processes: how many there are.
-      process_id: which one this is, from 0.
-      heartbeat_seconds: after which a silent process counts as gone.
-      start_seconds: how long to wait for the others.
+      coordinator: host:port on which process 0 listens.
+      num_processes: the number of processes.
+      process_id: the number of this process, from 0.
+      heartbeat_seconds: the seconds after which a silent process counts as gone.
+      start_seconds: the seconds to wait for the other processes.
 
     Raises:
-      UserError: nothing was given, and no cluster says it.
-      UserError: the others cannot be reached.
-      RuntimeError: JAX has started already.
+      UserError: nothing was given and JAX finds no cluster, or the other processes cannot be
+        reached.
+      RuntimeError: JAX has already started.
     """
     global _heartbeat_seconds
     _heartbeat_seconds = heartbeat_seconds
-    # Else JAX aborts the process where another one dies, and nobody learns which.
+    # Without this, JAX aborts this process when another one dies, without saying which one.
     jax.config.update("jax_enable_recoverability", True)
     try:
         jax.distributed.initialize(
@@ -80,12 +83,12 @@ def start(
         raise UserError(
             f"cannot join the other processes at {where} within {start_seconds} s: {error}"
         ) from error
-    # Before JAX's own, as what is registered last runs first.
+    # This runs before JAX's own exit function, as the last registered function runs first.
     atexit.register(_leave)
 
 
 def _leave() -> None:
-    """Let the others go first: process 0 is the one that they report to."""
+    """Let process 0 leave last, as the other processes report to it."""
     deadline = time.monotonic() + _LEAVE_SECONDS
     everyone = jax.devices()
     while is_main() and _alive(everyone) != {0} and time.monotonic() < deadline:
@@ -93,7 +96,7 @@ def _leave() -> None:
 
 
 def count() -> int:
-    """How many processes there are."""
+    """Return the number of processes."""
     return jax.process_count()
 
 
@@ -103,29 +106,33 @@ def is_main() -> bool:
 
 
 def share(items: int) -> slice:
-    """Which of so many neighbouring items are this process's: shares differ by one at most."""
+    """Return the slice of `items` items for this process. Shares differ by at most one item."""
     start, stop = _bounds(items)[jax.process_index() :][:2].tolist()
     return slice(start, stop)
 
 
 def gather(x: np.ndarray) -> np.ndarray:
-    """(processes, ...): an array of 32-bit numbers from each process, of one shape."""
-    # Its bits, as 64-bit numbers are not JAX's, and floating-point ones may lose a NaN's.
+    """Gather an array from each process. Returns (processes, ...).
+
+    The arrays must have the same shape and consist of 32- or 64-bit numbers.
+    """
+    # The bits are exchanged as int32: JAX has no 64-bit numbers here, and an exchange of floats may
+    # change the bits of a NaN.
     bits = np.asarray(x).view(np.int32)
     every = multihost_utils.process_allgather(bits) if count() > 1 else bits[None]
     return np.asarray(every).view(x.dtype)
 
 
 def gather_shares(rows: T, items: int) -> T:
-    """The rows of all processes, in one exchange.
+    """Gather the rows of all processes, in one exchange.
 
     Args:
-      rows: a pytree of NumPy arrays of 32- or 64-bit numbers, with a row for each item of this
+      rows: a pytree of NumPy arrays of 32- or 64-bit numbers, with one row for each item of this
         process's `share`.
-      items: how many there are in all.
+      items: the number of items of all processes.
 
     Returns:
-      The same with a row for each item.
+      The pytree with one row for each item of all processes.
     """
     if count() == 1:
         return rows
@@ -151,7 +158,7 @@ def _bounds(items: int) -> np.ndarray:
 
 
 def broadcast(arrays: Any) -> Any:
-    """Process 0's values of a pytree of NumPy arrays, whose shapes are the same everywhere."""
+    """Return process 0's values of a pytree of NumPy arrays, whose shapes are equal everywhere."""
     if count() == 1:
         return arrays
     leaves, tree = jax.tree.flatten(arrays)
@@ -168,7 +175,7 @@ def broadcast(arrays: Any) -> Any:
 
 
 def broadcast_json(value: Any) -> Any:
-    """Process 0's value, one that JSON knows; those of others are ignored."""
+    """Return process 0's value, which must be a JSON value. The values of others are ignored."""
     if count() == 1:
         return value
     text = json.dumps(value).encode() if is_main() else b""
@@ -179,10 +186,10 @@ def broadcast_json(value: Any) -> Any:
 
 
 def on_main(task: Callable[[], T]) -> T | None:
-    """What process 0 makes of a task; None in the others, which wait for it.
+    """Run a task in process 0 only. Returns its result there; the others wait and return None.
 
     Raises:
-      UserError: process 0 has failed; there it is the task's own exception.
+      UserError: the task has failed. Process 0 raises the task's own exception instead.
     """
     result, failure = None, None
     if is_main():
@@ -197,13 +204,13 @@ def on_main(task: Callable[[], T]) -> T | None:
 
 @contextmanager
 def watched(advice: str) -> Iterator[None]:
-    """End this process, with a message, soon after another one has ended or fallen silent.
+    """End this process with a message soon after another process has ended or fallen silent.
 
-    What they exchange would be waited for in vain. All processes must leave together, or by an
-    exception.
+    Otherwise this process would wait for ever at the next exchange. All processes must leave the
+    `with` block together, or by an exception.
 
     Args:
-      advice: how to go on, for the message.
+      advice: what the user can do then, for the message.
     """
     if count() == 1:
         yield
@@ -220,8 +227,8 @@ def watched(advice: str) -> Iterator[None]:
         over.set()
         multihost_utils.sync_global_devices("all are done")
     except (jax.errors.JaxRuntimeError, ValueError) as error:
-        # An exchange has failed, most likely with one who is gone: the watcher will know. What
-        # JAX's runtime says begins with the name of a status.
+        # Errors of JAX's runtime begin with the name of a status. Then an exchange has failed, most
+        # likely because another process is gone: give the watcher time to notice and report it.
         if re.match(r"[A-Z_]+: ", str(error)):
             watcher.join(_heartbeat_seconds + 10)
         raise
@@ -244,8 +251,8 @@ def _watch(advice: str, over: threading.Event, last_words: "_LastWords") -> None
 
 
 def _alive(devices: list[Any]) -> set[int]:
-    """The processes among those of the devices that are alive."""
-    for _ in devices:  # a call fails when a process ends meanwhile, and leaves unsaid which
+    """Return the numbers of the processes of these devices that are alive."""
+    for _ in devices:  # if a process ends during a call, the call fails without saying which one
         try:
             with multihost_utils.live_devices(devices) as alive:
                 return {device.process_index for device in alive}
@@ -253,25 +260,26 @@ def _alive(devices: list[Any]) -> set[int]:
             pass
         except jax.errors.JaxRuntimeError:
             break
-    # Process 0 is the one who would know.
+    # Process 0 runs the coordination service, so it is the one that is gone.
     return {device.process_index for device in devices} - {0}
 
 
 class _LastWords:
-    """A message that appears if this process is gone before it can say anything.
+    """A message that is printed if this process ends before it can print anything itself.
 
-    JAX aborts a process that has lost process 0, where the runtime lives.
+    JAX aborts a process that cannot reach process 0 any more. A shell process waits for the end of
+    this process and then prints the message.
     """
 
     def __init__(self, message: str):
         self._shell = subprocess.Popen(
             ["/bin/sh", "-c", 'read -r line || echo "es-rl: $0" >&2', message],
             stdin=subprocess.PIPE,
-            start_new_session=True,  # out of reach of Ctrl-C
+            start_new_session=True,  # Ctrl-C does not end the shell
         )
 
     def not_needed(self) -> None:
-        """Say nothing at the end."""
+        """End the shell without printing the message."""
         assert self._shell.stdin is not None
         if not self._shell.stdin.closed:
             self._shell.stdin.write(b"\n")

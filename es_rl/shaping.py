@@ -1,8 +1,9 @@
-"""Fitness shaping: from one raw fitness per member to the weights of the update.
+"""Fitness shaping: the weights of the update, from one raw fitness per member.
 
-Every function takes fitness (population_size,), higher is better, and a group size; members
-i*G ... i*G+G-1 form a group and `group_size=0` makes the population one group. Constant fitness
-gives zero weights, and equal fitness equal weights. A function of one's own may stand in for them.
+Every function takes the fitness (population_size,), where higher is better, and a group size G.
+Members i*G ... i*G+G-1 form a group; with `group_size=0` the whole population is one group.
+Constant fitness gives zero weights, and equal fitness gives equal weights. Users may supply their
+own function instead.
 """
 
 from collections.abc import Callable
@@ -18,24 +19,26 @@ ShapingName: TypeAlias = Literal["zscore", "centered_rank", "none"]
 Shaping: TypeAlias = ShapingName | Callable[[jax.Array, int], jax.Array]
 """A name, or a function (fitness (N,), group size) -> weights (N,) that JAX can trace and hash."""
 GroupStd: TypeAlias = Literal["group", "population"]
+"""Whose standard deviation divides the fitness: that of the group or that of the population."""
 
 _EPSILON = 1e-8
+"""The number that is added to a standard deviation before the division."""
 
 
 def _groups(fitness: jax.Array, group_size: int) -> jax.Array:
     return fitness.reshape(-1, group_size or fitness.size)
 
 
-# Compiled, as branches are slow where every call traces them anew.
+# Compiled, because otherwise every call would trace the branches again, which is slow.
 @partial(jax.jit, static_argnames=("group_size", "shaping"))
 def replace_nonfinite(
     fitness: jax.Array, group_size: int = 0, shaping: Shaping = "zscore"
 ) -> tuple[jax.Array, jax.Array]:
-    """Give members without a finite fitness the worst finite one of their group.
+    """Give members without a finite fitness the worst finite fitness of their group.
 
-    A group without any finite fitness gets a constant with which it weighs nothing, and with which
-    the others weigh what they would without it, when shaped as `shaping` says. Where that is a
-    function, the constant is the mean of all finite fitness.
+    A group without any finite fitness gets a constant. It is chosen for `shaping` so that this
+    group gets zero weights, and so that the other groups get the weights that they would get
+    without this group. If `shaping` is a function, the constant is the mean of all finite fitness.
 
     Returns:
       The finite fitness (population_size,), and how many members were replaced (int32 scalar).
@@ -56,14 +59,14 @@ def replace_nonfinite(
             return jnp.where(live, filled, 0.0)
         if callable(shaping):
             return jnp.where(live, filled, jnp.nan_to_num(jnp.mean(filled, where=live)))
-        # n members with the std s have it still when others join them at s sqrt(N / n) from their
-        # mean, N in all.
+        # If n of the N members have the standard deviation s, all N members have it as well if the
+        # fitness of the others is at the distance s sqrt(N / n) from the mean of the n members.
         distance = jnp.std(filled, where=live) * jnp.sqrt(fitness.size / jnp.sum(live))
         neutral = jnp.mean(filled, where=live) + distance
         neutral = jnp.where(jnp.isfinite(neutral), neutral, 0.0).astype(fitness.dtype)
         return jnp.where(live, filled, neutral)
 
-    # A branch of its own: in one expression XLA would round what is all finite differently.
+    # A separate branch, as XLA would otherwise round differently if all fitness is finite.
     dead = ~_groups(finite, group_size).any(axis=1)
     fitness = jax.lax.cond(dead.any(), fill_dead, lambda fitness: fitness, fitness)
     return fill(fitness), jnp.sum(~finite).astype(jnp.int32)
@@ -71,11 +74,11 @@ def replace_nonfinite(
 
 @jax.jit
 def statistics(fitness: jax.Array, filled: jax.Array) -> dict[str, jax.Array]:
-    """The "mean", "std", "max" and "min" of what is finite (scalars); NaN if nothing is.
+    """Return the "mean", "std", "max" and "min" of the finite fitness (scalars); NaN if none is.
 
     Args:
-      fitness: (population_size,).
-      filled: what `replace_nonfinite` makes of it.
+      fitness: (population_size,), the raw fitness.
+      filled: (population_size,), the result of `replace_nonfinite` for this fitness.
     """
 
     def of_finite(fitness: jax.Array) -> list[jax.Array]:
@@ -94,18 +97,18 @@ def statistics(fitness: jax.Array, filled: jax.Array) -> dict[str, jax.Array]:
 
 
 def zscore(fitness: jax.Array, group_size: int = 0, group_std: GroupStd = "group") -> jax.Array:
-    """(f - group mean) / (std + 1e-8), with the group's own std or the population's."""
-    # Differences to one member first: exact where a large constant would swallow the digits.
+    """Return (f - group mean) / (std + 1e-8), with the std of the group or of the population."""
+    # Subtract one member's fitness first, so that a large common constant costs no precision.
     groups = _groups(fitness - fitness[0], group_size)
     centred = groups - jnp.mean(groups, axis=1, keepdims=True)
     std = jnp.std(groups, axis=1, keepdims=True) if group_std == "group" else jnp.std(groups)
-    # Rounding in the mean must not turn a constant group into noise of unit size.
+    # Without this, the rounding error of the mean would turn a constant group into weights near 1.
     varies = jnp.max(groups, axis=1, keepdims=True) > jnp.min(groups, axis=1, keepdims=True)
     return jnp.where(varies, centred / (std + _EPSILON), 0.0).reshape(fitness.shape)
 
 
 def centered_rank(fitness: jax.Array, group_size: int = 0) -> jax.Array:
-    """Ranks within the group scaled to [-1/2, 1/2]; equal fitness shares the average rank."""
+    """Return the ranks within the group, scaled to [-1/2, 1/2]. Ties share their average rank."""
 
     def ranks(group: jax.Array) -> jax.Array:
         ordered = jnp.sort(group)
@@ -119,10 +122,10 @@ def centered_rank(fitness: jax.Array, group_size: int = 0) -> jax.Array:
 def shape_fitness(
     fitness: jax.Array, method: Shaping, group_size: int = 0, group_std: GroupStd = "group"
 ) -> jax.Array:
-    """The weights (population_size,) of the update for finite fitness.
+    """Return the weights (population_size,) of the update for finite fitness.
 
     Raises:
-      UserError: a function returns another shape.
+      UserError: `method` is a function and returns a wrong shape.
     """
     match method:
         case "zscore":
@@ -142,12 +145,12 @@ def shape_fitness(
 
 
 def without_dead_groups(weights: jax.Array, fitness: jax.Array, group_size: int = 0) -> jax.Array:
-    """Weights (population_size,), but 0 in groups without any finite fitness.
+    """Set the weights of groups without any finite fitness to 0.
 
     Args:
-      weights: of the members.
-      fitness: (population_size,), raw.
-      group_size: G, or 0.
+      weights: (population_size,), the weights of the members.
+      fitness: (population_size,), the raw fitness.
+      group_size: G, or 0 for one group.
     """
     groups = _groups(weights, group_size)
     live = jnp.isfinite(_groups(fitness, group_size)).any(axis=1, keepdims=True)

@@ -2,13 +2,15 @@
 
     python -m tests.starts FILE [--episode-steps 20] [--only ant]
 
-A start that stands still is one whose watchdog speaks, or that takes longer than ten minutes. Lines
+A start that stands still is one whose watchdog speaks, or that takes longer than ten minutes; the
+seconds of CPU time beside it tell a start that waits from one on a machine that is too busy. Lines
 of FILE, one JSON object a start, are kept: started again, the command goes on where it was stopped.
 """
 
 import argparse
 import itertools
 import json
+import resource
 import subprocess
 import sys
 import time
@@ -53,7 +55,7 @@ print(f"ended {compiled - began:.1f} {ended - compiled:.1f}")
 def start(name: str, backend: str, population: int, episode_steps: int) -> dict:
     """What became of a start: {"outcome": "ended" | "stands still" | "does not run" | "failed"}."""
     command = [sys.executable, "-c", _START, name, backend, str(population), str(episode_steps)]
-    began = time.monotonic()
+    began, used = time.monotonic(), _cpu_seconds()
     said, outcome = "", None
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -62,6 +64,7 @@ def start(name: str, backend: str, population: int, episode_steps: int) -> dict:
             said, _ = process.communicate(timeout=_MOST_SECONDS)
         except subprocess.TimeoutExpired:
             process.kill()
+            said, _ = process.communicate()
             outcome = "stands still"
     last = said.strip().splitlines()[-1] if said.strip() else ""
     if outcome is None:
@@ -72,7 +75,14 @@ def start(name: str, backend: str, population: int, episode_steps: int) -> dict:
         else:
             outcome = "does not run" if last.startswith("does not run") else "failed"
     seconds = round(time.monotonic() - began, 1)
-    return {"outcome": outcome, "seconds": seconds, "said": last}
+    used = round(_cpu_seconds() - used, 1)
+    return {"outcome": outcome, "seconds": seconds, "cpu_seconds": used, "said": last}
+
+
+def _cpu_seconds() -> float:
+    """CPU time of all processes that were started here and have ended."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def main() -> None:

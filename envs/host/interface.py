@@ -1,6 +1,7 @@
-"""What an environment may return from `reset` and `step`, and Dict and Tuple as flat vectors.
+"""Checks of what an environment returns from `reset` and `step`, and flattening of observations.
 
-Workers get this as code, so that they do not have to import `envs`, and JAX with it.
+This module is pickled by value and sent to the worker processes, so that they need not import
+`envs`, which imports JAX.
 """
 
 import numbers
@@ -16,32 +17,37 @@ cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 
 class Problem(NamedTuple):
-    """What was returned, and what it must be."""
+    """A description of a wrong return value."""
 
     found: str
+    """What the environment returned."""
     wanted: str
+    """What it must return."""
 
 
 class Interface:
-    """Gymnasium's interface, with observations of one space."""
+    """Checks return values against Gymnasium's interface and one observation space.
+
+    The checks return a `Problem`, or None if the value is correct.
+    """
 
     def __init__(self, space: spaces.Space):
         self.space = space
         self.nested = isinstance(space, spaces.Dict | spaces.Tuple)
 
     def flat(self, obs: Any) -> np.ndarray:
-        """A float32 vector of a Dict or Tuple, as `gymnasium.spaces.flatten` orders it."""
+        """Flatten a Dict or Tuple to a float32 vector, as `gymnasium.spaces.flatten` orders it."""
         return np.asarray(spaces.flatten(self.space, obs), np.float32)
 
     def start(self, returned: Any) -> Problem | None:
-        """What is wrong with what `reset` returned, apart from the observation."""
+        """Check what `reset` returned, apart from the observation."""
         fits = isinstance(returned, tuple | list) and len(returned) == 2
         if fits and isinstance(returned[1], dict):
             return None
         return Problem(_malformed(returned), "(observation, info), info a dict")
 
     def outcome(self, returned: Any) -> Problem | None:
-        """What is wrong with what `step` returned, apart from the values themselves."""
+        """Check the form of what `step` returned, but not the values in it."""
         fits = isinstance(returned, tuple | list) and len(returned) == 5
         if fits and isinstance(returned[4], dict):
             return None
@@ -49,7 +55,7 @@ class Interface:
         return Problem(_malformed(returned), wanted)
 
     def values(self, reward: Any, terminated: Any, truncated: Any) -> Problem | None:
-        """What is wrong with the values of a step, apart from the observation."""
+        """Check the values of a step, apart from the observation."""
         if not isinstance(reward, numbers.Real) and not _is_scalar(reward, "biuf"):
             return Problem(f"the reward {_shown(reward)}", "one number")
         for name, flag in (("terminated", terminated), ("truncated", truncated)):
@@ -58,11 +64,11 @@ class Interface:
         return None
 
     def observation(self, value: Any, row: np.ndarray) -> Problem | None:
-        """What is wrong with an observation.
+        """Check an observation.
 
         Args:
           value: the observation.
-          row: where it is to be written, unless it is a Dict or Tuple.
+          row: the array that the observation will be written to; not used for a Dict or Tuple.
         """
         if not self.nested:
             return _problem("", value, self.space, row.shape, row.dtype)
@@ -70,9 +76,10 @@ class Interface:
         return next((problem for problem in found if problem), None)
 
     def _parts(self, obs: Any) -> Iterator[tuple[str, Any, Any]]:
-        """(its place, as "['room'][0]"; the part; its space) of each part that is not nested.
+        """Yield (place, part, space) for each part of an observation that is not nested.
 
-        A Dict or Tuple whose keys or length differ from those of its space is one part.
+        The place is written as Python indices, such as "['room'][0]". A Dict or Tuple whose keys or
+        length differ from those of its space is yielded as one part.
         """
         waiting: list[tuple[str, Any, spaces.Space]] = [("", obs, self.space)]
         while waiting:
@@ -90,7 +97,7 @@ class Interface:
 
 
 def _problem(place: str, value: Any, space: Any, shape: Any, dtype: Any) -> Problem | None:
-    """What is wrong with an observation, or with the part of one at a place."""
+    """Check an observation, or the part of an observation at `place`."""
     declared = f"{space}" if not hasattr(space, "low") else f"Box {shape} of {dtype}"
     declared = f"an element of its observation_space{place}, {' '.join(declared.split())}"
     told = Problem(f"the observation{place} {_shown(value)}", declared)
@@ -103,7 +110,7 @@ def _problem(place: str, value: Any, space: Any, shape: Any, dtype: Any) -> Prob
     if found.shape != shape or not _keeps_values(found, dtype):
         what = f"an observation{place} of shape {found.shape} and dtype {found.dtype}"
         return Problem(what, declared)
-    # Categories, of which none stands for another number.
+    # A space without bounds (not a Box) holds categories, which must match exactly.
     if not hasattr(space, "low") and not space.contains(found.astype(dtype)[()]):
         return told
     return None
@@ -114,14 +121,14 @@ def _is_scalar(value: Any, kinds: str) -> bool:
 
 
 def _keeps_values(found: np.ndarray, dtype: np.dtype) -> bool:
-    """Whether numbers are of a kind that the dtype has, and integers within its range."""
+    """Whether a dtype can hold the values: numbers of its kind, and integers within its range."""
     if found.dtype.kind in "iu" and dtype.kind in "iu":
         return bool((found.astype(dtype) == found).all())
     return np.can_cast(found.dtype, dtype, "same_kind")
 
 
 def _malformed(returned: Any) -> str:
-    """What came in place of a tuple of the right length."""
+    """Describe a value that was returned in place of a tuple of the right length."""
     if isinstance(returned, tuple | list):
         parts = ", ".join(type(part).__name__ for part in returned[:6])
         return f"{len(returned)} values ({parts}{', ...' if len(returned) > 6 else ''})"

@@ -1,4 +1,4 @@
-"""Spaces of Dict and Tuple observations, which agents see as flat vectors."""
+"""Flattening of Dict and Tuple observation spaces, which agents receive as flat vectors."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -11,9 +11,9 @@ from envs.base import EnvSpec
 from envs.errors import UserError
 
 LEAVES = spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary
-"""The spaces that may stand inside a Dict or a Tuple."""
+"""The spaces that are allowed inside a Dict or a Tuple."""
 MAX_FLAT_SIZE = 1 << 20
-"""The most numbers of a flat observation."""
+"""The largest number of entries in a flat observation."""
 
 
 def is_nested(space: spaces.Space) -> bool:
@@ -22,10 +22,10 @@ def is_nested(space: spaces.Space) -> bool:
 
 
 def flattened(spec: EnvSpec) -> EnvSpec:
-    """The spec with a flat observation space; unchanged where it is no Dict or Tuple.
+    """Return the spec with a flat observation space, or unchanged if it is not a Dict or Tuple.
 
     Raises:
-      UserError: another space stands inside, or the observation has no numbers or too many.
+      UserError: a part of the space is not in `LEAVES`, or the flat size is 0 or too large.
     """
     space = spec.observation_space
     if not is_nested(space):
@@ -37,10 +37,10 @@ def flattened(spec: EnvSpec) -> EnvSpec:
 
 
 def flat_space(space: spaces.Space) -> spaces.Box:
-    """The Box of float32 that holds the flat elements of a Dict or Tuple space.
+    """Return the Box of float32 that holds the flat elements of a Dict or Tuple space.
 
     Raises:
-      UserError: another space stands inside, or the observation has no numbers or too many.
+      UserError: a part of the space is not in `LEAVES`, or the flat size is 0 or too large.
     """
     leaves = list(leaves_of(space))
     size = sum(spaces.flatdim(leaf) for _, leaf in leaves)
@@ -50,7 +50,7 @@ def flat_space(space: spaces.Space) -> spaces.Box:
             f"have 1 to {MAX_FLAT_SIZE}"
         )
     flat: Any = spaces.flatten_space(space)
-    with np.errstate(over="ignore"):  # bounds beyond float32 are none
+    with np.errstate(over="ignore"):  # bounds beyond the range of float32 become infinite
         low, high = flat.low.astype(np.float32), flat.high.astype(np.float32)
     return spaces.Box(low, high, dtype=np.float32)
 
@@ -58,10 +58,12 @@ def flat_space(space: spaces.Space) -> spaces.Box:
 def leaves_of(
     space: spaces.Space, path: tuple[str | int, ...] = ()
 ) -> Iterator[tuple[tuple[str | int, ...], spaces.Space]]:
-    """(keys and indices that lead to it, space) of each part, in the order of a flat observation.
+    """Yield (path, space) for each part, in the order of a flat observation.
+
+    The path consists of the Dict keys and Tuple indices that lead to the part.
 
     Raises:
-      UserError: a part is of another kind than `LEAVES`, or a key is not a text.
+      UserError: a part is not in `LEAVES`, or a key is not a string.
     """
     if not is_nested(space):
         if not isinstance(space, LEAVES):
@@ -81,5 +83,5 @@ def leaves_of(
 
 
 def shown(path: tuple[str | int, ...]) -> str:
-    """Keys and indices as they are written in Python: "['room'][0]"."""
+    """Write keys and indices as Python does, such as "['room'][0]"."""
     return "".join(f"[{key!r}]" for key in path)

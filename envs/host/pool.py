@@ -28,15 +28,15 @@ from envs.host.interface import Interface
 from envs.host.worker import Fault
 
 START_SECONDS = 120.0
-"""How long a worker may take to start, imports included, and an environment to be made."""
+"""The seconds that a worker may take to start, imports included, or to make an environment."""
 _PATIENCE_SECONDS = 10.0
-"""How often somebody who waits for that is told so."""
+"""The seconds between two warnings while the pool waits for an environment to be made."""
 _CLOSE_SECONDS = 2.0
-"""How long a worker may take to close its environments."""
+"""The seconds that a worker may take to close its environments."""
 _STARTS_IN_VAIN = 3
-"""A worker that ends so often without any environment at fault will not do better."""
+"""A worker that ends this often in a row, outside any environment, is not started again."""
 _TURNS_TIMED = 64
-"""After so many the pool knows how many workers are worth waking."""
+"""The number of turns that are timed before the pool decides how many workers to use."""
 
 _log = logging.getLogger("es_rl")
 
@@ -44,12 +44,12 @@ _log = logging.getLogger("es_rl")
 class WorkerPool:
     """Lanes (see `envs.base.Lanes`) that are spread over worker processes.
 
-    A worker whose environment raises, that ends, or that gives no sign of life is replaced, and its
+    A worker is replaced if its environment raises, if it ends, or if it stops making progress; its
     lanes are reported as lost. Workers end with the process that made them, however it ends.
 
-    Where environments step in microseconds, waking another worker costs more than it gives. A pool
-    that may use fewer times its first turns, and keeps no more workers than can be as busy as the
-    caller is in its part of a turn. Lanes of the others move as their next episodes start.
+    If environments step in microseconds, waking another worker costs more time than it saves. With
+    `or_fewer` the pool times its first turns, and then uses only so many workers that each works as
+    long per turn as the caller. Lanes of unused workers move when their next episodes start.
     """
 
     def __init__(
@@ -65,18 +65,18 @@ class WorkerPool:
         start_timeout: float = START_SECONDS,
         imports: Sequence[str] = (),
     ):
-        """Start the workers; they are waited for when they are first needed.
+        """Start the workers. The pool waits for each of them when it is first needed.
 
         Args:
-          spec: of the environment.
-          make: builds one; pickled, so it should not refer to modules that are slow to import.
-          count: lanes.
-          busy: how many of them are used, at most; all unless given.
-          workers: processes, of which there are never more than busy lanes.
-          or_fewer: whether to use fewer of them where that is faster.
-          step_timeout: seconds after which a step or reset counts as hanging.
-          start_timeout: seconds that a worker may take to start, or to make an environment.
-          imports: modules that a worker imports first.
+          spec: the description of the environment.
+          make: builds one environment. It is pickled, so it should not refer to slow imports.
+          count: the number of lanes.
+          busy: the most lanes that are used at the same time; all of them unless given.
+          workers: the number of worker processes; at most `busy` of them are started.
+          or_fewer: whether to use fewer workers if that is faster.
+          step_timeout: the seconds after which a step or reset counts as hanging.
+          start_timeout: the seconds that a worker may take to start, or to make an environment.
+          imports: the modules that a worker imports first.
 
         Raises:
           UserError: `make` cannot be pickled.
@@ -97,9 +97,9 @@ class WorkerPool:
         self._shared["owner"][:] = np.arange(count) % workers
         self._used = workers
         self._received: tuple[float, float] | None = None
-        """When the caller's turn began, and how many seconds the workers' took, all together."""
+        """The time of the last `receive`, and the seconds that all workers together worked."""
         self._turns: list[tuple[float, float]] | None = [] if or_fewer and workers > 1 else None
-        """Seconds of the caller and of the workers, while turns are timed."""
+        """(caller's seconds, workers' seconds) of each timed turn; None once timing has ended."""
         self._lost = np.zeros(count, bool)
         self._faults: dict[int, Fault] = {}
         self._workers = [_Process(number) for number in range(workers)]
@@ -110,7 +110,7 @@ class WorkerPool:
     def begin(self) -> None:
         self.begun += 1
         for process in self._workers:
-            if process.asked:  # by a rollout that was interrupted
+            if process.asked:  # an interrupted rollout has left requests unanswered
                 self._replace(process)
         self._lost[:] = False
         self._faults.clear()
@@ -123,7 +123,7 @@ class WorkerPool:
         command = np.where(lost, worker.IDLE, command)
         owner = shared["owner"][span]
         if self._used < len(self._workers):
-            # One that idles may go on with its episode, and its environment is where it is.
+            # Only lanes that are reset may move: the others need the environment of their episode.
             moved = (command == worker.RESET) & (owner >= self._used)
             owner[moved] = np.arange(span.start, span.stop)[moved] % self._used
         shared["command"][span] = command
@@ -136,10 +136,10 @@ class WorkerPool:
             if not process.ready:
                 self._wait_until_ready(process)
             process.asked.append(span)
-            # One that is gone is noticed when its answer is waited for.
+            # `receive` notices a worker that has ended.
             with suppress(ConnectionError):
                 process.connection.sendall(request)
-        # Turns in which few lanes play say little.
+        # Turns in which less than a quarter of the lanes play are not representative.
         timed = self._turns is not None and 4 * np.count_nonzero(command) >= len(command)
         if timed and self._turns is not None and self._received is not None:
             self._note_turn(self._turns, *self._received)
@@ -171,24 +171,24 @@ class WorkerPool:
     ) -> None:
         turns.append((time.perf_counter() - received_at, workers))
         if len(turns) == _TURNS_TIMED:
-            # Not the mean: between some turns the caller learns from what it has collected, and
-            # where there are more processes than cores they stand in each other's way.
+            # A low quantile, not the mean: in some turns the caller also updates a policy, or the
+            # processes compete for too few cores.
             own, theirs = np.quantile(turns, 0.25, axis=0)
             self._used = min(max(int(theirs / own), 1), len(self._workers))
             self._turns = None
 
     def close(self) -> None:
-        """End the workers. The pool is of no use afterwards."""
+        """End the workers. The pool cannot be used afterwards."""
         self._finalizer()
 
     @property
     def pids(self) -> list[int]:
-        """The process of each worker."""
+        """The process id of each worker."""
         return [process.popen.pid for process in self._workers]
 
     def _start(self, process: "_Process") -> None:
         setup = {
-            # Whatever else somebody has put there, as a pathlib.Path, which Python passes over.
+            # Leave out entries of other types, which Python ignores as well.
             "path": [os.fsdecode(p) for p in sys.path if isinstance(p, str | bytes | os.PathLike)],
             "imports": self._imports,
             "make_size": len(self._pickled),
@@ -208,9 +208,9 @@ class WorkerPool:
         process.ready = True
 
     def _answer(self, process: "_Process") -> bytes | None:
-        """What a worker says; None if it does nothing for longer than it may.
+        """Wait for a worker's answer; None if it makes no progress for too long.
 
-        A sign of life is that it goes on to another lane, or has made an environment.
+        A worker makes progress when it moves on to another lane or has made an environment.
         """
         number, seen, since = process.number, None, time.monotonic()
         while True:
@@ -232,7 +232,7 @@ class WorkerPool:
                 )
 
     def _receive_from(self, process: "_Process") -> None:
-        """Wait for the answer to the oldest request of a worker, or for its end."""
+        """Wait for a worker to answer its oldest request, or replace it if it failed."""
         answer = self._answer(process)
         if answer == worker.DONE:
             process.asked.popleft()
@@ -253,7 +253,7 @@ class WorkerPool:
         self._replace(process)
 
     def _give_up(self, process: "_Process", answer: bytes | None, what: str) -> NoReturn:
-        """Raise an error for what would be no better on another worker."""
+        """Raise the error of a failure that a new worker would repeat."""
         fault = process.fault(answer, self._start_timeout)
         process.kill()
         if answer == worker.REFUSED:
@@ -272,17 +272,17 @@ class WorkerPool:
 
 
 class _Process:
-    """One worker, as this process sees it."""
+    """The parent's handle of one worker process."""
 
     popen: subprocess.Popen
     connection: socket.socket
     life: BinaryIO
-    """The writing end of a pipe whose end ends the worker."""
+    """The write end of a pipe. The worker ends when this end is closed."""
 
     def __init__(self, number: int):
         self.number = number
         self.asked: deque[slice] = deque()
-        """Requests that it has not answered yet."""
+        """The requests that the worker has not answered yet, oldest first."""
         self.ready = False
         self.starts_in_vain = 0
 
@@ -293,16 +293,16 @@ class _Process:
         end_of_life, life = os.pipe()
         self.life = os.fdopen(life, "wb", buffering=0)
         inherited = theirs.fileno(), end_of_life, memory
-        # One thread each, as there is a worker per core; and no accelerator for simulators.
+        # One thread per worker, as there is one worker per core. Simulators get no accelerator.
         single = {"OMP_NUM_THREADS": "1", "JAX_PLATFORMS": "cpu"}
         self.popen = subprocess.Popen(
-            # -P: its folder is not to be searched for modules.
+            # -P: do not search the script's folder for modules.
             [sys.executable, "-P", worker.__file__, *map(str, inherited[:2])],
             stdin=subprocess.DEVNULL,
-            stdout=2,  # what environments print is no output of the command
+            stdout=2,  # what environments print must not mix with the output of the command
             pass_fds=inherited,
             env={**os.environ, **single},
-            start_new_session=True,  # out of reach of Ctrl-C, which is for the parent to handle
+            start_new_session=True,  # Ctrl-C reaches the parent only, which handles it
         )
         theirs.close()
         os.close(end_of_life)
@@ -312,10 +312,10 @@ class _Process:
             self.connection.sendall(message)
 
     def answer(self, seconds: float) -> bytes | None:
-        """What it says within that time: one byte, b"" if it has ended, None if nothing."""
+        """Wait so long for one byte; b"" if the worker has ended, None if nothing came."""
         poll = select.poll()
         poll.register(self.connection, select.POLLIN)
-        if not poll.poll(min(seconds * 1000, 2**31 - 1)):  # which is the most that it takes
+        if not poll.poll(min(seconds * 1000, 2**31 - 1)):  # the most milliseconds that poll takes
             return None
         try:
             return self.connection.recv(1)
@@ -323,7 +323,7 @@ class _Process:
             return b""
 
     def fault(self, answer: bytes | None, seconds: float) -> Fault:
-        """Why `answer` is not the one that was hoped for."""
+        """Describe the failure behind an answer other than READY and DONE."""
         if answer is None:
             return Fault(f"no sign of life for {seconds:g} s")
         if answer in (worker.FAILED, worker.REFUSED):
@@ -339,8 +339,8 @@ class _Process:
         return Fault(f"the worker exited with code {code}")
 
     def kill(self) -> None:
-        """End it and all processes that it started; harmless where it has ended."""
-        if self.popen.returncode is None:  # else its number may be another's by now
+        """End the worker and all processes that it started; does nothing if it has ended."""
+        if self.popen.returncode is None:  # otherwise its id may belong to another process by now
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.popen.pid, signal.SIGKILL)
             self.popen.wait()
@@ -350,7 +350,7 @@ class _Process:
 
 def _end(workers: list[_Process], owner: int, memory: int) -> None:
     """Let workers close their environments and end; kill those that do not."""
-    if os.getpid() != owner:  # a fork's exit is not ours
+    if os.getpid() != owner:  # a forked child that exits must not end its parent's workers
         return
     for process in workers:
         with suppress(OSError):
@@ -364,7 +364,7 @@ def _end(workers: list[_Process], owner: int, memory: int) -> None:
 
 
 def _layout(spec: EnvSpec, count: int, workers: int) -> tuple[dict[str, Any], int]:
-    """What lies where in the shared memory (see `worker.arrays`), and its size in bytes."""
+    """Return the arrays of the shared memory (see `worker.arrays`) and its size in bytes."""
     layout, offset = {}, 0
     obs, action = spec.observation_space, spec.action_space
     for name, dtype, shape in (
@@ -375,20 +375,20 @@ def _layout(spec: EnvSpec, count: int, workers: int) -> tuple[dict[str, Any], in
         ("reward", np.float64, ()),
         ("ended", np.uint8, (2,)),
         ("success", np.float32, ()),
-        ("owner", np.int32, ()),  # the worker that steps the lane
-        ("at", np.int64, ()),  # of each worker, the lane that it steps, -1 for none
-        ("making", np.uint8, ()),  # of each worker, whether it makes an environment
-        ("seconds", np.float64, ()),  # of each worker, for its last turn
+        ("owner", np.int32, ()),  # the number of the worker that steps the lane
+        ("at", np.int64, ()),  # per worker: the lane that it steps at present, -1 for none
+        ("making", np.uint8, ()),  # per worker: whether it is making an environment
+        ("seconds", np.float64, ()),  # per worker: the duration of its last turn
     ):
         whole = ((workers if name in ("at", "making", "seconds") else count), *(shape or ()))
         layout[name] = [np.dtype(dtype).str, whole, offset]
         size = int(np.prod(whole)) * np.dtype(dtype).itemsize
-        offset += -(-size // 64) * 64  # nobody shares a cache line with another array
+        offset += -(-size // 64) * 64  # no two arrays share a cache line
     return layout, offset
 
 
 def _anonymous_file(size: int) -> int:
-    """A file descriptor of memory that is gone as soon as nobody holds it."""
+    """Return a file descriptor of memory that is freed once no process holds it."""
     if hasattr(os, "memfd_create"):
         number = os.memfd_create("es-rl-lanes")
     else:

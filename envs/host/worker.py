@@ -1,6 +1,6 @@
-"""What a worker process runs: it steps its share of the lanes of a `WorkerPool`.
+"""The program of a worker process, which steps its share of the lanes of a `WorkerPool`.
 
-Run as a script, not imported, so that a worker starts without JAX and without the caller's
+It is run as a script and not imported, so that a worker starts without JAX and without the caller's
 `__main__`. It reads requests from a socket and works on arrays in shared memory; see `pool.py`.
 """
 
@@ -24,38 +24,40 @@ from typing import Any, NamedTuple, NoReturn
 import numpy as np
 
 IDLE, STEP, RESET = 0, 1, 2
-"""What a lane is to do next."""
+"""The commands for a lane."""
 
 READY, DONE, FAILED, REFUSED = b"r", b"d", b"f", b"x"
-"""What a worker answers. FAILED (the environment raised) and REFUSED (it does not keep Gymnasium's
-interface) are followed by the length of a `Fault` as JSON, and the `Fault`."""
+"""The answers of a worker. FAILED means that the environment raised an exception, REFUSED that it
+violates Gymnasium's interface. Both are followed by the length of a `Fault` in JSON, and that
+JSON."""
 
 SPAN = struct.Struct("<II")
-"""A request: the lanes from the first number up to the second, as far as they are this worker's."""
+"""A request (first, last): process those of the lanes first ... last - 1 that the worker owns."""
 
 LENGTH = struct.Struct("<I")
+"""The length in bytes of the message that follows."""
 
 
 class Fault(NamedTuple):
-    """What went wrong in an environment."""
+    """A failure of an environment or of the worker process that steps it."""
 
     reason: str
-    """In one line."""
+    """The reason, in one line."""
     traceback: str = ""
-    """As Python shows it; empty where nothing was raised."""
+    """The traceback as Python prints it; empty if there was no exception."""
     place: str = ""
-    """file:line of the innermost line outside of installed packages."""
+    """The file:line of the innermost frame that is not in an installed package."""
 
     def __str__(self) -> str:
         return f"{self.reason} ({self.place})" if self.place else self.reason
 
 
 class InterfaceError(Exception):
-    """What an environment returned is not what Gymnasium's interface or its spaces say."""
+    """An environment returned something that violates Gymnasium's interface or its own spaces."""
 
 
 def arrays(memory: mmap.mmap, layout: dict[str, Any]) -> dict[str, np.ndarray]:
-    """The named arrays of a shared memory: name -> [dtype, shape, offset]."""
+    """Return the named arrays of a shared memory, from a layout name -> [dtype, shape, offset]."""
     return {
         name: np.ndarray(tuple(shape), dtype, memory, offset)
         for name, (dtype, shape, offset) in layout.items()
@@ -63,10 +65,10 @@ def arrays(memory: mmap.mmap, layout: dict[str, Any]) -> dict[str, np.ndarray]:
 
 
 def read(connection: socket.socket, size: int) -> bytes:
-    """Exactly `size` bytes.
+    """Read exactly `size` bytes.
 
     Raises:
-      EOFError: the other side is gone.
+      EOFError: the other side has closed the connection.
     """
     data = bytearray()
     while len(data) < size:
@@ -78,8 +80,8 @@ def read(connection: socket.socket, size: int) -> bytes:
 
 
 def _die_with_parent(life: int) -> None:
-    # The kernel signals the end of the pipe that only the parent holds open, and SIGIO kills: even
-    # a worker that hangs inside an environment's C code, and even when the parent was killed.
+    # Only the parent holds the other end of this pipe. When it closes, even because the parent was
+    # killed, the kernel sends SIGIO, which kills the worker even inside an environment's C code.
     signal.signal(signal.SIGIO, signal.SIG_DFL)
     fcntl.fcntl(life, fcntl.F_SETOWN, os.getpid())
     fcntl.fcntl(life, fcntl.F_SETFL, fcntl.fcntl(life, fcntl.F_GETFL) | os.O_ASYNC | os.O_NONBLOCK)
@@ -87,7 +89,7 @@ def _die_with_parent(life: int) -> None:
         if os.read(life, 1) == b"":
             os._exit(0)
     except BlockingIOError:
-        pass  # nothing to read, and somebody there: the parent lives
+        pass  # the pipe is empty but open: the parent is alive
 
 
 def main() -> None:
@@ -132,7 +134,7 @@ def _report(connection: socket.socket, error: Exception) -> None:
 
 
 def fault_of(error: BaseException) -> Fault:
-    """What is to be told of an exception."""
+    """Describe an exception for the parent process."""
     reason = " ".join(f"{type(error).__name__}: {error}".split())
     frames = traceback.extract_tb(error.__traceback__)
     installed = tuple(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib"))
@@ -142,7 +144,7 @@ def fault_of(error: BaseException) -> Fault:
 
 
 class _Worker:
-    """The environments of the lanes whose owner it is."""
+    """The environments of the lanes that this worker process owns."""
 
     def __init__(self, make: Any, interface: Any, shared: dict[str, np.ndarray], number: int):
         self._make = make
@@ -150,14 +152,14 @@ class _Worker:
         self._shared = shared
         self._number = number
         self._at = shared["at"].data
-        # One at once, so that one that cannot be made is known before it is needed. It becomes
-        # that of the first lane: there are never more environments than lanes.
+        # Make one environment at once, to learn early if that fails. The first lane takes it, so
+        # that there are never more environments than lanes.
         self._spare = [self._new()]
         self._envs: dict[int, Any] = {}
         self._new_lanes: set[int] = set()
-        """Those whose environment has not stepped yet."""
+        """The lanes whose environment has not stepped yet."""
         space = self._spare[0].action_space
-        # A Python int for Discrete; the row itself, which has the space's shape and dtype, else.
+        # Discrete actions are passed as Python ints, others as rows of the shared array.
         self._discrete = space.shape == () and np.issubdtype(space.dtype, np.integer)
 
     def step(self, first: int, last: int) -> None:
@@ -170,11 +172,12 @@ class _Worker:
             actions = actions.tolist()
         obs = shared["obs"]
         nested = self._interface.nested
-        # Assigning to a row spreads what is too short over it. Of as many numbers as there should
-        # be it takes no other shape, but for leading dimensions of 1, and nothing fits a number.
+        # NumPy would broadcast a too small observation over the row, so the size is checked. If
+        # the size is right, assignment refuses wrong shapes, except for leading axes of length 1.
+        # A scalar row accepts nothing but one number, so it needs no check.
         size, is_array = obs[0].size, obs.ndim > 1
-        # What is small goes into the shared arrays at once: writing a number costs as much as
-        # writing a few dozen.
+        # Small values are collected and written to the shared arrays together: one assignment per
+        # number would cost as much as one for a few dozen.
         rewards, terminated = [0.0] * len(lanes), [False] * len(lanes)
         truncated = terminated.copy()
         infos: list[dict[str, Any]] = [{}] * len(lanes)
@@ -196,7 +199,7 @@ class _Worker:
                 value = self._array(value, lane, "reset" if command == RESET else "step")
             obs[lane] = value
         try:
-            # Not from the list, in which NumPy takes None for NaN.
+            # NumPy would convert None in a list to NaN; `array` raises a TypeError.
             shared["reward"][mine] = array("d", rewards)
             shared["ended"][mine, 0] = terminated
             shared["ended"][mine, 1] = truncated
@@ -212,7 +215,7 @@ class _Worker:
         shared["seconds"][self._number] = time.perf_counter() - began
 
     def _reset(self, lane: int) -> Any:
-        """Start an episode; the observation."""
+        """Start an episode and return its first observation."""
         fresh = lane not in self._envs
         if fresh:
             self._envs[lane] = self._spare.pop() if self._spare else self._new()
@@ -233,7 +236,7 @@ class _Worker:
         return returned[0]
 
     def _first_step(self, lane: int, action: Any) -> tuple[Any, Any, Any, Any, Any]:
-        """The first step of a lane, of which all is checked."""
+        """Step a lane for the first time, and check everything that is returned."""
         env = self._envs[lane]
         try:
             returned = env.step(action)
@@ -251,9 +254,9 @@ class _Worker:
         return value, reward, terminated, truncated, info
 
     def _find_malformed(self, lane: int, call: str, *args: Any, **kwargs: Any) -> None:
-        """Refuse the innermost layer that returns something else than Gymnasium's interface says.
+        """Refuse the innermost layer whose return value violates Gymnasium's interface.
 
-        The environment itself is asked once more, then each of its wrappers.
+        The call is repeated on the environment itself, and then on each of its wrappers.
         """
         check = self._interface.start if call == "reset" else self._interface.outcome
         for layer in reversed(list(_layers(self._envs[lane]))):
@@ -266,7 +269,7 @@ class _Worker:
                 self._refuse(layer, lane, call, problem)
 
     def _flat(self, value: Any, lane: int, call: str) -> np.ndarray:
-        """A Dict or Tuple observation as a vector."""
+        """Flatten a Dict or Tuple observation to a vector."""
         try:
             flat = self._interface.flat(value)
         except Exception:
@@ -277,7 +280,7 @@ class _Worker:
         return flat
 
     def _array(self, value: Any, lane: int, call: str) -> np.ndarray:
-        """An observation that came as something else than an array of the right size."""
+        """Convert an observation that is not an array of the right size, or else refuse it."""
         try:
             value = np.asarray(value)
             fits = value.size == self._shared["obs"][lane].size
@@ -298,7 +301,7 @@ class _Worker:
             self._refuse(self._envs[lane].unwrapped, lane, "step", problem)
 
     def _refuse(self, layer: Any, lane: int, call: str, problem: Any) -> NoReturn:
-        """Raise an error that says what came, in which call, and where that is written."""
+        """Raise an error that names the wrong value, the call, and the source of the method."""
         self._at[self._number] = lane
         seed = self._shared["seed"][lane]
         where = f"reset(seed={seed})"
@@ -308,7 +311,8 @@ class _Worker:
         raise InterfaceError(f"{where} {told}; {_place(layer, call)}")
 
     def _new(self) -> Any:
-        # The process that made the pool has made one before, and shown what that had to say.
+        # Hide what the constructor prints to stderr: the parent process has made an environment
+        # before and has shown that output already.
         shown = os.dup(2)
         self._shared["making"][self._number] = 1
         with open(os.devnull, "w") as nowhere:
@@ -327,9 +331,9 @@ class _Worker:
 
 
 def _success(info: dict[str, Any]) -> float:
-    """1 where the info of an episode's last step reports success, 0 for failure, else NaN.
+    """Return 1 if the info of an episode's last step reports success, 0 for failure, else NaN.
 
-    Stable-Baselines3 and Gymnasium-Robotics call it "is_success", Meta-World "success".
+    Stable-Baselines3 and Gymnasium-Robotics use the key "is_success", Meta-World "success".
     """
     reported = info.get("is_success", info.get("success"))
     try:
@@ -339,7 +343,7 @@ def _success(info: dict[str, Any]) -> float:
 
 
 def _layers(env: Any) -> Iterator[Any]:
-    """An environment, its outermost wrapper first."""
+    """Yield the wrappers of an environment from the outermost inwards, then the environment."""
     yield env
     while env is not env.unwrapped:
         env = env.env
@@ -347,7 +351,10 @@ def _layers(env: Any) -> Iterator[Any]:
 
 
 def _steps(env: Any) -> int:
-    """Steps since the reset, as Gymnasium's time limit counts them once it is told of them."""
+    """Return the steps since the reset, at least 1, as Gymnasium's time limit has counted them.
+
+    The time limit does not count a step that fails before it returns.
+    """
     try:
         return max(1, int(env.get_wrapper_attr("_elapsed_steps") or 0))
     except AttributeError:
@@ -355,12 +362,12 @@ def _steps(env: Any) -> int:
 
 
 def _place(layer: Any, call: str) -> str:
-    """Where a method of an environment is written."""
+    """Return a text that says where a method of an environment is defined."""
     name = f"see {type(layer).__name__}.{call}"
     try:
         function = getattr(type(layer), call)
         return f"{name} ({inspect.getsourcefile(function)}:{inspect.getsourcelines(function)[1]})"
-    except (OSError, TypeError):  # written in C, or in a text that is gone
+    except (OSError, TypeError):  # the method is written in C, or its source is not available
         return name
 
 

@@ -1,1 +1,1 @@
-"""Pictures and solids of environments."""
+"""Images and 3D scenes of environments."""

@@ -1,4 +1,4 @@
-"""Pictures of accelerator environments, without a display."""
+"""Images of environments, drawn without a display."""
 
 import os
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from envs.pictures.scene import has_mujoco_model
 
 
 def functional_frames(func_env: FuncEnv, states: Sequence[Any]) -> list[np.ndarray]:
-    """Gymnasium's own pictures of a functional environment's states.
+    """Draw the states of a functional environment with its own renderer.
 
     Raises:
       NoPicture: the environment has no picture, or pygame is missing.
@@ -34,7 +34,7 @@ def functional_frames(func_env: FuncEnv, states: Sequence[Any]) -> list[np.ndarr
 
 
 def brax_frames(env: Any, states: Sequence[Any]) -> list[np.ndarray]:
-    """Pictures of Brax pipeline states, drawn by MuJoCo with a camera on the first body.
+    """Draw Brax pipeline states with MuJoCo, with a camera on the first body.
 
     Raises:
       NoPicture: no OpenGL context could be made.
@@ -46,14 +46,14 @@ def brax_frames(env: Any, states: Sequence[Any]) -> list[np.ndarray]:
 
 
 def host_frame(env: gymnasium.Env) -> np.ndarray:
-    """The picture of an environment as it stands.
+    """Draw the present state of a Gymnasium environment.
 
     Raises:
-      NoPicture: the environment has none, it or the renderer fails, or pygame is missing.
+      NoPicture: the environment has no picture, drawing it fails, or pygame is missing.
     """
     name = type(env.unwrapped).__name__
     mujoco = has_mujoco_model(env)
-    # Gymnasium's viewer, once begun, complains on stderr when it is thrown away.
+    # Checked first, as Gymnasium's half-made MuJoCo viewer prints errors when it is destroyed.
     if mujoco and os.environ.get("MUJOCO_GL") == "disable":
         raise _cannot_draw("drawing is off")
     try:
@@ -66,15 +66,16 @@ def host_frame(env: gymnasium.Env) -> np.ndarray:
 
 
 def rgb(name: str, frame: Any) -> np.ndarray:
-    """A picture as (height, width, 3) uint8.
+    """Convert an image to (height, width, 3) uint8.
 
     Args:
-      name: of what drew it.
-      frame: grey (height, width), or of 1, 3 or 4 channels, of which the last one, the opacity, is
-        left out; integers from 0 to 255, or floats from 0 to 1 or from 0 to 255.
+      name: the name of the environment, for the error message.
+      frame: a grey image (height, width), or an image (height, width, channels) with 1, 3 or 4
+        channels, of which the fourth (opacity) is dropped. Values are integers from 0 to 255, or
+        floats from 0 to 1 or from 0 to 255.
 
     Raises:
-      NoPicture: it is none of these.
+      NoPicture: `frame` is not such an image.
     """
     try:
         pixels = np.asarray(frame)
@@ -94,13 +95,14 @@ def rgb(name: str, frame: Any) -> np.ndarray:
         return pixels.copy()
     whole = np.issubdtype(pixels.dtype, np.integer)
     pixels = np.nan_to_num(pixels.astype(np.float32), posinf=255.0)
-    # From 0 to 255 such a picture would be black. Rounding may lead a little beyond 1.
+    # Floats with a maximum of at most 2 are on the scale 0 to 1 (rounding may exceed 1 slightly):
+    # on the scale 0 to 255 such an image would be black.
     scale = 1.0 if whole or pixels.max() > 2 else 255.0
     return np.clip(np.rint(pixels * scale), 0, 255).astype(np.uint8)
 
 
 def no_picture(name: str, error: Exception) -> NoPicture:
-    """Why something cannot be drawn, in one line."""
+    """Make the error that says in one line why an environment cannot be drawn."""
     if isinstance(error, NoPicture):
         return error
     if isinstance(error, DependencyNotInstalled):

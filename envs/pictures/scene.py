@@ -1,4 +1,4 @@
-"""What moves in a MuJoCo model: simple solids and their poses over time, for drawing elsewhere."""
+"""3D scenes of MuJoCo models: simple solids and their poses over time, for drawing elsewhere."""
 
 import sys
 from collections.abc import Sequence
@@ -14,41 +14,44 @@ if TYPE_CHECKING:
 
 Shape: TypeAlias = Literal["plane", "sphere", "capsule", "cylinder", "box", "ellipsoid"]
 
-_LAST_VISIBLE_GROUP = 2  # MuJoCo's viewers hide the groups above
-_NO_COLOUR = (0.5, 0.5, 0.5, 1.0)  # a geom that names none; its material's holds then
+_LAST_VISIBLE_GROUP = 2  # MuJoCo's viewers hide geoms of higher groups
+_NO_COLOUR = (0.5, 0.5, 0.5, 1.0)  # MuJoCo's default, which a geom's material overrides
 
 
 @dataclass(frozen=True)
 class Geom:
-    """One solid; x, y and z are its own axes."""
+    """One solid, described in its own coordinate system with the axes x, y and z."""
 
     shape: Shape
+    """The kind of solid."""
     size: tuple[float, float, float]
-    """Metres. A sphere's radius; the radius and half the length (along z, without a capsule's
-    caps) of a capsule or cylinder; half the sides of a box; the half-axes of an ellipsoid; half the
-    sides of a plane, 0 for one without end. What a shape does not use is 0."""
+    """The size in metres: the radius of a sphere; the radius and half the length (along z, without
+    the caps of a capsule) of a capsule or cylinder; half the sides of a box; the half-axes of an
+    ellipsoid; half the sides of a plane, 0 for an infinite plane. Unused entries are 0."""
     rgba: tuple[float, float, float, float]
-    """From 0 to 1."""
+    """Red, green, blue and opacity, each from 0 to 1."""
     fixed: bool
-    """Whether it is part of the world, and never moves."""
+    """Whether the solid is part of the world and never moves."""
 
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """G solids in T frames; z points upwards."""
+    """The poses of G solids in T frames, in world coordinates in which z points upwards."""
 
     geoms: tuple[Geom, ...]
+    """The G solids."""
     positions: np.ndarray
-    """(T, G, 3) float32, metres, of the centres."""
+    """(T, G, 3) float32, the centres of the solids in metres."""
     quaternions: np.ndarray
-    """(T, G, 4) float32, unit quaternions w, x, y, z that turn own axes into the world's."""
+    """(T, G, 4) float32, unit quaternions (w, x, y, z) that rotate a solid's axes into the world's
+    axes."""
     focus: np.ndarray
-    """(T, 3) float32, metres: where a camera looks that follows what matters."""
+    """(T, 3) float32, the point in metres that the camera looks at in each frame."""
     reach: float
-    """Metres from the focus within which all stays that moves."""
+    """The distance in metres from the focus within which the solids of interest stay."""
 
     def at(self, frames: np.ndarray) -> "Scene":
-        """The scene in some of its frames only; `frames` are their numbers."""
+        """Return the scene with only the frames whose numbers are in `frames`."""
         return replace(
             self,
             positions=self.positions[frames],
@@ -58,7 +61,7 @@ class Scene:
 
 
 def no_scene(env_id: str) -> UserError:
-    """The error of an environment that is not simulated by a MuJoCo model."""
+    """Make the error for an environment that is not simulated by a MuJoCo model."""
     return UserError(
         f"{env_id} has no 3D page: environments of a MuJoCo model have one, as brax/ant and "
         "gymnasium/HalfCheetah-v5; a video (--video) works for all that have a picture"
@@ -67,23 +70,23 @@ def no_scene(env_id: str) -> UserError:
 
 def has_mujoco_model(env: "gymnasium.Env") -> bool:
     """Whether a Gymnasium environment is simulated by MuJoCo, through its own Python bindings."""
-    mujoco = sys.modules.get("mujoco")  # which such an environment has imported
+    mujoco = sys.modules.get("mujoco")  # such an environment has imported it
     model = getattr(env.unwrapped, "model", None)
     return mujoco is not None and isinstance(model, mujoco.MjModel)
 
 
 def scene_of(model: Any, qpos: Sequence[np.ndarray]) -> Scene:
-    """The solids of a `mujoco.MjModel` in the poses that joint positions put them in.
+    """Return the solids of a `mujoco.MjModel`, in the pose of each vector of joint positions.
 
-    A mesh is drawn as its bounding box. Height fields, sites, tendons, and what MuJoCo's viewers
-    hide (groups above 2, transparent geoms) are left out.
+    A mesh is drawn as its bounding box. Height fields, sites, tendons and all geoms that MuJoCo's
+    viewers hide (groups above 2, transparent geoms) are left out.
 
     Args:
       model: the model.
-      qpos: T vectors (model.nq,).
+      qpos: T vectors (model.nq,) of joint positions.
 
     Raises:
-      UserError: a joint position is not finite, or nothing of the model can be seen.
+      UserError: a joint position is not finite, or the model has no visible geom.
     """
     for step, position in enumerate(qpos):
         if not np.isfinite(position).all():
@@ -96,7 +99,7 @@ def scene_of(model: Any, qpos: Sequence[np.ndarray]) -> Scene:
     positions, quaternions, tracked = _poses(model, qpos, numbers, body)
     moving = np.array([not geom.fixed for geom in geoms])
     solid = np.array([geom.shape != "plane" for geom in geoms])
-    # Of a world that stands still all is of interest, of one that is left behind what moves.
+    # If the camera follows a body, show the moving solids; otherwise show all solids but planes.
     shown = moving if body is not None and moving.any() else solid
     shown = shown if shown.any() else np.ones_like(shown)
     seen, radius = positions[:, shown], model.geom_rbound[numbers][shown]
@@ -112,7 +115,7 @@ def scene_of(model: Any, qpos: Sequence[np.ndarray]) -> Scene:
 
 
 def _shapes() -> dict[int, Shape]:
-    """MuJoCo's types of geoms that can be drawn, by number."""
+    """Map the numbers of MuJoCo's drawable geom types to shapes."""
     import mujoco  # type: ignore[import-untyped]
 
     kinds = mujoco.mjtGeom
@@ -135,7 +138,7 @@ _SIZES: dict[Shape, int] = {
     "box": 3,
     "ellipsoid": 3,
 }
-"""How many of MuJoCo's three sizes mean something."""
+"""The number of MuJoCo's three size entries that each shape uses."""
 
 
 def _visible(model: Any) -> list[int]:
@@ -172,7 +175,7 @@ def _rgba(model: Any, number: int) -> tuple[float, float, float, float]:
 
 
 def _tracked_body(model: Any) -> int | None:
-    """The body that a camera of the model follows, or else one that floats freely, if any does."""
+    """Return the body that a camera of the model follows, or else a free-floating body, or None."""
     import mujoco
 
     # MuJoCo's enumerations do not equal the integers of its arrays.
@@ -187,7 +190,7 @@ def _tracked_body(model: Any) -> int | None:
 def _poses(
     model: Any, qpos: Sequence[np.ndarray], numbers: list[int], body: int | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Positions (T, G, 3) and quaternions (T, G, 4) of geoms, and the body's positions (T, 3)."""
+    """Return the geoms' positions (T, G, 3) and quaternions (T, G, 4), and the body's (T, 3)."""
     import mujoco
 
     data = mujoco.MjData(model)
@@ -207,9 +210,9 @@ def _poses(
 
 
 def _focus(seen: np.ndarray, tracked: np.ndarray | None) -> np.ndarray:
-    """(T, 3): the tracked body, or else the middle of all that is seen in any frame.
+    """Return (T, 3): the tracked body's positions, or else the middle of all visible solids.
 
-    The height is the same in all frames: a camera that hops along would hide the hopping.
+    The height is the same in all frames: a camera that hops with a body would hide its hops.
     """
     if tracked is None:
         flat = seen.reshape(-1, 3)

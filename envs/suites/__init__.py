@@ -1,1 +1,1 @@
-"""Adapters, one file for each suite of environments."""
+"""Adapters from suites of environments to the interface in `envs.base`."""

@@ -1,4 +1,4 @@
-"""Which environments are there and run as things are installed, known without building any."""
+"""Which environments exist and can run with the installed packages, without building any."""
 
 import importlib
 import sys
@@ -8,28 +8,33 @@ from typing import Any
 import gymnasium
 
 _NEEDS = {"gymnasium.envs.box2d": ("Box2D", "box2d"), "gymnasium.envs.mujoco": ("mujoco", "mujoco")}
-"""Modules of Gymnasium's -> what they import, and our extra that installs it."""
+"""Maps modules of Gymnasium to the package that they need and to es-rl's extra that installs it."""
 _REGISTER = {"ale_py": ("atari", ("ALE/",)), "minigrid": ("minigrid", ("MiniGrid-", "BabyAI-"))}
-"""Packages that register environments as they are imported -> our extra that installs them, and how
-the names of their environments begin."""
+"""Maps packages that register environments on import to es-rl's extra that installs them and to the
+prefixes of their environments' names."""
 _OBSTACLES = {"Pusher-v4": "needs mujoco before 3"}
+"""Maps names of Gymnasium environments that cannot run here to the reason."""
 
 
 def register_installed() -> None:
-    """Import the packages that register environments with Gymnasium, as far as they are there."""
+    """Import the installed ones of the packages that register environments with Gymnasium."""
     for package in _REGISTER:
         if package not in sys.modules and find_spec(package) is not None:
             gymnasium.register_envs(importlib.import_module(package))
 
 
 def exists(env_id: str) -> bool:
-    """Whether an id stands for an environment: Gymnasium keeps some that only say where it went."""
+    """Whether an id has an environment behind it.
+
+    Gymnasium keeps some ids whose constructor only raises an error that says where the environment
+    has moved.
+    """
     entry = _entry_point(env_id)
     return not (callable(entry) and getattr(entry, "__name__", "").startswith("_raise"))
 
 
 def obstacle(env_id: str) -> str | None:
-    """Why an environment does not run here, in a few words; None where nothing is known of."""
+    """Return the known reason why an environment cannot run here, in a few words, or None."""
     entry, name = _entry_point(env_id), env_id.partition("/")[2]
     for package, (extra, starts) in _REGISTER.items():
         if name.startswith(starts) and find_spec(package) is None:
@@ -46,7 +51,7 @@ def obstacle(env_id: str) -> str | None:
 
 
 def _entry_point(env_id: str) -> Any:
-    """Where Gymnasium finds an environment; None for other suites."""
+    """Return the entry point of a registered Gymnasium environment; None for other ids."""
     suite, _, name = env_id.partition("/")
     known = suite == "gymnasium" and name in gymnasium.registry
     return gymnasium.registry[name].entry_point if known else None

@@ -1,14 +1,14 @@
 """Cholesky factors and triangular solves of many small matrices at once, on a CPU.
 
-Brax and MJX solve a small linear system per environment in every step. JAX leaves them to LAPACK,
-one matrix after another, and jaxlib 0.10 splits such a batch into tasks for the pool of threads
-that also runs the program: once every thread of the pool waits for such tasks, none is left to do
-them, and the program stands still for ever. With as many devices as cores that is soon the case.
-jaxlib 0.11, which needs Python 3.12, does without these tasks; reports that touch the same code are
-jax-ml/jax#36927 (slower than before) and #39292 (a damaged heap).
+Brax and MJX solve a small linear system per environment in every step. On a CPU, JAX calls LAPACK
+for one matrix after another. jaxlib 0.10 splits such a batch into tasks for the thread pool that
+also runs the program: once every thread of the pool waits for such tasks, no thread is left to run
+them, and the program deadlocks. With as many devices as cores this happens soon. jaxlib 0.11, which
+needs Python 3.12, does not use these tasks. Reports about the same code are jax-ml/jax#36927
+(slower than before) and #39292 (a damaged heap).
 
-The functions here do all matrices of a batch side by side, in plain array operations that wait for
-nothing. On 2 cores they also make a generation of Brax's ant 1.3 times as fast as with LAPACK.
+The functions here process all matrices of a batch together, in plain array operations that cannot
+deadlock. On 2 cores they also make a generation of Brax's ant 1.3 times as fast as with LAPACK.
 """
 
 from functools import cache
@@ -21,13 +21,13 @@ from jax.extend.core import primitives
 from jax.interpreters import mlir
 
 _LARGEST = 64
-"""Rows that are eliminated one by one; larger matrices are halved, so that products of matrices do
-most of the work."""
+"""The most rows that are eliminated one by one. Larger matrices are split into halves, so that
+matrix products do most of the work."""
 
 
 @cache
 def install() -> None:
-    """Have programs that JAX traces from now on use the functions below on a CPU."""
+    """Make all programs that JAX traces from now on use the functions below on a CPU."""
     for primitive, function in (
         (primitives.cholesky_p, cholesky),
         (primitives.triangular_solve_p, triangular_solve),
@@ -37,11 +37,13 @@ def install() -> None:
 
 
 def cholesky(a: jax.Array, **unused: Any) -> jax.Array:
-    """The lower factors of Hermitian matrices (..., n, n); NaN where one is not positive definite.
+    """Return the lower Cholesky factors of Hermitian matrices (..., n, n).
+
+    A matrix that is not positive definite gives NaN.
 
     Args:
-      a: the matrices, of which the lower triangles are read.
-      **unused: further parameters of JAX's primitive, which say how to differentiate it.
+      a: the matrices; only their lower triangles are used.
+      **unused: other parameters of JAX's primitive, which say how to differentiate it.
     """
     n = a.shape[-1]
     if n > _LARGEST:
@@ -81,14 +83,14 @@ def triangular_solve(
     """Solve op(a) x = b, or x op(a) = b, for triangular matrices.
 
     Args:
-      a: (..., n, n) of which one triangle is read.
-      b: (..., n, k), or (..., k, n) where `a` stands on the right.
-      left_side: whether `a` stands on the left of x.
-      lower: which triangle of `a` it is.
+      a: (..., n, n) matrices; only one triangle is used.
+      b: (..., n, k), or (..., k, n) if `left_side` is False.
+      left_side: whether to solve op(a) x = b rather than x op(a) = b.
+      lower: whether the lower rather than the upper triangle of `a` is used.
       transpose_a: whether op transposes.
       conjugate_a: whether op conjugates.
-      unit_diagonal: whether the diagonal counts as 1, whatever is there.
-      **unused: further parameters of JAX's primitive.
+      unit_diagonal: whether to take the diagonal as 1 and ignore its stored values.
+      **unused: other parameters of JAX's primitive.
     """
     a = jnp.conj(a) if conjugate_a else a
     if transpose_a:
@@ -100,7 +102,7 @@ def triangular_solve(
 
 
 def _substitute(a: jax.Array, b: jax.Array, lower: bool, unit_diagonal: bool) -> jax.Array:
-    """Solve a x = b, from the first row of a lower triangle, from the last one of an upper."""
+    """Solve a x = b by forward (lower triangle) or backward (upper triangle) substitution."""
     n = a.shape[-1]
     if n > _LARGEST:
         half = n // 2

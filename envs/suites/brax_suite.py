@@ -1,4 +1,4 @@
-"""Brax environments ("brax/ant") on the contract of `envs.base`."""
+"""Adapter of Brax environments ("brax/ant") to the interface in `envs.base`."""
 
 import inspect
 import sys
@@ -19,7 +19,7 @@ from envs.precision import in_32_bits
 from envs.suites import batched_solves
 
 _BACKENDS = ("generalized", "spring", "positional", "mjx")
-# Listed here so that these can be checked without importing Brax, which takes seconds.
+# Listed here so that names can be checked without importing Brax, which takes seconds.
 _NAMES = (
     "ant",
     "fast",
@@ -37,7 +37,7 @@ _NAMES = (
 
 
 def names() -> tuple[str, ...]:
-    """The environments that Brax registers, and those that were registered with it since."""
+    """Return the environments that come with Brax, and those that users registered with it."""
     registry = getattr(sys.modules.get("brax.envs"), "_envs", {})
     return tuple(dict.fromkeys((*_NAMES, *registry)))
 
@@ -48,21 +48,21 @@ def make(
     """Build a Brax environment.
 
     Args:
-      name: as in `brax.envs.get_environment`.
+      name: the name that `brax.envs.get_environment` takes.
       backend: "generalized", "spring", "positional" or "mjx"; Brax's default for the environment
         unless given.
-      max_episode_steps: truncation; 1000, as in Brax.
-      **kwargs: passed to the environment's constructor.
+      max_episode_steps: the steps after which an episode is truncated; 1000 as in Brax.
+      **kwargs: arguments for the environment's constructor.
 
     Raises:
-      UserError: unknown backend, or one that this environment does not have.
-      UserError: the environment does not run with the installed versions.
+      UserError: the environment does not have this backend or an argument, or it does not run with
+        the installed versions.
     """
     if backend is not None and backend not in _BACKENDS:
         raise UserError(f"backend={backend!r}: must be one of {', '.join(_BACKENDS)}")
     batched_solves.install()
     with warnings.catch_warnings():
-        # Brax points to its successor at every import; the README says it once.
+        # Brax recommends its successor at every import; the README mentions it once.
         warnings.filterwarnings("ignore", message="Brax System")
         import brax.envs
 
@@ -86,18 +86,18 @@ def from_brax(
 ) -> "BraxEnv":
     """Adapt a `brax.envs.Env` of your own, without Brax's training wrappers.
 
-    So that its policies can be replayed, register what makes it:
-    `envs.register("mine/x", lambda: envs.from_brax(MyEnv(), id="mine/x"))`; or register its class
-    with `brax.envs.register_environment`, and it is brax/NAME.
+    To replay its policies later, register a function that builds it:
+    `envs.register("mine/x", lambda: envs.from_brax(MyEnv(), id="mine/x"))`. Alternatively, register
+    its class with `brax.envs.register_environment`; its id is then brax/NAME.
 
     Raises:
-      UserError: it does not run, or its observations are not one array.
+      UserError: the environment does not run, or its observations are not one vector.
     """
     return BraxEnv(id, env, max_episode_steps, reward_threshold)
 
 
 class _NumpyWithOldClip:
-    """`jax.numpy`, whose `clip` takes `a_min` too."""
+    """`jax.numpy` with a `clip` that also accepts the old arguments `a_min` and `a_max`."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(jnp, name)
@@ -108,9 +108,10 @@ class _NumpyWithOldClip:
 
 
 def _mend_fluid() -> None:
-    """Let Brax's swimmer run: what drags it calls `jnp.clip(x, a_min=...)`, which JAX 0.10 refuses.
+    """Make Brax's swimmer run with JAX 0.10, which no longer accepts `jnp.clip(x, a_min=...)`.
 
-    Brax up to 0.14.2 does so, in this one module. It can go when a later one does not.
+    Brax calls it that way up to 0.14.2, only in its module for the drag of fluids. This function
+    can be removed once a later version of Brax does not.
     """
     import brax.fluid
 
@@ -120,9 +121,10 @@ def _mend_fluid() -> None:
 
 @contextmanager
 def _own_devices() -> Iterator[None]:
-    """Where there are several processes, hide the devices of the others.
+    """Make `jax.devices` return only the devices of this process.
 
-    MJX, which reads the models, puts them on `jax.devices()[0]`: that of process 0.
+    MJX, which loads the models, puts them on `jax.devices()[0]`. With several processes this
+    device belongs to process 0.
     """
     everywhere = jax.devices
     try:
@@ -133,7 +135,7 @@ def _own_devices() -> Iterator[None]:
 
 
 class BraxEnv:
-    """A Brax environment; typed keys are converted for it, the time limit is truncation."""
+    """A Brax environment, with typed keys, and with truncation at the time limit."""
 
     def __init__(
         self,
@@ -150,7 +152,7 @@ class BraxEnv:
             state = jax.eval_shape(lambda: inner.reset(jax.random.PRNGKey(0)))
             action = jax.ShapeDtypeStruct((inner.action_size,), jnp.float32)
             jax.eval_shape(inner.step, state, action)
-            # `fast`, Brax's test environment, has no physics to ask.
+            # Brax's test environment `fast` has no physics, and so no time step.
             dt = float(inner.dt) if hasattr(inner, "sys") else 1 / 30
         except Exception as error:
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
@@ -177,10 +179,10 @@ class BraxEnv:
         return State(inner, inner.obs, jnp.float32(0), false, false, jnp.int32(0))
 
     def step(self, state: State, action: jax.Array, key: jax.Array) -> State:
-        del key  # Brax draws randomness at reset only; later draws use the key in its own state
-        # Brax updates the dictionaries of the state that it is given: give it its own.
+        del key  # Brax takes a key at reset only; later random draws use the key in its own state
+        # Brax modifies the dictionaries of its input state: pass it a copy.
         inner = self._inner.step(jax.tree.map(lambda x: x, state.inner), action)
-        # Some rewards are Python floats: give every leaf the type it had.
+        # Some rewards are Python floats: convert every leaf to its previous type.
         inner = jax.tree.map(lambda x, was: jnp.asarray(x, was.dtype), inner, state.inner)
         steps = state.steps + 1
         terminated, truncated = time_limited(steps, inner.done > 0, self.spec.max_episode_steps)
@@ -196,7 +198,7 @@ class BraxEnv:
     def scene(self, states: Sequence[State]) -> Scene:
         if not hasattr(self._inner, "sys"):
             raise no_scene(self.spec.id)
-        # Every backend keeps joint positions, and Brax's own pictures show them. Joints of `spring`
-        # and `positional` give way by up to some centimetres, which is not seen.
+        # Every backend has joint positions, and Brax's own renderer draws them too. In `spring` and
+        # `positional`, joints can come apart by some centimetres, which the drawing does not show.
         qpos = [np.asarray(state.inner.pipeline_state.q) for state in states]
         return scene_of(self._inner.sys.mj_model, qpos)

@@ -1,4 +1,4 @@
-"""Functional JAX environments (`gymnasium.experimental.functional`) on the accelerator."""
+"""Adapter of functional JAX environments (`gymnasium.experimental.functional`)."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -32,7 +32,7 @@ def from_func_env(
 
 
 def _discrete(space: spaces.Space) -> spaces.Space:
-    """A bounded box of integers as the (multi-)discrete space that it is; others as they are."""
+    """Convert a Box of signed integers to Discrete or MultiDiscrete; return others unchanged."""
     if not isinstance(space, spaces.Box) or not np.issubdtype(space.dtype, np.signedinteger):
         return space
     low, high = space.low.reshape(-1).astype(np.int64), space.high.reshape(-1).astype(np.int64)
@@ -42,9 +42,10 @@ def _discrete(space: spaces.Space) -> spaces.Space:
 
 
 class FunctionalEnv:
-    """A Gymnasium `FuncEnv` on the accelerator contract.
+    """A Gymnasium `FuncEnv` with the interface `envs.Env`.
 
-    Its tabular environments declare integers as a Box of int32; they are Discrete here.
+    Gymnasium's tabular environments declare integers as a Box of int32; their spaces are Discrete
+    here.
     """
 
     def __init__(self, func_env: FuncEnv, spec: EnvSpec):
@@ -54,7 +55,7 @@ class FunctionalEnv:
                 "Box, Discrete, MultiDiscrete or MultiBinary, as it does not step on the host"
             )
         self._func = func_env
-        # CliffWalking declares a scalar Box and indexes its action: integers in a Box are vectors.
+        # CliffWalking declares a scalar Box but indexes its action, so it must get a vector.
         boxed = isinstance(spec.action_space, spaces.Box)
         self._action_shape = spec.action_space.shape or ((1,) if boxed else ())
         discrete_obs = _discrete(spec.observation_space)
@@ -80,7 +81,7 @@ class FunctionalEnv:
 
     def reset(self, key: jax.Array) -> State:
         initial_key, obs_key = jax.random.key_data(jax.random.split(key))
-        # Initial states may hold Python scalars where a transition yields arrays.
+        # An initial state may hold Python scalars, where the states after a step hold arrays.
         inner = jax.tree.map(
             lambda x, to: jnp.broadcast_to(jnp.asarray(x, to.dtype), to.shape),
             self._func.initial(initial_key),

@@ -1,5 +1,7 @@
-"""Gymnasium environments, registered or not: functional JAX ones run on the accelerator, all others
-on the host."""
+"""Adapter of Gymnasium environments, whether registered or not.
+
+Functional JAX environments run on the accelerator, all others on the host.
+"""
 
 import copy
 import importlib
@@ -28,10 +30,10 @@ from envs.suites.making import make_first, takes
 from envs.values import finite_float, whole_number
 
 _DEFAULT_LIMIT = 1000
-"""Steps after which an episode is truncated where the registration names no limit."""
+"""The steps after which an episode is truncated if the registration has no limit."""
 
 _DEFAULT_FPS = 30.0
-"""Where the environment's metadata name none, or nothing that is above 0."""
+"""The frames per second if the environment's metadata have no number above 0."""
 
 _STEP_TIMEOUT = 60.0
 _IMPORTED: list[str] = []
@@ -40,17 +42,17 @@ _log = logging.getLogger("es_rl")
 
 
 def names() -> list[str]:
-    """Every id that Gymnasium knows at present, the user's own and those of extras included."""
+    """Return every id that Gymnasium knows now, also those of the user and of es-rl's extras."""
     register_installed()
     return list(gymnasium.registry)
 
 
 def import_module(module: str) -> None:
-    """Import a module that registers environments, here and in every worker to come.
+    """Import a module that registers environments, here and in every worker started later.
 
     Raises:
       UserError: there is no such module, or a package that it needs is missing.
-      Exception: whatever else it raises.
+      Exception: any other error that the module raises.
     """
     try:
         importlib.import_module(module)
@@ -66,17 +68,20 @@ def import_module(module: str) -> None:
 def make(
     name: str, max_episode_steps: int | None = None, **kwargs: Any
 ) -> "FunctionalEnv | GymnasiumEnv":
-    """Build a registered environment; a functional JAX one if its class is one.
+    """Build a registered environment.
 
     Args:
-      name: a registered id, as "CartPole-v1".
-      max_episode_steps: truncation; the registered limit (or 1000) unless given.
-      **kwargs: passed to `gymnasium.make`; JSON values, as they are saved with policies.
+      name: a registered id, such as "CartPole-v1".
+      max_episode_steps: the steps after which an episode is truncated; the registered limit (or
+        1000) unless given.
+      **kwargs: arguments for `gymnasium.make`; JSON values, as they are saved with policies.
+
+    Returns:
+      A `FunctionalEnv` if the class is a functional JAX environment, otherwise a `GymnasiumEnv`.
 
     Raises:
-      UserError: the environment refuses the arguments.
-      UserError: a package that the environment needs is missing.
-      Exception: whatever else the constructor of a user's environment raises.
+      UserError: the environment refuses the arguments, or a package that it needs is missing.
+      Exception: any other error that the constructor of a user's environment raises.
     """
     given = dict(kwargs)
     if max_episode_steps is not None:
@@ -85,7 +90,7 @@ def make(
         raise UserError("env_kwargs=disable_env_checker: must be left to es-rl, which sets it")
     id, registered = f"gymnasium/{name}", gymnasium.spec(name)
     limit = _limit(id, max_episode_steps, registered)
-    # The registration itself, which a worker can make without having imported what registered it.
+    # Pass the registration itself: a worker may not have imported the module that registered it.
     single = partial(
         gymnasium.make, registered, max_episode_steps=limit, disable_env_checker=True, **kwargs
     )
@@ -103,23 +108,23 @@ def from_gymnasium(
 ) -> "FunctionalEnv | GymnasiumEnv":
     """Adapt a Gymnasium environment of your own, which need not be registered with Gymnasium.
 
-    So that its policies can be replayed, register what makes it:
+    To replay its policies later, register a function that builds it:
     `envs.register("mine/reach", lambda: envs.from_gymnasium(Reach, id="mine/reach"))`.
 
     Args:
-      factory: a class, or a function that builds an environment, as
-        `lambda: Wrapper(gymnasium.make("CartPole-v1"))`. It is sent to the workers that step the
-        environment, each of which calls it once a lane; pictures are asked for with
-        `render_mode="rgb_array"` if it takes such an argument.
-      id: the name of the environment, as "mine/reach".
+      factory: a class, or a function that builds an environment, such as
+        `lambda: Wrapper(gymnasium.make("CartPole-v1"))`. It is sent to the worker processes, which
+        call it once per lane. To draw the environment it is called with `render_mode="rgb_array"`,
+        if it takes such an argument.
+      id: the name of the environment, such as "mine/reach".
       max_episode_steps: the steps after which an episode is truncated. Unless given it is the limit
-        that the environment was registered with, if `factory` calls `gymnasium.make`, or 1000.
-      reward_threshold: the mean return at which the task counts as solved; unless given, as
-        registered.
+        that the environment was registered with, if `factory` calls `gymnasium.make`, or else 1000.
+      reward_threshold: the mean return at which the task counts as solved; the registered one
+        unless given.
 
     Raises:
       UserError: the factory does not build a Gymnasium environment, or a package is missing.
-      Exception: whatever else the factory raises.
+      Exception: any other error that the factory raises.
     """
     if not callable(factory):
         raise UserError(f"factory={factory!r}: must be a class, or a function without arguments")
@@ -141,7 +146,7 @@ def from_gymnasium(
 
 
 def _limit(id: str, max_episode_steps: int | None, registered: Registration) -> int:
-    """The steps of an episode: those given, those registered, or a number that a warning names."""
+    """Return the step limit: the given one, or the registered one, or a default with a warning."""
     limit = max_episode_steps or whole_number(registered.max_episode_steps)
     if limit is not None:
         return limit
@@ -157,16 +162,16 @@ def _entry_point(
     factory: Callable[..., gymnasium.Env],
     registered: Registration | None,
 ) -> Callable[..., gymnasium.Env]:
-    """A factory as `gymnasium.make` calls it, here and in workers.
+    """Wrap a factory as an entry point for `gymnasium.make`, here and in workers.
 
     Args:
       factory: builds an environment; it may take a `render_mode`.
-      registered: what `factory` asks `gymnasium.make` for. A worker may not know it: it has not
-        imported all that this process has.
+      registered: the registration of the environment that `factory` asks `gymnasium.make` for. The
+        entry point registers it, as a worker may not have imported the module that does.
     """
     takes_mode = takes(factory, "render_mode")
 
-    # A function within a function is sent to workers as it is, without this module.
+    # A nested function is pickled by value, so workers need not import this module.
     def make(render_mode: str | None = None) -> gymnasium.Env:
         if registered is not None:
             gymnasium.registry.setdefault(registered.id, registered)
@@ -183,7 +188,10 @@ def _adapted(
     reward_threshold: float | None,
     kwargs: dict[str, Any],
 ) -> "FunctionalEnv | GymnasiumEnv":
-    """What `single` builds on one of our contracts; `first` is one of them, and is closed."""
+    """Adapt the environments that `single` builds to `envs.Env` or `envs.HostEnv`.
+
+    `first` is one of these environments, from which the spaces are read. It is closed here.
+    """
     spec = EnvSpec(
         id=id,
         observation_space=first.observation_space,
@@ -206,15 +214,15 @@ def _frames_per_second(metadata: dict[str, Any]) -> float:
 
 
 def _cores() -> int:
-    # Where the system knows, those that this process may run on.
+    # Where the system supports it, count only the cores that this process may use.
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class GymnasiumEnv:
     """A Gymnasium environment, stepped on the host by worker processes.
 
-    Gymnasium's own vector environments are of no use here: they reset lanes by themselves and
-    take one seed for all of them, where an episode's seed must not depend on its lane.
+    Gymnasium's own vector environments are not used: they reset lanes on their own, and derive the
+    seeds of all lanes from one seed, but here an episode's seed must not depend on its lane.
     """
 
     def __init__(self, spec: EnvSpec, single: Callable[..., gymnasium.Env]):
@@ -231,7 +239,7 @@ class GymnasiumEnv:
         step_timeout: float | None = None,
         start_timeout: float | None = None,
     ) -> "GymnasiumEnv":
-        # Values may come from a file.
+        # Types are checked because the values may come from a file.
         if workers is not None and (type(workers) is not int or workers < 1):
             raise UserError(f"workers={workers!r}: must be at least 1")
         for name, value in (("step_timeout", step_timeout), ("start_timeout", start_timeout)):
@@ -259,12 +267,12 @@ class GymnasiumEnv:
         )
 
     def single(self, **kwargs: Any) -> gymnasium.Env:
-        """One of them, in this process: for libraries that step Gymnasium's own interface.
+        """Build one environment in this process, with Gymnasium's own interface.
 
-        Its observations are those of `spec.observation_space`.
+        Its observations are elements of `spec.observation_space`.
 
         Args:
-          **kwargs: more arguments for `gymnasium.make`.
+          **kwargs: further arguments for `gymnasium.make`.
         """
         env, raw = self._single(**kwargs), self.spec.raw_observation_space
         if raw is None:
@@ -303,7 +311,7 @@ class GymnasiumEnv:
 
 
 def _episode(env: gymnasium.Env, act: Callable[[np.ndarray], Any], seed: int) -> Iterator[float]:
-    """Play one episode; yields 0 after the reset, then the reward of each step."""
+    """Play one episode. Yields 0 after the reset, and then the reward of each step."""
     obs, _ = env.reset(seed=seed)
     yield 0.0
     done = False
@@ -314,7 +322,7 @@ def _episode(env: gymnasium.Env, act: Callable[[np.ndarray], Any], seed: int) ->
 
 
 def _native(env: gymnasium.Env, action: Any) -> Any:
-    """The action as its space wants it: a Python int for Discrete, else an array of its dtype."""
+    """Convert an action for its space: to an int for Discrete, else to an array of its dtype."""
     if isinstance(env.action_space, spaces.Discrete):
         return int(action)
     return np.asarray(action, env.action_space.dtype).reshape(env.action_space.shape)

@@ -1,4 +1,4 @@
-"""Making the first environment of a kind, and saying why that cannot be done."""
+"""Building the first environment of a kind, with a clear error message if that fails."""
 
 import inspect
 import logging
@@ -13,19 +13,20 @@ import gymnasium
 from envs.errors import UserError, one_line
 
 _PATIENCE_SECONDS = 10.0
-"""How often somebody who waits for an environment to be made is told so."""
+"""The seconds between two warnings while an environment is being made."""
 _EXTRAS = ("box2d", "classic-control", "mujoco")
+"""The extras of es-rl that install packages for Gymnasium's own environments."""
 
 _log = logging.getLogger("es_rl")
 
 
 def takes(function: Callable[..., Any], name: str) -> bool:
-    """Whether a function takes a keyword argument of this name, as far as can be told."""
+    """Whether a function takes a keyword argument of this name; True if that is not known."""
     try:
         inspect.signature(function).bind_partial(**{name: None})
     except TypeError:
         return False
-    except ValueError:  # nobody knows its signature
+    except ValueError:  # Python cannot find the signature
         return True
     return True
 
@@ -35,7 +36,12 @@ def make_first(
     id: str,
     registered: gymnasium.envs.registration.EnvSpec,
 ) -> gymnasium.Env:
-    """Build one; where that fails for what a person can mend, say so in one line."""
+    """Build one environment.
+
+    Raises:
+      UserError: it failed for a reason that the user can fix, which the message says in one line.
+      Exception: any other error of the constructor.
+    """
     try:
         with _patience(id):
             return single()
@@ -43,7 +49,7 @@ def make_first(
         raise UserError(f"{id}: {one_line(error)}{_hint(registered)}") from error
     except gymnasium.error.Error as error:
         raise UserError(f"env={id!r}: {one_line(error)}") from error
-    except Exception as error:  # whatever its constructor raises
+    except Exception as error:  # the constructor may raise anything
         if not _is_for_its_arguments(error, registered):
             raise
         kind = "" if isinstance(error, TypeError | ValueError) else f"{type(error).__name__}: "
@@ -53,10 +59,11 @@ def make_first(
 def _is_for_its_arguments(
     error: Exception, registered: gymnasium.envs.registration.EnvSpec
 ) -> bool:
-    """Whether other arguments are what is needed, as far as can be told.
+    """Whether other arguments would probably avoid this error.
 
-    Gymnasium's own environments can be made. One of a user's may be at fault itself, unless it is
-    the call that fails: for an argument that is unknown or missing.
+    Gymnasium's own environments are assumed to work, so any error of theirs comes from the
+    arguments. A user's environment may have a bug; only a call that fails because an argument is
+    unknown or missing counts.
     """
     if str(registered.entry_point).startswith("gymnasium."):
         return True
@@ -69,7 +76,7 @@ def _is_for_its_arguments(
 
 @contextmanager
 def _patience(id: str) -> Iterator[None]:
-    """Say so, now and then, while an environment is being made."""
+    """Log a warning from time to time while an environment is being made."""
     over = threading.Event()
 
     def remind() -> None:
@@ -86,7 +93,7 @@ def _patience(id: str) -> Iterator[None]:
 
 
 def _hint(registered: gymnasium.envs.registration.EnvSpec) -> str:
-    """How to install what an environment of Gymnasium's own needs."""
+    """Return the command that installs what one of Gymnasium's own environments needs, or ""."""
     for extra in _EXTRAS:
         if f".{extra.replace('-', '_')}" in str(registered.entry_point):
             return f' (pip install "es-rl[{extra}]")'

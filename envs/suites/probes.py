@@ -1,4 +1,4 @@
-"""Probe environments: tiny tasks whose solution is known, to test agents and rollouts with."""
+"""Probe environments: tiny tasks with a known solution, for testing agents and rollouts."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -16,9 +16,10 @@ from envs.pictures.scene import Scene, no_scene
 class Probe:
     """A task of `horizon` steps with a scalar observation and two discrete actions.
 
-    The observation is a random sign, drawn at reset and, in `resample` tasks, at every step. In
-    `recall` tasks it is shown once, and asked for when only zeros are seen. Tasks that report
-    success do so where the last step was paid for.
+    The observation is a random sign (-1 or 1), drawn at reset and, in `resample` tasks, at every
+    step. In `recall` tasks only the first observation shows the sign and all later ones are zero,
+    but the reward depends on the sign. Tasks that report success do so if the last reward is
+    positive.
     """
 
     def __init__(
@@ -83,33 +84,33 @@ class Probe:
 
 
 def _right(obs: jax.Array, action: jax.Array) -> jax.Array:
-    """1 where the action names the sign of the observation."""
+    """Return 1 if the action matches the sign of the observation (1 for plus, 0 for minus)."""
     return jnp.where((obs > 0) == (action == 1), 1.0, 0.0)
 
 
 _PROBES: dict[str, tuple[Callable[..., jax.Array], dict[str, Any]]] = {
-    # The return is 1 whatever one does: nothing to learn, nothing may break.
+    # The return is always 1: there is nothing to learn, and training must not fail.
     "constant_reward": (lambda obs, action, last: jnp.float32(1), {"horizon": 1, "best": 1.0}),
     # The return is the observation: a critic can learn it, a policy cannot change it.
     "observation_reward": (lambda obs, action, last: obs, {"horizon": 1, "best": 0.0}),
-    # One of the two actions pays, whatever is seen.
+    # Action 1 is rewarded, whatever the observation.
     "action_reward": (lambda obs, action, last: action, {"horizon": 1, "best": 1.0}),
-    # The action that pays depends on the observation.
+    # The rewarded action depends on the observation.
     "policy_reward": (
         lambda obs, action, last: _right(obs, action),
         {"horizon": 8, "best": 8.0, "resample": True},
     ),
-    # Only the last of eight steps pays.
+    # Only the last of eight steps is rewarded.
     "delayed_reward": (
         lambda obs, action, last: jnp.where(last, _right(obs, action), 0.0),
         {"horizon": 8, "best": 1.0, "reports_success": True},
     ),
-    # Only the last of five steps pays, for what was seen in the first: memory solves it.
+    # Only the last of five steps is rewarded, for the sign seen in the first: this needs memory.
     "recall": (
         lambda obs, action, last: jnp.where(last, _right(obs, action), 0.0),
         {"horizon": 5, "best": 1.0, "recall": True},
     ),
-    # As policy_reward, in episodes of 1 to 50 steps that end by termination.
+    # Like policy_reward, in episodes of random length, 1 to 50 steps, that end by termination.
     "random_length": (
         lambda obs, action, last: _right(obs, action),
         {"horizon": 50, "best": 25.5, "resample": True, "random_length": True},
@@ -118,12 +119,12 @@ _PROBES: dict[str, tuple[Callable[..., jax.Array], dict[str, Any]]] = {
 
 
 def names() -> tuple[str, ...]:
-    """The probe tasks."""
+    """Return the names of the probe tasks."""
     return tuple(_PROBES)
 
 
 def make(name: str, max_episode_steps: int | None = None) -> Probe:
-    """Build a probe, with another horizon if one is given (the best return is then left open)."""
+    """Build a probe. If `max_episode_steps` is given, its best return is not known (None)."""
     reward, options = _PROBES[name]
     if max_episode_steps is None:
         return Probe(name, reward, **options)

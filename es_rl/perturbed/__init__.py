@@ -1,4 +1,4 @@
-"""Networks under low-rank perturbations of their parameters, which are never formed."""
+"""Networks with low-rank perturbed parameters, without forming the perturbed matrices."""
 
 from es_rl.perturbed.apply import apply_selected, materialize, perturbed_apply, select
 from es_rl.perturbed.layout import layout

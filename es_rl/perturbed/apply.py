@@ -1,13 +1,13 @@
 """Run an unmodified network under the perturbation of one population member.
 
 The network is traced to a jaxpr with its parameters as inputs, and the jaxpr is evaluated with
-every low-rank leaf kept apart as (W, A, B). Where such a leaf meets a matrix product, the product
-is computed as x W + (x A) B^T, and a convolution likewise; where rows are gathered from it (an
-embedding), rows of W and A are gathered; where a loop runs over it, so it does over A and B. It may
-be transposed, reshaped, sliced or cast on the way. Any other operation receives the materialised
-leaf, so a use that nobody foresaw is slower, never wrong. This needs nothing from the network but
-that it is a JAX function of its parameters: Flax linen modules, NNX modules and plain functions go
-the same way, tied weights included.
+every low-rank leaf kept as a triple (W, A, B). A matrix product with such a leaf is computed as
+x W + (x A) B^T, and a convolution likewise. If rows are gathered from the leaf (an embedding), rows
+of W and A are gathered. If a loop runs over the leaf, it runs over A and B as well. The leaf may be
+transposed, reshaped, sliced or cast before that. Any other operation gets the materialised leaf
+W + A B^T, so an unforeseen use is slower but never wrong. The network only has to be a JAX function
+of its parameters: Flax linen modules, NNX modules and plain functions all work the same way, with
+tied weights as well.
 
 Under `jax.vmap` over members the product with W stays one shared matrix product for the whole
 population; only the rank-r term is batched.
@@ -20,8 +20,9 @@ fraction of the speed of one shared batch without perturbations; ranges over two
     64 - 3 x 256 - 8    0.84-1.00       0.74-0.80
     256 - 3 x 1024 - 32 0.89-1.09       0.77-0.78
 
-Interception also sees calls of layers, not uses of leaves: it is blind to `Embed.attend`, tied
-weights, and any layer it has no case for, and linen and NNX would need one each.
+Interception also sees calls of layers rather than uses of leaves. It misses `Embed.attend`, tied
+weights and every layer that it has no special case for, and it needs separate code for linen and
+for NNX.
 """
 
 import math
@@ -53,22 +54,24 @@ def perturbed_apply(
     variables: Mapping[str, Any] | None = None,
     **kwargs: Any,
 ) -> Any:
-    """The output of a network under member `member`'s parameters; vmap over (member, args).
+    """Compute the output of a network with the parameters of one member.
+
+    To evaluate several members, vmap over (member, args).
 
     Args:
       module: a Flax linen module, an NNX module, or a function `f(params, *args, **kwargs)`.
-      params: the unperturbed parameters, all of which the strategy trains. For linen
-        {"params": ...}, or that collection alone; for NNX `nnx.state(module, nnx.Param)`.
+      params: the unperturbed parameters, all of which the strategy trains. For linen this is
+        {"params": ...} or the "params" collection itself; for NNX `nnx.state(module, nnx.Param)`.
       noise: the generation's noise, from `ask`.
       member: scalar index into the population.
-      *args: passed to the module as they are.
-      variables: further collections of a linen module, such as "batch_stats", unperturbed. (An NNX
-        module has its own; what a call changes of them is lost.)
-      **kwargs: passed to the module as they are, such as `train=False`, `method="encode"` or
-        `rngs={"dropout": key}`.
+      *args: positional arguments, passed to the module unchanged.
+      variables: other collections of a linen module, such as "batch_stats", which are not
+        perturbed. (An NNX module holds its own; changes that a call makes to them are discarded.)
+      **kwargs: keyword arguments, passed to the module unchanged, such as `train=False`,
+        `method="encode"` or `rngs={"dropout": key}`.
 
     Returns:
-      What `module` returns for params + sign * sigma * E of this member.
+      The output of `module` for the member's parameters params + sign * sigma * E.
     """
     selected = select(params, noise, member)
     return apply_selected(module, params, selected, *args, variables=variables, **kwargs)
@@ -77,15 +80,18 @@ def perturbed_apply(
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class _Factors:
-    """What a member adds to a leaf: a b^T, with its sign, sigma and 1/sqrt(r) in b."""
+    """The perturbation a b^T that a member adds to a leaf."""
 
     a: jax.Array
+    """A^T, (r, *shape of the leaf without the column axes)."""
     b: jax.Array
+    """sign * sigma / sqrt(r) * B^T, (r, *shape of the leaf without the row axes)."""
     view: View = field(metadata={"static": True})
+    """Which axes of the leaf are rows and which are columns."""
 
 
 def select(params: PyTree, noise: Noise, member: jax.Array | int) -> list[Any]:
-    """What one member has of its own, to be looked up once and used in many calls.
+    """Look up the part of the noise that belongs to one member, once for many calls.
 
     Args:
       params: the unperturbed parameters.
@@ -93,8 +99,8 @@ def select(params: PyTree, noise: Noise, member: jax.Array | int) -> list[Any]:
       member: scalar index into the population.
 
     Returns:
-      For `apply_selected`: the member's factors of each leaf with low-rank noise, its own values of
-      leaves with full noise, nothing for frozen leaves.
+      One entry per leaf, for `apply_selected`: the member's factors if the noise has low rank, the
+      member's parameter values if the noise is full, and () if the leaf is frozen.
     """
     draw, sign = draw_and_sign(jnp.asarray(member), noise.noise_reuse)
     leaves = jax.tree.leaves(params)
@@ -112,7 +118,7 @@ def apply_selected(
     variables: Mapping[str, Any] | None = None,
     **kwargs: Any,
 ) -> Any:
-    """`perturbed_apply` for what `select` has looked up; vmap over (selected, args)."""
+    """Do the same as `perturbed_apply`, with the result of `select`; vmap over (selected, args)."""
     closed, out_shape = traced(as_function(module, params, variables), params, args, kwargs)
     perturbed = map(_perturbed, jax.tree.leaves(params), selected)
     outputs = evaluate(closed, list(perturbed), _RULES)
@@ -120,7 +126,7 @@ def apply_selected(
 
 
 def materialize(params: PyTree, noise: Noise, member: jax.Array | int) -> PyTree:
-    """The parameters of one member, in full: for tests and inspection."""
+    """Compute the full parameters of one member, for tests and inspection."""
     leaves, treedef = jax.tree.flatten(params)
     selected = select(params, noise, member)
     return jax.tree.unflatten(treedef, map(dense, map(_perturbed, leaves, selected)))
@@ -129,7 +135,11 @@ def materialize(params: PyTree, noise: Noise, member: jax.Array | int) -> PyTree
 def as_function(
     module: Module, params: PyTree, variables: Mapping[str, Any] | None = None
 ) -> Callable[..., Any]:
-    """A network as a function of its parameters, and of what else it is called with."""
+    """Return a network as a function f(params, *args, **kwargs).
+
+    Raises:
+      UserError: `variables` is given for something other than a linen module.
+    """
     if isinstance(module, linen.Module):
         others = variables or {}
         if isinstance(params, Mapping) and "params" in params:
@@ -139,7 +149,7 @@ def as_function(
         raise UserError("variables: must be given with Flax linen modules alone")
     if isinstance(module, nnx.Module):
         graphdef, _, *rest = nnx.split(module, nnx.Param, ...)
-        # A copy, so that what the module changes of itself in a call stays within the call.
+        # Use a copy, so that changes that a call makes to the module are discarded.
         return lambda p, *args, **kwargs: nnx.merge(graphdef, p, *rest, copy=True)(*args, **kwargs)
     return module
 
@@ -147,9 +157,12 @@ def as_function(
 def traced(
     function: Callable[..., Any], params: PyTree, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[core.ClosedJaxpr, Any]:
-    """The jaxpr of a function, whose inputs are the leaves of `params`, and its outputs' shapes.
+    """Trace a function to a jaxpr whose inputs are the leaves of `params`.
 
-    All other arguments are constants of the jaxpr, be they arrays or not.
+    All other arguments become constants of the jaxpr, whether they are arrays or not.
+
+    Returns:
+      The jaxpr, and the pytree of the shapes of the outputs.
     """
     leaves, treedef = jax.tree.flatten(params)
 
@@ -174,7 +187,7 @@ def _select(leaf: jax.Array, eps: LeafNoise, draw: jax.Array, scale: jax.Array) 
 def _perturbed(leaf: jax.Array, selected: Any) -> jax.Array | Perturbed:
     match selected:
         case _Factors(a=a, b=b, view=view):
-            # Behind the axis of the ranks.
+            # Insert axes of length 1 for the missing ones; axis 0 is the rank.
             a = jnp.expand_dims(a, [axis + 1 for axis in view.columns])
             b = jnp.expand_dims(b, [axis + 1 for axis in view.rows])
             return Perturbed(leaf, (a, b))

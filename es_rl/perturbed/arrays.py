@@ -1,4 +1,4 @@
-"""Arrays that are kept as a shared part and low-rank factors, and what preserves that form."""
+"""Arrays that are kept as a shared part plus low-rank factors, and operations on this form."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -9,22 +9,24 @@ import jax
 import jax.numpy as jnp
 
 Rule: TypeAlias = Callable[[list[Any], dict[str, Any]], list[Any] | None]
-"""(inputs, parameters of a primitive) -> outputs, or None where arrays have to be formed."""
+"""(inputs, parameters of a primitive) -> outputs, or None if the arrays must be formed first."""
 
 
 @dataclass(frozen=True)
 class Perturbed:
-    """The array weight + sum over ranks of a * b, not formed as long as rules know what to do."""
+    """The array weight + (sum of a * b over the ranks), which is only formed where necessary."""
 
     weight: jax.Array
     """The part that all members share."""
     factors: tuple[jax.Array, ...]
-    """(a, b), each (r, *shape of the weight), but of size 1 along the axes where it is constant."""
+    """The factors (a, b), each (r, *shape of the weight), with length 1 in place of an axis along
+    which the factor is constant."""
 
     def dense(self) -> jax.Array:
-        """The array, formed."""
+        """Form the array."""
         a, b = self.factors
-        # Axes as numbers: rank, then those of the weight. Along each of them a or b varies.
+        # The axis numbers for einsum: 0 is the rank, and then come the axes of the weight. Along
+        # each of these a or b varies.
         axes = range(1, a.ndim)
         in_b = [k for k in axes if b.shape[k] > 1]
         in_a = [k for k in axes if a.shape[k] > 1 or k not in in_b]
@@ -36,18 +38,18 @@ class Perturbed:
         return [factor.shape[0], *(factor.shape[k] for k in axes)]
 
     def varies(self, factor: jax.Array, axis: int) -> bool:
-        """Whether a factor has as many entries along an axis as the weight."""
+        """Whether a factor varies along an axis: it has as many entries there as the weight."""
         return factor.shape[axis + 1] == self.weight.shape[axis]
 
     def regroup(self, factor: jax.Array, group: list[int]) -> jax.Array | None:
-        """A factor that varies along all or none of the axes of a group; None if along a part."""
+        """Return the factor if it varies along all or none of a group of axes, otherwise None."""
         size = math.prod(factor.shape[axis + 1] for axis in group)
         whole = math.prod(self.weight.shape[axis] for axis in group)
         return factor if size in (1, whole) else None
 
 
 def dense(value: Any) -> Any:
-    """The array that a value stands for."""
+    """Form the array if the value is `Perturbed`; return other values unchanged."""
     return value.dense() if isinstance(value, Perturbed) else value
 
 
@@ -80,7 +82,7 @@ def _reshape(inputs: list[Any], params: dict[str, Any]) -> list[Any] | None:
 
 
 def _broadcast(inputs: list[Any], params: dict[str, Any]) -> list[Any] | None:
-    # New axes of size 1 alone: along one that repeats the array no factor would vary.
+    # Only new axes of length 1 are handled: along an axis that repeats the array no factor varies.
     value, shape = inputs[0], params["shape"]
     return _reshaped(value, shape) if math.prod(shape) == value.weight.size else None
 
@@ -105,7 +107,10 @@ def _reshaped(value: Perturbed, shape: Sequence[int]) -> list[Any] | None:
 
 
 def _groups(before: Sequence[int], after: Sequence[int]) -> list[tuple[list[int], list[int]]]:
-    """Neighbouring axes before and after a reshape that hold the same entries, as few as can be."""
+    """Return the smallest groups of neighbouring axes that a reshape maps onto each other.
+
+    For example, (2, 3, 4) to (6, 4) has the groups ([0, 1], [0]) and ([2], [1]).
+    """
     groups: list[tuple[list[int], list[int]]] = []
     i = j = 0
     while i < len(before) or j < len(after):
@@ -154,7 +159,10 @@ def _dynamic_slice(inputs: list[Any], params: dict[str, Any]) -> list[Any] | Non
 
 
 def take_rows(inputs: list[Any], params: dict[str, Any]) -> list[Any] | None:
-    """The entries of a table (along its first axis) that a `gather` takes."""
+    """Apply a `gather` that takes whole entries along the first axis of a table.
+
+    Returns None for any other `gather`.
+    """
     table, indices = inputs
     numbers, lead = params["dimension_numbers"], indices.ndim - 1
     whole = (
@@ -182,11 +190,11 @@ def take_rows(inputs: list[Any], params: dict[str, Any]) -> list[Any] | None:
 
 
 def unstack(values: list[Any]) -> tuple[list[Any], Callable[[list[Any]], list[Any]]]:
-    """The parts of values that are to be taken apart along their first axes.
+    """Prepare values for a loop over their first axes.
 
     Returns:
-      A list of arrays for each value, with that axis in front, and a function that makes the
-      entries of the values from the entries of all these arrays.
+      For each value a list of arrays with the loop axis in front, and a function that assembles
+      the entries of the values from the entries of these arrays.
     """
 
     def apart(value: Any) -> list[jax.Array]:
@@ -218,4 +226,4 @@ STRUCTURE: dict[str, Rule] = {
     "stop_gradient": _same,
     "transpose": _transpose,
 }
-"""Rules for what moves the entries of one array."""
+"""Rules for the primitives that rearrange, cast or pass on the entries of one array."""

@@ -1,4 +1,4 @@
-"""Evaluate a jaxpr, the trace of a function, in which some arrays are `Perturbed`."""
+"""Evaluation of a jaxpr (the trace of a function) in which some arrays are `Perturbed`."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
@@ -13,13 +13,13 @@ Run: TypeAlias = Callable[[core.ClosedJaxpr, list[Any]], list[Any]]
 
 
 def evaluate(closed: core.ClosedJaxpr, args: list[Any], rules: Mapping[str, Rule]) -> list[Any]:
-    """The outputs of a jaxpr for inputs of which some are `Perturbed`.
+    """Compute the outputs of a jaxpr for inputs of which some are `Perturbed`.
 
     Args:
       closed: the jaxpr.
-      args: its inputs.
-      rules: what is done with `Perturbed` inputs of primitives, by the primitive's name. Primitives
-        without a rule get them as arrays: slower, but never wrong.
+      args: the inputs of the jaxpr.
+      rules: the rules for primitives with `Perturbed` inputs, by the primitive's name. If a
+        primitive has no rule, its inputs are formed, which is slower but never wrong.
 
     Returns:
       The outputs, some of which may be `Perturbed`.
@@ -50,7 +50,7 @@ def evaluate(closed: core.ClosedJaxpr, args: list[Any], rules: Mapping[str, Rule
 
 
 def _call(inputs: list[Any], params: dict[str, Any], run: Run) -> list[Any]:
-    """A function within a function. Its own derivative rules, if any, are left out."""
+    """Evaluate a call of an inner function. Its custom derivative rules, if any, are ignored."""
     inner = params["jaxpr"] if "jaxpr" in params else params["call_jaxpr"]
     if not isinstance(inner, core.ClosedJaxpr):
         inner = core.ClosedJaxpr(inner, ())
@@ -58,7 +58,7 @@ def _call(inputs: list[Any], params: dict[str, Any], run: Run) -> list[Any]:
 
 
 def _scan(inputs: list[Any], params: dict[str, Any], run: Run) -> list[Any]:
-    """A loop, whose body gets the slices of W, A and B."""
+    """Evaluate a `scan`, whose body gets slices of W, A and B."""
     num_consts, num_carry = params["num_consts"], params["num_carry"]
     consts, rest = inputs[:num_consts], inputs[num_consts:]
     parts, entries = unstack(rest[num_carry:])
@@ -107,4 +107,4 @@ _NESTED: dict[str, Callable[[list[Any], dict[str, Any], Run], list[Any]]] = {
     "scan": _scan,
     "while": _while,
 }
-"""Primitives that hold jaxprs."""
+"""Functions for the primitives that contain jaxprs, by the primitive's name."""

@@ -1,11 +1,11 @@
 """How a network uses the leaves of its parameters as matrices, found by tracing it once.
 
-The trace is evaluated as in `es_rl.perturbed_apply`, with a `_Probe` in place of every leaf: its
-factors are one per axis of the leaf, so that the same rules follow each axis through transposes,
-reshapes, slices and loops. Where a probe meets a product, the axes that are summed over are the
-rows of a matrix, and the others that are still there its columns. Axes that are gone by then, as
-those that a scan runs over, or that are enumerated together with the other operand, are those of
-a stack.
+The trace is evaluated as in `es_rl.perturbed_apply`, with a `_Probe` in place of every leaf. A
+probe has one factor per axis of the leaf, so that the same rules follow each axis through
+transposes, reshapes, slices and loops. When a probe is an operand of a product, the axes that are
+summed over are the rows of a matrix, and its other remaining axes are the columns. Axes that no
+longer exist, such as those that a scan runs over, and batch axes of the product enumerate the
+matrices of a stack.
 """
 
 from dataclasses import dataclass
@@ -24,27 +24,28 @@ _Axes: TypeAlias = frozenset[int]
 
 
 class _Uses:
-    """What is seen of a leaf while its network is evaluated."""
+    """The uses of a leaf that were found while its network was evaluated."""
 
     def __init__(self) -> None:
         self.products: set[tuple[_Axes, _Axes]] = set()
-        """(rows, columns) for each product."""
+        """The (rows, columns) of the leaf in each product."""
         self.others: set[_Axes] = set()
-        """The axes that are still there, for each other use."""
+        """For each other use, the axes of the leaf that still exist there."""
 
 
 @dataclass(frozen=True)
 class _Probe(Perturbed):
-    """A leaf whose axes are followed: `factors` has one entry per axis of the leaf."""
+    """A leaf whose axes are followed. `factors` has one entry per axis of the leaf."""
 
     uses: _Uses
+    """The record of the uses of the leaf."""
 
     def dense(self) -> jax.Array:
         self.uses.others.add(self.along(range(self.weight.ndim)))
         return self.weight
 
     def regroup(self, factor: jax.Array, group: list[int]) -> jax.Array:
-        """A factor that varies along a part of the axes of a group, as one along all of them."""
+        """Extend a factor that varies along some axes of a group to all axes of the group."""
         if all(factor.shape[axis + 1] == 1 for axis in group):
             return factor
         shape = list(factor.shape)
@@ -53,7 +54,7 @@ class _Probe(Perturbed):
         return jnp.broadcast_to(factor, shape)
 
     def along(self, axes: Any) -> _Axes:
-        """The axes of the leaf, longer than 1, that are found along axes of the present array."""
+        """Return the axes of the leaf, longer than 1, that lie along `axes` of the array now."""
         found = (
             leaf_axis
             for leaf_axis, factor in enumerate(self.factors)
@@ -62,22 +63,22 @@ class _Probe(Perturbed):
         return frozenset(found)
 
     def meets(self, rows: Any, columns: Any) -> None:
-        """Record a product with these axes of the present array."""
+        """Record a product in which these axes of the array are the rows and the columns."""
         found = self.along(rows)
         self.uses.products.add((found, self.along(columns) - found))
 
 
 def layout(function: Any, params: PyTree, *args: Any, **kwargs: Any) -> Layout:
-    """How a network uses each leaf of its parameters as a matrix; for a strategy's `layout`.
+    """Find how a network uses each leaf of its parameters as a matrix, for a strategy's `layout`.
 
-    A leaf that is used in no product, or as different matrices, is judged by its shape, without the
-    axes over which the network loops.
+    If a leaf is used in no product, or as different matrices, its shape decides, without the axes
+    over which the network loops.
 
     Args:
       function: a module or function, as `es_rl.perturbed_apply` takes it.
-      params: its parameters, of which only shapes and types matter.
-      *args: example inputs, of which only shapes and types matter.
-      **kwargs: further arguments, passed as they are.
+      params: its parameters; only their shapes and types matter.
+      *args: example inputs; only their shapes and types matter.
+      **kwargs: further arguments, passed unchanged.
 
     Returns:
       The view of each leaf, in `jax.tree.leaves` order.
@@ -101,7 +102,7 @@ def _probe(leaf: jax.Array, uses: _Uses) -> _Probe:
 
 
 def _view(leaf: Any, uses: _Uses, by_shape: View | None) -> View | None:
-    """The view of a leaf that agrees with all its products, or else with its shape."""
+    """Return the view that all products of a leaf agree on, or else the view of its shape."""
     views = {_in_order(leaf.shape, *axes) for axes in uses.products} - {None}
     if len(views) == 1:
         return views.pop()
@@ -110,9 +111,10 @@ def _view(leaf: Any, uses: _Uses, by_shape: View | None) -> View | None:
 
 
 def _in_order(shape: tuple[int, ...], rows: _Axes, columns: _Axes) -> View | None:
-    """The view with these rows and columns, which change places where the columns come first.
+    """Return the view with these rows and columns, swapped if the columns come first.
 
-    Axes of size 1 are nowhere to be seen, and are put where nothing else is. None for a vector.
+    Probes cannot follow axes of length 1. One of these becomes the rows or the columns if there are
+    none; the others are added to the rows. Returns None for a vector.
     """
     single = [axis for axis, size in enumerate(shape) if size == 1]
     first, second = sorted((sorted(rows), sorted(columns)), key=lambda axes: axes[:1])

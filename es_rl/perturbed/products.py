@@ -14,7 +14,9 @@ class Contraction(NamedTuple):
     """A `dot_general` of a perturbed array and an array x."""
 
     matrix: Perturbed
+    """The perturbed array."""
     x: jax.Array
+    """The other operand."""
     left: bool
     """Whether the perturbed array is the left operand."""
     contracted: tuple[int, ...]
@@ -22,19 +24,19 @@ class Contraction(NamedTuple):
     x_contracted: tuple[int, ...]
     """The axes of x that are summed over, in the same order."""
     batch: tuple[int, ...]
-    """The axes of the perturbed array that are enumerated together with axes of x."""
+    """The batch axes of the perturbed array."""
     x_batch: tuple[int, ...]
-    """Those axes of x, in the same order."""
+    """The batch axes of x, in the same order."""
 
     @property
     def free(self) -> list[int]:
-        """The axes of the perturbed array that are neither contracted nor batch axes."""
+        """The axes of the perturbed array that are neither summed over nor batch axes."""
         taken = (*self.contracted, *self.batch)
         return [axis for axis in range(self.matrix.weight.ndim) if axis not in taken]
 
 
 def contraction(inputs: list[Any], params: dict[str, Any]) -> Contraction:
-    """A `dot_general` with a perturbed operand; of two perturbed ones the smaller is formed."""
+    """Describe a `dot_general`. If both operands are perturbed, the smaller one is formed."""
     lhs, rhs = inputs
     left = isinstance(lhs, Perturbed)
     if left and isinstance(rhs, Perturbed):
@@ -51,7 +53,7 @@ def _dot_general(inputs: list[Any], params: dict[str, Any]) -> list[Any] | None:
     if _size(first, found.contracted) < _size(second, found.contracted):
         first, second = second, first
     if _size(second, found.contracted) > 1:
-        # Both factors vary along what is summed over, so that neither can go first alone.
+        # Both factors vary along the summed axes, so x cannot be multiplied by one factor first.
         return None
     options = {name: params[name] for name in ("precision", "preferred_element_type")}
     operands = (found.matrix.weight, found.x) if found.left else (found.x, found.matrix.weight)
@@ -63,17 +65,18 @@ def _dot_general(inputs: list[Any], params: dict[str, Any]) -> list[Any] | None:
 
 
 def _size(factor: jax.Array, axes: Sequence[int]) -> int:
-    """How many entries a factor has along axes of the weight."""
+    """Return how many entries a factor has along some axes of the weight."""
     return math.prod(factor.shape[axis + 1] for axis in axes)
 
 
 def _vector_times_factors(
     found: Contraction, first: jax.Array, second: jax.Array, options: dict[str, Any]
 ) -> jax.Array:
-    """(x A) B^T for an x of which all axes are summed over, and all of A.
+    """Compute (x A) B^T if all axes of x, and all axes of A but the rank, are summed over.
 
-    One observation a member: vmapped over members these are products and sums that fuse, where a
-    batch of dot products of length `in` would be one small call each on a CPU.
+    This is the case of one observation per member. Vmapped over members, it becomes elementwise
+    products and sums that XLA fuses. A batch of dot products of length `in` would instead be one
+    small call per member on a CPU.
     """
     x = found.x.transpose(found.x_contracted).reshape(1, -1)
     order = (0, *(axis + 1 for axis in (*found.contracted, *found.free)))
@@ -87,9 +90,9 @@ def _vector_times_factors(
 def _times_factors(
     found: Contraction, first: jax.Array, second: jax.Array, options: dict[str, Any]
 ) -> jax.Array:
-    """(x A) B^T for any x: a product with the first factor, then with the second."""
+    """Compute (x A) B^T for any x: multiply by the first factor, then by the second."""
     n, x = found.matrix.weight.ndim, found.x
-    # Axes as numbers: those of W, then the free ones of x, then the rank.
+    # The axis numbers for einsum: the axes of W, then the free axes of x, then the rank.
     rank = n + x.ndim
     x_axes = list(range(n, rank))
     of_x = (*found.x_contracted, *found.x_batch)
@@ -107,27 +110,31 @@ def _times_factors(
 
 
 def _gather(inputs: list[Any], params: dict[str, Any]) -> list[Any] | None:
-    """Rows of W and A where they are vectors, as of an embedding; else matrices of a stack."""
+    """Gather from a perturbed table.
+
+    Rows of a matrix, as of an embedding, are formed. Entries of a larger table, such as matrices of
+    a stack, stay perturbed.
+    """
     taken = take_rows(inputs, params)
     is_matrix = taken is not None and inputs[0].weight.ndim == 2
     return list(map(dense, taken)) if taken and is_matrix else taken
 
 
 def _convolution(inputs: list[Any], params: dict[str, Any]) -> list[Any] | None:
-    """A convolution with W, plus one with A, which has r outputs, that is multiplied by B.
+    """Add a convolution with W and a convolution with A, whose r outputs are multiplied by B.
 
-    Measured on 2 CPU cores, milliseconds, 64 members with an observation each, rank 1 (rank 4 in
-    brackets), for the three convolutions of Nature's network on images of 84x84x4:
+    Milliseconds on 2 CPU cores for 64 members with one observation each, rank 1 (rank 4 in
+    brackets), for the three convolutions of the Nature DQN network on images of 84x84x4:
 
-        with W alone, the same for all members       10-18   4       3
-        this                                         22 (22) 6 (6)   4 (4)
+        only W, the same for all members             10-18   4       3
+        this function                                22 (22) 6 (6)   4 (4)
         A on patches, gathered once for W and A      35 (35) 6 (5)   4 (4)
-        a kernel per member, formed                  29 (29) 30 (31) 21 (23)
-        a kernel per member, formed, on patches      34 (32) 8 (8)   5 (6)
+        formed kernels, one per member               29 (29) 30 (31) 21 (23)
+        formed kernels, one per member, on patches   34 (32) 8 (8)   5 (6)
 
-    With 256 members and kernels 3x3 of 4 and 16 channels on images of 10x10 and 8x8 this takes 3.7
-    and 3.5, formed kernels 3.7 and 4.4. Forming was found faster only for tiny ones, as 3 filters
-    on images of 8x8 with 2 channels (1.0 against 1.5).
+    With 256 members and 3x3 kernels of 4 and 16 channels on images of 10x10 and 8x8, this function
+    takes 3.7 and 3.5 ms, and formed kernels take 3.7 and 4.4 ms. Formed kernels were faster only
+    for tiny convolutions, such as 3 filters on 8x8 images of 2 channels (1.0 against 1.5 ms).
     """
     x, kernel = inputs
     if not isinstance(kernel, Perturbed) or isinstance(x, Perturbed):
@@ -145,7 +152,7 @@ def _convolution(inputs: list[Any], params: dict[str, Any]) -> list[Any] | None:
         return None
     bind = jax.lax.conv_general_dilated_p.bind
     shared = bind(x, kernel.weight, **params)
-    # As the outputs of A: those of each group of channels are its r ranks.
+    # The output channels of A: the r ranks of the first channel group, then of the second, ...
     a = jnp.moveaxis(first, 0, out_axis + 1).squeeze(out_axis)
     a = jnp.concatenate([a] * groups, axis=out_axis)
     x_a = jnp.moveaxis(bind(x, a, **params), out_spec[1], -1)
@@ -161,4 +168,4 @@ PRODUCTS: dict[str, Rule] = {
     "dot_general": _dot_general,
     "gather": _gather,
 }
-"""Rules for what combines a perturbed array with another array."""
+"""Rules for the primitives that combine a perturbed array with another array."""

@@ -1,1 +1,1 @@
-"""Rollouts: a population's episodes, on devices or in worker processes."""
+"""Rollouts: playing the episodes of a population on devices or in worker processes."""

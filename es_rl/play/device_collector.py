@@ -1,4 +1,4 @@
-"""Collects steps of environments on devices, in one program."""
+"""Collection of environment steps on devices, in one compiled program."""
 
 from functools import partial
 from typing import Any, NamedTuple
@@ -16,28 +16,30 @@ from es_rl.play.rollout import where
 
 
 class DeviceLanes(NamedTuple):
-    """N environments between two steps."""
+    """The state of N lanes between two steps."""
 
     state: State
+    """The states of the environments; the first axis of every array is N."""
     total: jax.Array
-    """(N,) the return of each episode so far."""
+    """(N,) float32, the return of each episode so far."""
 
 
 class _Starts(NamedTuple):
-    """Start states of N episodes, each for one of them."""
+    """A stock of N start states, each for one new episode."""
 
     state: State
+    """The start states; the first axis of every array is N."""
     used: jax.Array
-    """int32 scalar, how many of them have been handed out."""
+    """int32 scalar, the number of start states that have been used."""
 
 
 class DeviceCollector:
     """A `Collector` of an environment on the accelerator.
 
-    Each device steps its own lanes. Every episode starts from a key of its own. One vmapped reset
-    makes start states for all lanes of a device, which are handed out one after the other. It is
-    called when fewer are left than are needed, and so never while no episode ends, and about once
-    for so many episodes.
+    Each device steps its own lanes. Every episode has its own start key. One vmapped reset makes as
+    many start states as a device has lanes, and ended lanes take them one after the other. When
+    fewer are left than are needed, they are replaced by new ones. With n lanes this happens about
+    once per n ended episodes, and never while no episode ends.
     """
 
     def __init__(self, env: Env, act: Act, mesh: Mesh, num_lanes: int, num_steps: int):
@@ -81,7 +83,7 @@ class DeviceCollector:
     def _collect_share(
         self, shared: PyTree, lanes: DeviceLanes, keys: CollectionKeys
     ) -> tuple[DeviceLanes, Collected]:
-        """What one device does."""
+        """Collect the steps of one device's lanes."""
         actions, dynamics, starting = (jax.random.wrap_key_data(jnp.asarray(x)[0]) for x in keys)
         count = lanes.total.shape[0]
 
@@ -100,7 +102,7 @@ class DeviceCollector:
                 lambda: _Starts(_reset(self._env, count, at_step(starting, number)), jnp.int32(0)),
                 lambda: starts,
             )
-            # The row of a lane that plays on may be out of range: what is read there is not used.
+            # The index of a lane that has not ended may be out of range; its value is not used.
             fresh = jax.tree.map(lambda x: x[starts.used + wanted - 1], starts.state)
             state = jax.tree.map(lambda new, old: where(ended, new, old), fresh, state)
             lanes = DeviceLanes(state, jnp.where(ended, 0.0, total))
@@ -113,5 +115,5 @@ class DeviceCollector:
 
 
 def _reset(env: Env, count: int, key: jax.Array) -> State:
-    """Start states of so many episodes."""
+    """Return the start states of `count` episodes."""
     return jax.vmap(env.reset)(jax.random.split(key, count))

@@ -1,4 +1,4 @@
-"""Plays jobs on devices, in calls of about half a second between which the host can look up."""
+"""Plays jobs on devices, in calls of about half a second, so that the host can report progress."""
 
 import time
 from typing import Any
@@ -13,11 +13,11 @@ from es_rl.play.player import PACE_SECONDS, Notify, PyTree
 from es_rl.play.rollout import NO_LIMIT, Episodes, Progress, Rollout
 
 _FIRST_STEPS = 64
-"""Steps of the very first call, when nothing is known of their speed."""
+"""The number of steps in the very first call, before their speed is known."""
 
 
 class DevicePlayer:
-    """A `Rollout` as three compiled programs: its start, its steps and its end."""
+    """A `Player` that runs a `Rollout` as three compiled programs: start, advance and finish."""
 
     def __init__(self, rollout: Rollout):
         self.rollout = rollout
@@ -55,8 +55,8 @@ class DevicePlayer:
     def play(self, shared: PyTree, keys: Array, notify: Notify | None = None) -> Played:
         """See `Player`.
 
-        Several processes play all of it in one call, in which nobody is notified: between calls
-        each would have to know of the others' jobs.
+        With several processes, everything is played in one call and `notify` is not called:
+        otherwise the processes would have to exchange the state of their jobs between calls.
         """
         episodes, progress = self._start(shared, keys)
         total = len(self.rollout.jobs.member)
@@ -75,7 +75,7 @@ class DevicePlayer:
                 notify(done, total)
 
     def first_observation(self, keys: Array) -> None:
-        """See `Player`: none on devices."""
+        """See `Player`; always None on devices."""
 
     def _start_play(self, shared: PyTree, keys: jax.Array) -> tuple[Episodes, Progress]:
         return self.rollout.start(shared, jax.random.wrap_key_data(keys))

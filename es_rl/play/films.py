@@ -1,7 +1,8 @@
-"""Single episodes of a behaviour to look at: its states on devices, its actions on the host.
+"""Single episodes for films: the states of an episode on devices, or a policy for one on the host.
 
-Each is the episode that a `Player` plays in an evaluation: on the host bit by bit, on devices but
-for rounding, which chaotic physics amplifies in a long episode.
+Each is the same episode that a `Player` plays in an evaluation. On the host the two are identical
+in every bit. On devices they agree up to rounding, which chaotic physics amplifies in long
+episodes.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,20 +19,24 @@ from es_rl.play.jobs import Array, reset_key, step_keys
 from es_rl.play.player import Behaviour, PyTree
 
 EVALUATION_LANES = 32
-"""Lanes on each device, or on the host, whatever the number of episodes: a matrix product of
-another size may round differently, and a replayed episode has to give the recorded return."""
+"""The number of lanes of an evaluation, on each device or on the host. It does not depend on the
+number of episodes: a matrix product of another size may round differently, and a replayed episode
+must give the recorded return."""
 HostActor: TypeAlias = Callable[[np.ndarray], np.ndarray]
-"""obs -> action, for one episode from its start."""
+"""A function obs -> action for one episode. It must be called for every step from the start on."""
 
 
 def _alike(x: Any) -> Any:
-    """As many rows as in an evaluation, all alike, for the same rounding: the same episode."""
+    """Repeat arrays to the number of lanes of an evaluation, so that results round the same way."""
     return jax.tree.map(lambda x: jnp.stack([x] * EVALUATION_LANES), x)
 
 
 def host_actors(behaviour: Behaviour, shared: PyTree, keys: Array) -> Iterator[HostActor]:
-    """What acts as member 0 in the episode of each key; it remembers the episode so far."""
-    # The program of an evaluation, as another one might round differently: the same episode.
+    """Yield for each key a function that acts as member 0 in the episode of this key.
+
+    The function keeps the policy's memory of the episode.
+    """
+    # Use the same program as an evaluation, as another program might round differently.
     acting = HostActing(behaviour)
     lanes = with_idle_lanes(EVALUATION_LANES) // 2
 
@@ -59,7 +64,7 @@ def host_actors(behaviour: Behaviour, shared: PyTree, keys: Array) -> Iterator[H
 def device_states(
     env: Env, behaviour: Behaviour, shared: PyTree, keys: Array
 ) -> Iterator[list[State]]:
-    """The states of each key's episode, played by member 0, the start state first."""
+    """Yield for each key the states of its episode, played by member 0, from the start state on."""
     selected = behaviour.select(shared, jnp.int32(0))
 
     def one_lane(lane: tuple[State, Any], shared: PyTree, key: jax.Array) -> tuple[State, Any]:

@@ -1,4 +1,4 @@
-"""How lanes on the host act: in one call for many, in blocks of one size."""
+"""Computation of actions for lanes on the host: many lanes per call, in blocks of a fixed size."""
 
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -13,30 +13,40 @@ from es_rl.play.player import Behaviour, PyTree
 from es_rl.play.rollout import where
 
 BLOCK = 32
-"""Rows of a matrix product. One of another size may round differently, so actions are computed in
-blocks of this size, however many lanes there are: they then change no return."""
+"""The number of lanes in a block, that is the number of rows of a matrix product. A product of
+another size may round differently, so with a fixed block size the number of lanes does not change
+any return."""
 
 
 class _Carry(NamedTuple):
-    """What one half keeps on the device between steps; all arrays are (blocks, rows, ...)."""
+    """The data that one half of the lanes keeps on the device between steps.
+
+    All arrays are (blocks, BLOCK, ...), with one entry per lane.
+    """
 
     selected: PyTree
+    """What `Behaviour.select` returned for the lane's member."""
     memory: PyTree
+    """The policy's memory of the episode."""
     obs_sum: jax.Array
+    """The sum of the episode's observation vectors so far."""
     obs_squares: jax.Array
+    """The sum of the squares of these vectors."""
 
 
 @dataclass(frozen=True, eq=False)
 class HostActing:
-    """Computes the actions of lanes, in blocks; compiles once.
+    """Computes the actions of lanes, in blocks. Each function is compiled once.
 
-    In both functions `shared` is that of the `Behaviour`, and `keys` the key data of the episodes.
+    In all functions `shared` is the shared data of the `Behaviour`, and `keys` is the key data of
+    the episodes.
     """
 
     behaviour: Behaviour
+    """How members act."""
 
     def vector(self, shared: PyTree, keys: Array, obs: Array) -> Any:
-        """The shape of the vector that `Behaviour.act` returns, for one observation."""
+        """Return the shape of the vector that `Behaviour.act` returns for one observation."""
 
         def one(shared: PyTree, keys: jax.Array, obs: jax.Array) -> jax.Array:
             selected = self.behaviour.select(shared, jnp.int32(0))
@@ -47,7 +57,7 @@ class HostActing:
 
     @cached_property
     def start(self) -> Any:
-        """(shared, keys, obs) -> the carry of a half, with any values."""
+        """(shared, keys, obs) -> a carry for one half, whose values do not matter."""
 
         def start(shared: PyTree, keys: jax.Array, obs: jax.Array) -> _Carry:
             nobody = jnp.zeros((obs.shape[0] // BLOCK, BLOCK), jnp.int32)
@@ -60,8 +70,9 @@ class HostActing:
     def act(self) -> Any:
         """(shared, keys, carry, numbers, obs) -> (actions, carry).
 
-        For a half of n lanes: `obs` is (n, ...), `numbers` (4, n) int32, whose rows are 1 where an
-        episode starts, else 0; the member; the number of the episode's key; its steps so far.
+        For one half of n lanes, `obs` is (n, ...) and `numbers` is (4, n) int32. The rows of
+        `numbers` are: 1 if the lane's episode starts now and 0 otherwise; the member; the index of
+        the episode in `keys`; the steps of the episode so far.
         """
 
         def act(
@@ -75,8 +86,8 @@ class HostActing:
                 new = _Carry(*self._of_members(shared, member), zeros, zeros)
                 return jax.tree.map(partial(where, fresh), new, carry)
 
-            # In most steps of long episodes nobody starts, and looking factors up is what a
-            # perturbed network costs beyond an unperturbed one.
+            # In most steps of long episodes no lane starts. The lookup of the factors is most of
+            # the extra cost of a perturbed network, so it is skipped then.
             carry = jax.lax.cond(fresh.any(), refill, lambda carry: carry, carry)
 
             def block(
@@ -106,6 +117,6 @@ class HostActing:
 
 
 def as_float32(obs: np.ndarray) -> np.ndarray:
-    """Observations as policies see them: floating-point ones as float32; no copy if they are."""
+    """Convert floating-point observations to float32, without a copy if they are already."""
     floats = np.issubdtype(obs.dtype, np.floating)
     return obs.astype(np.float32, copy=False) if floats else obs

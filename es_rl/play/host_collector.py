@@ -1,4 +1,4 @@
-"""Collects steps of environments that step on the host."""
+"""Collection of steps of environments that step on the host."""
 
 import logging
 from functools import cached_property
@@ -17,29 +17,29 @@ from es_rl.play.player import Act, Collected, CollectionKeys, PyTree
 
 _log = logging.getLogger("es_rl")
 _FAILURES_IN_VAIN = 16
-"""So many failures in one batch while no episode ends, or of one restart, say that the environment
-is broken."""
+"""The environment counts as broken after this many failures in one batch in which no episode ends,
+or in one attempt to restart lanes."""
 
 
 class Episodes(NamedTuple):
-    """What N lanes on the host are playing, and all that it takes to come there again."""
+    """The current episodes of N lanes on the host, with all that is needed to replay them."""
 
     seeds: np.ndarray
-    """(N,) int64, given to reset."""
+    """(N,) int64, the seeds that the environments were reset with."""
     steps: np.ndarray
-    """(N,) int32, steps since; -1 before the first episode."""
+    """(N,) int32, the number of steps since the reset; -1 before the first episode."""
     actions: np.ndarray
-    """(N, L, ...) those of these steps; L is the most that an episode has."""
+    """(N, L, ...), the actions of these steps. L is the step limit of an episode."""
     obs: np.ndarray
-    """(N, ...) what they led to."""
+    """(N, ...), the latest observations."""
 
 
 class HostCollector:
     """A `Collector` of an environment on the host.
 
-    Simulators cannot be saved, but an episode that has the same seed and the same actions is the
-    same episode: lanes that are not where the last `collect` has left them play their episodes
-    again.
+    The state of a simulator cannot be saved, but the same seed and the same actions give the same
+    episode. If the lanes are no longer in the state that the last `collect` left them in, their
+    episodes are replayed up to that state.
     """
 
     def __init__(self, spec: EnvSpec, act: Act, lanes: Lanes, num_lanes: int, num_steps: int):
@@ -47,7 +47,7 @@ class HostCollector:
         self._num_steps = num_steps
         self._lanes = lanes
         self._begun = -1
-        """How often the lanes had been begun with when these episodes were."""
+        """The value of `Lanes.begun` when the current episodes were taken up."""
         self._span = slice(0, num_lanes)
         self._current: Episodes | None = None
         self._warned = False
@@ -55,7 +55,7 @@ class HostCollector:
         self._seeds, self._steps, self._actions, self._obs = self._nothing()
 
     def start(self, key: jax.Array) -> Episodes:
-        """See `Collector`: no episode, whatever the key; the first `collect` starts them."""
+        """See `Collector`. The key is not used: the first `collect` starts the episodes."""
         del key
         return self._nothing()
 
@@ -75,7 +75,7 @@ class HostCollector:
         return Collected(*jax.tree.map(over_steps, outcome))
 
     def compile(self, shared: PyTree, lanes: Episodes, keys: CollectionKeys) -> None:
-        """See `Collector`; needs arrays, as it computes actions."""
+        """See `Collector`. The arguments must be arrays, because actions are computed."""
         self._act(shared, lanes.obs, keys.actions, 0)
 
     def collect(
@@ -116,7 +116,7 @@ class HostCollector:
         return jax.jit(act)
 
     def _nothing(self) -> Episodes:
-        """Where every run begins."""
+        """Return the episodes before the first `collect`."""
         count = len(self._total)
         obs = as_float32(empty(self._spec.observation_space))
         action = empty(self._spec.action_space)
@@ -129,20 +129,20 @@ class HostCollector:
         )
 
     def _outcome(self, received: Received) -> tuple[np.ndarray, ...]:
-        """The fields of `Collected` after the record, of one step; takes its observations over."""
+        """Return the fields of `Collected` after `record` for one step; store its observations."""
         lost = received.lost
         reward = np.where(lost, 0.0, received.reward).astype(np.float32)
         self._total += reward
         terminated = received.terminated & ~lost
         ended = terminated | received.truncated | lost
-        # What a lost step led to is not known; what it came from is the nearest to it.
+        # A lost step has no new observation, so the previous one takes its place.
         known = ~lost.reshape((-1,) + (1,) * (self._obs.ndim - 1))
         self._obs = np.where(known, as_float32(received.obs), self._obs)
         total = np.where(ended & ~lost, self._total, np.nan).astype(np.float32)
         return reward, terminated, ended, self._obs, total
 
     def _take_up(self, episodes: Episodes, rng: np.random.Generator) -> None:
-        """Bring the lanes to where the episodes are: played again, or new where there are none."""
+        """Bring the lanes to the state of `episodes`, by replay or with new episodes."""
         self._lanes.begin()
         self._begun = self._lanes.begun
         self._seeds, self._steps, self._actions, self._obs = map(np.copy, episodes)
@@ -161,7 +161,7 @@ class HostCollector:
             self._restart(~going, rng)
 
     def _play_again(self, episodes: Episodes, going: np.ndarray) -> np.ndarray:
-        """Play the episodes of some lanes again; (N,) bool, which of them are still the same."""
+        """Replay the episodes of some lanes. Returns (N,) bool, which of them are the same."""
         received = self._exchange(np.where(going, RESET, IDLE), self._seeds, None)
         obs, same = as_float32(received.obs).copy(), ~received.lost
         for step in range(episodes.steps.max()):
@@ -176,7 +176,7 @@ class HostCollector:
         return same & np.array([np.array_equal(*pair, equal_nan=True) for pair in pairs])
 
     def _step(self, actions: np.ndarray) -> Received:
-        """Step all lanes, and note what is needed to do so again."""
+        """Step all lanes, and record what a replay needs."""
         self._actions[np.arange(len(actions)), self._steps] = actions
         self._steps += 1
         received = self._exchange(np.full(len(actions), STEP), self._seeds, actions)
@@ -185,7 +185,7 @@ class HostCollector:
         return received
 
     def _warn_of_nonfinite(self, received: Received) -> None:
-        """Say once that a number is not finite."""
+        """Log a warning, only once, if an observation or reward is not finite."""
         rows = received.obs.reshape(len(received.obs), -1)
         for what, finite in (
             ("observation", np.isfinite(rows).all(axis=1)),
@@ -197,11 +197,11 @@ class HostCollector:
                 _log.warning("%s, seed %d, step %d: the %s is not finite", *place)
 
     def _restart(self, which: np.ndarray, rng: np.random.Generator) -> None:
-        """Start new episodes in some lanes; a reset that fails is tried again with another seed."""
+        """Start new episodes in some lanes. A reset that fails is repeated with another seed."""
         self._total[which] = 0.0
         self._steps[which] = 0
         failed = 0
-        obs = self._obs.copy()  # the batch keeps what the steps led to
+        obs = self._obs.copy()  # the collected batch keeps the last observations in `self._obs`
         while which.any():
             seeds = rng.integers(TRAINING_SEEDS, size=len(which))
             received = self._exchange(np.where(which, RESET, IDLE), seeds, None)

@@ -1,8 +1,8 @@
-"""Plays jobs of environments that step on the host: the same jobs, the same results.
+"""Plays jobs of environments that step on the host, with reproducible results.
 
-The lanes are two halves that take turns: while the workers step one, the actions of the other are
-computed in one call. As on the accelerator, a lane whose episode has ended
-takes the next job, and all that an episode depends on comes from its key and the step.
+The lanes form two halves that take turns: while the workers step one half, the actions of the other
+half are computed in one call. As on the accelerator, a lane whose episode has ended takes the next
+job, and all randomness of an episode comes from its key and the step number.
 """
 
 import logging
@@ -27,39 +27,39 @@ from es_rl.play.jobs import Array, Jobs, Played, episode_seeds
 from es_rl.play.player import PACE_SECONDS, Behaviour, Notify, PyTree
 
 _LANES_PER_WORKER = 128
-"""Half of them step at a time: enough to make little of what an exchange costs."""
+"""Half of these lanes step at a time, enough to make the cost of an exchange small per lane."""
 _ATTEMPTS = 2
-"""How often a job is played whose environment fails."""
+"""The number of times that a job is played if its environment fails."""
 _FAILURES_IN_VAIN = 16
-"""So many jobs that fail before any has ended say that the environment does not work."""
+"""The environment counts as broken after this many failed jobs if no job has ended."""
 
 _log = logging.getLogger("es_rl")
 
 
 def lanes_for(jobs: int, workers: int, lanes: int | None = None) -> int:
-    """How many lanes a player keeps busy at most.
+    """Return the largest number of lanes that a player keeps busy.
 
     Args:
-      jobs: how many episodes are to be played.
-      workers: how many processes step them.
-      lanes: chosen from the workers unless given.
+      jobs: the number of episodes to play.
+      workers: the number of worker processes that step the lanes.
+      lanes: the wanted number of lanes; chosen from the number of workers unless given.
     """
     return min(jobs, _LANES_PER_WORKER * workers if lanes is None else lanes)
 
 
 def with_idle_lanes(lanes: int) -> int:
-    """How many lanes a `HostPlayer` needs to keep so many busy: two halves of whole blocks."""
+    """Return how many lanes a `HostPlayer` needs for this many busy ones: two halves of blocks."""
     return 2 * BLOCK * -(-lanes // (2 * BLOCK))
 
 
 def busy_lanes(busy: int) -> np.ndarray:
-    """The numbers of the lanes that a `HostPlayer` uses: the first ones of each half."""
+    """Return the numbers of the lanes that a `HostPlayer` uses: the first lanes of each half."""
     middle = with_idle_lanes(busy) // 2
     return np.concatenate([np.arange(-(-busy // 2)), middle + np.arange(busy // 2)])
 
 
 def empty(space: spaces.Space) -> np.ndarray:
-    """An array like an element of a space, of zeros."""
+    """Return zeros with the shape and type of an element of a space."""
     return np.zeros(space.shape or (), space.dtype)
 
 
@@ -68,21 +68,23 @@ class HostPlayer:
     """A `Player` of an environment on the host."""
 
     spec: EnvSpec
+    """The description of the environment."""
     lanes: Lanes
-    """At least `with_idle_lanes(busy)`; the others never start."""
+    """At least `with_idle_lanes(busy)` lanes, of which only `busy` are ever started."""
     behaviour: Behaviour
+    """How members act."""
     jobs: Jobs
-    """Of all processes, which share them: see `es_rl.processes`."""
+    """The jobs of all processes, each of which plays its share; see `es_rl.processes`."""
     mesh: Mesh
-    """The one device that computes actions."""
+    """A mesh with the one device that computes actions."""
     busy: int
-    """S, how many lanes to use here."""
+    """S, the number of lanes that are used in this process."""
     evaluation: bool = False
-    """Whether the episodes are those that training never plays."""
+    """Whether to use the seeds that are reserved for evaluation and never used in training."""
     max_steps: int | None = None
-    """Episodes are cut after so many steps, or where the environment ends them."""
+    """The number of steps after which episodes are cut; None to cut none."""
     warned: set[str] = field(default_factory=set)
-    """Of what a warning was given: one of a kind is enough."""
+    """The kinds of warnings that were given already. Each kind is only given once."""
 
     def shapes(self, shared: PyTree, keys: Array) -> Played:
         """See `Player`."""
@@ -105,10 +107,11 @@ class HostPlayer:
         self.acting.act(shared, keys, carry, np.zeros((4, len(rows)), np.int32), rows)
 
     def play(self, shared: PyTree, keys: Array, notify: Notify | None = None) -> Played:
-        """See `Player`; each process plays its share of the jobs, and gathers the others'.
+        """See `Player`. Each process plays its share of the jobs and gathers all results.
 
-        A job whose environment fails is played once more, on a new worker; if it fails again its
-        return is NaN and its length 0. Jobs that are lost beside it are played again.
+        A job whose environment fails is played once more, on a new worker. If it fails again, its
+        return is NaN and its length 0. Jobs that were lost because they shared the worker process
+        with it are played again.
         """
         self.lanes.begin()
         mine = processes.share(len(self.jobs.member))
@@ -133,7 +136,7 @@ class HostPlayer:
         return gathered._replace(lane_steps=gathered.lane_steps.sum(keepdims=True, dtype=np.int32))
 
     def first_observation(self, keys: Array) -> np.ndarray | None:
-        """See `Player`; process 0 looks for all of them."""
+        """See `Player`. Process 0 resets a lane and sends the observation to the others."""
         obs, known = empty(self.spec.observation_space), np.zeros(1, bool)
         if processes.is_main():
             self.lanes.begin()
@@ -147,11 +150,11 @@ class HostPlayer:
 
     @cached_property
     def acting(self) -> HostActing:
-        """Computes actions."""
+        """The compiled functions that compute actions."""
         return HostActing(self.behaviour)
 
     def _placed(self, tree: PyTree) -> PyTree:
-        """Arrays on the device, once for a whole play; zeros for what are shapes only."""
+        """Put arrays on the device once per play. Shapes become arrays of zeros."""
 
         def zeros(x: Any) -> Any:
             return jnp.zeros(x.shape, x.dtype) if isinstance(x, jax.ShapeDtypeStruct) else x
@@ -160,7 +163,7 @@ class HostPlayer:
 
 
 class _Play:
-    """What one call of `HostPlayer.play` has to do, and what came of it so far."""
+    """The jobs of one call of `HostPlayer.play`, and their results so far."""
 
     def __init__(self, player: HostPlayer, jobs: Jobs, shared: PyTree, keys: Array):
         self.player, self.jobs = player, jobs
@@ -176,10 +179,10 @@ class _Play:
         self.nonfinite_actions = np.zeros(self.num_jobs, np.int32)
         self.success = np.full(self.num_jobs, np.nan, np.float32)
         self.obs_moments: np.ndarray | None = None
-        """Sums and sums of squares, (2, jobs, d)."""
+        """(2, jobs, d), sums and sums of squares of the observation vectors."""
 
     def next_jobs(self, count: int) -> np.ndarray:
-        """(count,) the numbers of jobs that have waited longest; -1 where none waits."""
+        """Return (count,) the numbers of the next waiting jobs, -1 where no more job waits."""
         jobs = self.queued + np.arange(count)
         self.queued = min(self.queued + count, self.num_jobs)
         return np.where(jobs < self.num_jobs, jobs, -1)
@@ -187,13 +190,13 @@ class _Play:
     def finish(
         self, jobs: np.ndarray, half: "_Half", lanes: np.ndarray, success: np.ndarray
     ) -> None:
-        """Note what the jobs earned that lanes of a half have played to their ends.
+        """Record the results of jobs that have ended.
 
         Args:
-          jobs: (n,) their numbers.
-          half: the lanes.
-          lanes: (n,) which of them.
-          success: (n,) what their environments reported.
+          jobs: (n,) the numbers of the jobs.
+          half: the half of the lanes that played them.
+          lanes: (n,) the lanes that played them, numbered within the half.
+          success: (n,) the success that the environments reported, see `Played.success`.
         """
         self.success[jobs] = success
         carry = half.carry
@@ -206,7 +209,11 @@ class _Play:
         self.obs_moments[:, jobs] = sums[lanes], squares[lanes]
 
     def may_retry(self, job: int, step: int, fault: Fault) -> bool:
-        """Note that a job has failed; whether to play it once more."""
+        """Record that a job has failed. Returns whether to play it once more.
+
+        Raises:
+          RuntimeError: too many jobs have failed and none has ended.
+        """
         self.attempts[job] += 1
         again = self.attempts[job] < _ATTEMPTS
         seed = self.seeds[self.jobs.episode[job]]
@@ -223,7 +230,7 @@ class _Play:
         return again
 
     def warn_of(self, what: str, job: int, step: int) -> None:
-        """Say that something is not finite; once, as it is seldom alone."""
+        """Warn that something is not finite; only once, as many such values usually follow."""
         if what not in self.player.warned:
             self.player.warned.add(what)
             seed = self.seeds[self.jobs.episode[job]]
@@ -232,7 +239,11 @@ class _Play:
             )
 
     def played(self) -> Played:
-        """What came of the jobs; `lane_steps` is (J,) too, all of them at the first one."""
+        """Return the results of the jobs.
+
+        Here `lane_steps` is (J,), like the other fields, so that processes can gather it. Its first
+        entry holds the whole number.
+        """
         assert self.obs_moments is not None
         executed = np.zeros(self.num_jobs, np.int32)
         executed[0] = self.executed
@@ -242,34 +253,37 @@ class _Play:
 
 
 class _Half:
-    """One half of the lanes: n of them, stepped at a time."""
+    """One half of the lanes, n lanes that are stepped together."""
 
     def __init__(self, play: _Play, span: slice):
         size = span.stop - span.start
         self._play = play
         self._span = span
         self.job = np.full(size, -1)
-        """(n,), what each lane plays; -1 for nothing."""
+        """(n,), the job of each lane; -1 for none."""
         self._command = np.full(size, IDLE, np.uint8)
-        """(n,), what each lane is told."""
+        """(n,), the next command for each lane."""
         self._actions: np.ndarray | None = None
-        """(n, ...); None before the first step."""
+        """(n, ...), the next actions; None before the first step."""
         self.carry: Any = None
+        """The data of `HostActing` on the device; None before the first step."""
         self.steps = np.zeros(size, np.int32)
+        """(n,), the steps of each episode so far."""
         self.total = np.zeros(size)
+        """(n,) float64, the return of each episode so far."""
 
     @property
     def busy(self) -> bool:
-        """Whether any lane has something to do."""
+        """Whether any lane has a job."""
         return bool((self.job >= 0).any())
 
     @property
     def num_busy(self) -> int:
-        """How many lanes have something to do."""
+        """The number of lanes that have a job."""
         return int(np.sum(self.job >= 0))
 
     def assign(self, lanes: np.ndarray) -> None:
-        """Give lanes new jobs, as far as there are any."""
+        """Give lanes new jobs, as long as there are waiting jobs."""
         self.job[lanes] = self._play.next_jobs(len(lanes))
         self._command[lanes] = IDLE
         self._restart(lanes[self.job[lanes] >= 0])
@@ -286,7 +300,7 @@ class _Half:
         play.executed += len(self.job)
 
     def exchange(self) -> None:
-        """Wait for the lanes, and tell them how to go on."""
+        """Wait for the results of the lanes, and send their next commands."""
         received = self._play.player.lanes.receive(self._span)
         playing, commanded = (self.job >= 0) & ~received.lost, self._command
         stepped = playing & (commanded == STEP)
@@ -299,7 +313,7 @@ class _Half:
             over = over | (self.steps >= self._play.player.max_steps)
         done = np.flatnonzero(stepped & over)
         if len(done):
-            # What is cut has not ended by itself, and reports nothing.
+            # An episode that was cut by `max_steps` has no success report.
             reported = np.where(received.terminated | received.truncated, received.success, np.nan)
             self._play.finish(self.job[done], self, done, reported[done])
             self.assign(done)
@@ -311,7 +325,7 @@ class _Half:
             self.send()
 
     def _replay(self, received: Received, commanded: np.ndarray) -> None:
-        """Start lost episodes again, but for those that have failed too often."""
+        """Restart lost episodes, except those that have failed too often."""
         for lane in np.flatnonzero(received.lost & (self.job >= 0)).tolist():
             fault = received.faults.get(self._span.start + lane)
             step = int(self.steps[lane]) + int(commanded[lane] == STEP)
@@ -327,7 +341,7 @@ class _Half:
         if self.carry is None:
             self.carry = acting.start(play.shared, play.keys, obs)
         self._note_nonfinite("the observation is", obs)
-        # Rows of idle lanes are computed with the others, whatever they hold.
+        # Rows of idle lanes are computed as well; their results are not used.
         member, episode = play.jobs.member[self.job], play.jobs.episode[self.job]
         numbers = np.stack((fresh, member, episode, self.steps))
         actions, self.carry = acting.act(play.shared, play.keys, self.carry, numbers, obs)
@@ -337,9 +351,10 @@ class _Half:
             self._play.nonfinite_actions[self.job[lanes]] += 1
 
     def _note_nonfinite(self, what: str, rows: np.ndarray) -> np.ndarray:
-        """The lanes about to step whose row is not finite, after a warning."""
+        """Return the lanes about to step whose row is not finite, and warn about the first one."""
         flat = rows.reshape(-1)
-        # A tenth of the time that looking at each number takes. If it overflows, they are.
+        # The dot product takes a tenth of the time of a check of each number. It may overflow for
+        # finite numbers, so each number is checked if it is not finite.
         if rows.dtype.kind != "f" or math.isfinite(np.vdot(flat, flat)):
             return np.empty(0, int)
         finite = np.isfinite(rows.reshape(len(rows), -1)).all(axis=1)

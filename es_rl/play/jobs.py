@@ -1,9 +1,9 @@
-"""What is asked to be played, what comes of it, and where all randomness of an episode comes from.
+"""The jobs of a rollout, their results, and the source of all randomness in an episode.
 
-An episode has a key. Its start state, and each of its steps, have keys that are derived from it
-here and nowhere else; a simulator on the host gets a seed that is derived from it instead. Keys
-travel as key data, the integers that `jax.random.key_data` returns: NumPy arrays of them are at
-once on all devices of all processes, and cost less in each call than typed keys.
+Every episode has a key. The keys of its start state and of each of its steps are derived from it in
+this module and nowhere else. A simulator on the host gets a seed that is derived from the same key.
+Keys are passed as key data, the integers that `jax.random.key_data` returns: a NumPy array of them
+can be used on all devices of all processes, and costs less per call than typed keys.
 """
 
 from typing import NamedTuple, TypeAlias
@@ -14,71 +14,71 @@ import numpy as np
 
 Array: TypeAlias = jax.Array | np.ndarray
 TRAINING_SEEDS = 1 << 30
-"""Training resets simulators with seeds below this number, evaluation with seeds from here to twice
-as much: many simulators take a signed integer of 32 bits."""
+"""Training resets simulators with seeds below this number, evaluation with seeds from this number
+to just below its double. Many simulators only accept signed 32-bit integers."""
 
 
 class Jobs(NamedTuple):
-    """The episodes to play, J of them."""
+    """J jobs. A job is one episode that one member plays."""
 
     member: np.ndarray
-    """(J,) int32, who plays."""
+    """(J,) int32, the member that plays."""
     episode: np.ndarray
-    """(J,) int32, which episode: jobs with the same number share start state and randomness."""
+    """(J,) int32, the episode. Jobs of the same episode share start state and randomness."""
 
 
 class Played(NamedTuple):
-    """What came of J jobs, in job order."""
+    """The results of J jobs, in job order."""
 
     returns: Array
-    """(J,), undiscounted: float32 on the accelerator, float64 on the host."""
+    """(J,), undiscounted returns: float32 on the accelerator, float64 on the host."""
     lengths: Array
-    """(J,) int32, env steps; 0 where the environment failed."""
+    """(J,) int32, the number of environment steps; 0 if the environment failed."""
     obs_sum: Array
-    """(J, d) sums of the observation vectors that `act` returned."""
+    """(J, d), sums of the observation vectors that `act` returned."""
     obs_squares: Array
-    """(J, d) sums of their squares."""
+    """(J, d), sums of the squares of these vectors."""
     lane_steps: Array
-    """(devices,) int32, how many steps were executed, those of idle lanes included."""
+    """(devices,) int32, the number of executed steps of all lanes, including idle lanes."""
     nonfinite_actions: Array | None = None
-    """(J,) int32, how many steps had an action that was not finite. None on the accelerator, where
+    """(J,) int32, the number of steps whose action was not finite. None on the accelerator, where
     such actions are not counted, but the observations that follow from them are."""
     success: Array | None = None
-    """(J,) float32, 1 where the environment reported success at the end of the episode, 0 where it
-    reported failure, NaN where it reported nothing. None where it is known to report nothing."""
+    """(J,) float32, 1 if the environment reported success at the end of the episode, 0 if it
+    reported failure, NaN if it reported nothing. None if the environment never reports success."""
 
 
 def make_jobs(population_size: int, episodes_per_member: int, sharing: int) -> Jobs:
-    """One job per member and episode; `sharing` neighbouring members play the same episodes."""
+    """Make one job per member and episode. `sharing` neighbouring members share their episodes."""
     member = np.repeat(np.arange(population_size, dtype=np.int32), episodes_per_member)
     repeat = np.tile(np.arange(episodes_per_member, dtype=np.int32), population_size)
     return Jobs(member, (member // sharing) * episodes_per_member + repeat)
 
 
 def episode_keys(key: jax.Array, count: int) -> jax.Array:
-    """`count` keys, one per episode; the first ones do not depend on `count`."""
+    """Return `count` keys, one per episode. The first n keys are the same for every count >= n."""
     return jax.vmap(lambda episode: jax.random.fold_in(key, episode))(jnp.arange(count))
 
 
 def reset_key(episode_key: jax.Array) -> jax.Array:
-    """The key of an episode's start state."""
+    """Return the key of an episode's start state."""
     return jax.random.fold_in(episode_key, 0)
 
 
 def step_keys(episode_key: jax.Array, steps: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The keys of one step: for the policy and for the environment."""
-    # Number 0 belongs to the reset.
+    """Return the keys of one step, for the policy and for the environment."""
+    # The number 0 is used for the reset.
     policy_key, env_key = jax.random.split(jax.random.fold_in(episode_key, steps + 1))
     return policy_key, env_key
 
 
 def at_step(key: jax.Array, step: jax.Array | int) -> jax.Array:
-    """The key of one step of several lanes, for a use that has `key` of its own."""
+    """Return the key of one step of several lanes, from a `key` that has only one purpose."""
     return jax.random.fold_in(key, step)
 
 
 def episode_seeds(keys: Array, *, evaluation: bool) -> np.ndarray:
-    """One seed per episode for a simulator's `reset`, int64.
+    """Return one seed (int64) per episode for a simulator's `reset`.
 
     Args:
       keys: (episodes, ...) key data.
@@ -89,37 +89,40 @@ def episode_seeds(keys: Array, *, evaluation: bool) -> np.ndarray:
 
 
 def wide_sum(counts: Array) -> jax.Array:
-    """The sum, below 2^40, of at most 2^24 counts on a device of 32 bits; see `as_int`.
+    """Sum at most 2^24 counts on a device that only has 32-bit integers; see `as_int`.
+
+    The sum must be below 2^40.
 
     Returns:
-      (2,) uint32: how many times 256, and the rest.
+      (2,) uint32 (high, low), where the sum is 256 * high + low.
     """
     counts = jnp.asarray(counts).astype(jnp.uint32)
     return jnp.stack([jnp.sum(part, dtype=jnp.uint32) for part in (counts >> 8, counts & 255)])
 
 
 def as_int(wide: np.ndarray) -> int:
-    """The number that `wide_sum` returned, on the host."""
+    """Convert the result of `wide_sum` to one number, on the host."""
     return int(wide[0]) * 256 + int(wide[1])
 
 
 def pack(played: Played) -> jax.Array:
-    """What one device has played as one int32 array, so that one exchange is enough.
+    """Pack the results of one device into one int32 array, so that one exchange is enough.
 
     Returns:
-      (jobs + 1, 2 + 2 d), with a column more where success is reported.
+      (jobs + 1, 2 + 2 d), with one more column if success is reported.
     """
     per_job = [played.returns[:, None], played.obs_sum, played.obs_squares]
     if played.success is not None:
         per_job.append(played.success[:, None])
-    # Numbers of integers, as bits: those of floating-point numbers need not survive.
+    # Floats are sent as the integers of their bits. An exchange of floats might change the bits of
+    # integers that are packed as floats.
     bits = jax.lax.bitcast_convert_type(jnp.concatenate(per_job, axis=1), jnp.int32)
     rows = jnp.concatenate([jnp.asarray(played.lengths)[:, None], bits], axis=1)
     return jnp.concatenate([rows, jnp.broadcast_to(played.lane_steps, (1, rows.shape[1]))])
 
 
 def unpack(packed: jax.Array, jobs: int, *, has_success: bool) -> Played:
-    """What `pack` has packed on all devices (devices, ..., ...), without the padding."""
+    """Unpack the arrays that all devices have packed (devices, ..., ...), without padding."""
     rows = packed[:, :-1].reshape(-1, packed.shape[-1])[:jobs]
     values = jax.lax.bitcast_convert_type(rows[:, 1:], jnp.float32)
     size = (values.shape[1] - 1) // 2

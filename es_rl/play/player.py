@@ -1,7 +1,7 @@
-"""What plays: one interface for lanes on devices and for lanes in worker processes.
+"""Interfaces for playing, which are the same for lanes on devices and lanes in worker processes.
 
-A `Player` plays whole episodes (evolution, evaluation), a `Collector` a number of steps of each
-lane (PPO). `es_rl.play.stage` makes both, of the kind that the environment needs.
+A `Player` plays whole episodes (for evolution and evaluation). A `Collector` plays a fixed number
+of steps of each lane (for PPO). `es_rl.play.stage` makes the right kind of both for an environment.
 """
 
 from collections.abc import Callable
@@ -13,131 +13,132 @@ from es_rl.play.jobs import Array, Played
 
 PyTree: TypeAlias = Any
 Notify: TypeAlias = Callable[[int, int], None]
-"""Called from time to time with how many episodes have ended, and how many there are. It may raise
-to give the rest up."""
+"""A function that is called from time to time with the number of ended episodes and the number of
+all episodes. It may raise an exception to abort the play."""
 PACE_SECONDS = 0.5
-"""Time between two calls of `Notify`, about."""
+"""The approximate time in seconds between two calls of `Notify`."""
 
 
 class Behaviour(NamedTuple):
-    """How members act: pure functions of one lane, vmapped by the player.
+    """How members act, as pure functions for one lane. The player vmaps them.
 
-    `shared` is whatever pytree all members have in common, as parameters and noise. On the host it
-    is taken apart in every step, which is fast for tuples, dicts and the dataclasses of
-    `jax.tree_util.register_dataclass`, and slow for those of `flax.struct`.
+    `shared` is any pytree that all members have in common, such as parameters and noise. On the
+    host it is flattened in every step, which is fast for tuples, dicts and the dataclasses of
+    `jax.tree_util.register_dataclass`, and slow for the dataclasses of `flax.struct`.
     """
 
     select: Callable[[PyTree, jax.Array], PyTree]
-    """(shared, member) -> what this member has of its own; called when an episode starts."""
+    """(shared, member) -> the data of this member alone. It is called when an episode starts."""
     memory: PyTree
-    """What a policy remembers when an episode starts, a pytree of arrays; () for nothing."""
+    """The policy's memory at the start of an episode, a pytree of arrays; () for no memory."""
     act: Callable[
         [PyTree, PyTree, PyTree, jax.Array, jax.Array], tuple[jax.Array, PyTree, jax.Array]
     ]
     """(shared, selected, memory, obs, key) -> (action, memory, vector). The vector (d,) and its
-    square are added up over each episode, see `Played`; (0,) where there is nothing to add up."""
+    square are summed over each episode, see `Played`. Its shape is (0,) if no sums are needed."""
 
 
 class Player(Protocol):
-    """Plays the same jobs, on new episodes, as often as it is asked to.
+    """Plays the same jobs repeatedly, each time with new episodes.
 
-    In all methods `shared` is that of the `Behaviour`, and `keys` (episodes, ...) the key data of
-    one key for each distinct episode of the jobs. `compile` and `shapes` take arrays or
-    `jax.ShapeDtypeStruct`s.
+    In all methods `shared` is the shared data of the `Behaviour`, and `keys` (episodes, ...) is the
+    key data of one key for each distinct episode of the jobs. `compile` and `shapes` accept arrays
+    or `jax.ShapeDtypeStruct`s.
     """
 
     def shapes(self, shared: PyTree, keys: Array) -> Played:
-        """What `play` will return, as `jax.ShapeDtypeStruct`s."""
+        """Return the result of `play` as `jax.ShapeDtypeStruct`s."""
         ...
 
     def compile(self, shared: PyTree, keys: Array) -> None:
-        """Compile for arguments of these shapes; without it the first play does so."""
+        """Compile for arguments of these shapes. Otherwise the first `play` compiles."""
         ...
 
     def play(self, shared: PyTree, keys: Array, notify: Notify | None = None) -> Played:
         """Play every job to its end.
 
         Raises:
-          UserError: an environment on the host returns what it may not.
-          RuntimeError: an environment on the host fails again and again, or cannot be started.
+          UserError: an environment on the host violates its spaces or Gymnasium's interface.
+          RuntimeError: an environment on the host fails repeatedly, or cannot be started.
         """
         ...
 
     def first_observation(self, keys: Array) -> Array | None:
-        """What the first of the episodes starts with.
+        """Return the first observation of the first episode.
 
-        None where the environment fails, and on devices, where it would take a program of its own.
+        None if the environment fails, and on devices, where this would need an extra program.
         """
         ...
 
 
 class CollectionKeys(NamedTuple):
-    """Key data for T steps of N lanes, (devices, ...) each."""
+    """Key data for T steps of N lanes. Each field has the shape (devices, ...)."""
 
     actions: Array
-    """To sample actions: folded with the step."""
+    """The key for sampling actions. It is folded with the step number."""
     dynamics: Array
-    """For the steps of environments: folded with the step, then split by lane."""
+    """The key for the steps of environments. It is folded with the step number, and then split into
+    one key per lane."""
     starts: Array
-    """For the start states of new episodes: folded with the step, then split by lane. On the host
-    it seeds the generator of the seeds that environments are reset with."""
+    """The key for the start states of new episodes. It is folded with the step number, and then
+    split into one key per lane. On the host it seeds the generator that draws the reset seeds."""
 
 
 class Collected(NamedTuple):
-    """T steps of N lanes; all arrays are (T, N, ...), on the host NumPy's."""
+    """T steps of N lanes. All arrays are (T, N, ...); on the host they are NumPy arrays."""
 
     record: PyTree
-    """What `Act` returned besides the actions."""
+    """The records that `Act` returned besides the actions."""
     reward: jax.Array
-    """float32."""
+    """float32, the reward of each step."""
     terminated: jax.Array
-    """bool."""
+    """bool, whether the task itself ended in this step."""
     ended: jax.Array
-    """bool: terminated, or truncated."""
+    """bool, whether the episode terminated or was truncated in this step."""
     next_obs: jax.Array
-    """The observation that the step led to: of an episode that ended its last, not the next
-    one's first, so that a truncated episode can be bootstrapped."""
+    """The observation after the step. If the episode ended, this is its last observation and not
+    the first one of the next episode, so that a truncated episode can be bootstrapped."""
     totals: jax.Array
-    """float32 returns of episodes where they ended, NaN elsewhere."""
+    """float32, the return of the episode in the step in which it ended, NaN in all other steps."""
 
 
 Act: TypeAlias = Callable[[PyTree, jax.Array, jax.Array], tuple[jax.Array, PyTree]]
-"""(shared, observations (N, ...), key) -> (actions (N, ...), record): a pure function. The record
-is a pytree of arrays (N, ...), kept for each step."""
+"""A pure function (shared, observations (N, ...), key) -> (actions (N, ...), record). The record is
+a pytree of arrays (N, ...), which is kept for each step."""
 
 
 class Collector(Protocol):
-    """Steps N lanes; where an episode ends its lane goes on with a new one."""
+    """Steps N lanes. When the episode of a lane ends, the lane starts a new one."""
 
     def start(self, key: jax.Array) -> PyTree:
-        """The lanes before the first step; `key` is typed."""
+        """Return the lanes before the first step. `key` is a typed key."""
         ...
 
     def shapes(self, shared: PyTree, lanes: PyTree, keys: CollectionKeys) -> Collected:
-        """What `collect` will return besides the lanes, as `jax.ShapeDtypeStruct`s."""
+        """Return the collected data of `collect`, as `jax.ShapeDtypeStruct`s."""
         ...
 
     def compile(self, shared: PyTree, lanes: PyTree, keys: CollectionKeys) -> None:
-        """Compile for arguments like these; without it the first `collect` does so."""
+        """Compile for arguments like these. Otherwise the first `collect` compiles."""
         ...
 
     def collect(
         self, shared: PyTree, lanes: PyTree, keys: CollectionKeys
     ) -> tuple[PyTree, Collected, int]:
-        """T steps of the lanes.
+        """Play T steps of all lanes.
 
         Args:
-          shared: given to `Act`.
-          lanes: from `start` or the last `collect`. They may have been saved and loaded; on devices
-            their memory is used again.
-          keys: see there.
+          shared: the shared data, which is passed to `Act`.
+          lanes: the lanes from `start` or from the last `collect`. They may have been saved and
+            loaded since. On devices they are donated: their memory is reused.
+          keys: see `CollectionKeys`.
 
         Returns:
-          The lanes as they are afterwards, what was collected, and how many episodes the
-          environment failed: their last steps earn nothing and are truncated.
+          The lanes afterwards, the collected data, and the number of episodes in which the
+          environment failed. The last step of such an episode has reward 0 and is truncated.
 
         Raises:
-          UserError: an environment on the host returns what it may not.
+          UserError: an environment on the host violates its spaces or Gymnasium's interface.
           RuntimeError: an environment on the host fails and no episode ends, or cannot be started.
         """
         ...

@@ -1,4 +1,4 @@
-"""Whether an environment on the host repeats itself: what replay and resume rest on."""
+"""A check that an environment on the host is deterministic, which replay and resume depend on."""
 
 import logging
 import math
@@ -11,43 +11,47 @@ from envs.base import IDLE, RESET, STEP, Lanes
 from es_rl.play.host_player import busy_lanes
 
 _SECONDS = 0.6
-"""How long the first play may take; the others have no more steps than it."""
+"""The seconds that the first play may take. The other plays have at most as many steps."""
 _SEED, _SEED_BESIDE = 1, 2
+"""The seeds of the compared episode and of the episodes that are played in other lanes."""
 
 _log = logging.getLogger("es_rl")
 
 
 class _Seen(NamedTuple):
-    """What a step, or the reset, led to."""
+    """The result of a step or of the reset."""
 
     observation: np.ndarray
+    """The observation."""
     reward: float
+    """The reward; 0 for the reset."""
     end: bool
+    """Whether the episode has ended."""
 
 
 _Episode: TypeAlias = list[_Seen] | None
-"""None where the environment failed."""
+"""The results of the reset and of each step; None if the environment failed."""
 
 
 def check_repeats(env_id: str, lanes: Lanes, workers: int, actions: np.ndarray) -> None:
-    """Play the start of one episode three times, and warn if it is not the same each time.
+    """Play the start of one episode up to three times, and warn if it is not always the same.
 
-    The third time others play beside it, where several lanes are used: environments that share
-    something in their process, as NumPy's global generator, disturb each other. An environment
-    that fails meanwhile is left alone: training will say so.
+    If several lanes are used, other lanes play as well during the third time: environments that
+    share global data in their process, such as NumPy's global random generator, disturb each other.
+    If the environment fails, there is no warning: training will report the failure.
 
     Args:
-      env_id: for messages.
-      lanes: what to play on.
-      workers: how many processes step the lanes.
-      actions: (steps, ...) of the episode, if it lasts so long.
+      env_id: the name of the environment, for messages.
+      lanes: the lanes to play on.
+      workers: the number of worker processes that step the lanes.
+      actions: (steps, ...), the actions of the episode, which may end earlier.
 
     Raises:
-      UserError: what the environment returns is not what it declares.
-      RuntimeError: it cannot be started.
+      UserError: the environment violates its spaces or Gymnasium's interface.
+      RuntimeError: the environment cannot be started.
     """
     lanes.begin()
-    # One more than there are workers: one of them has the same worker as the first.
+    # With one lane more than there are workers, another lane has the same worker as the first.
     used = busy_lanes(lanes.busy)[: workers + 1]
     once = _play(lanes, used[:1], actions, _SECONDS)
     if once is None:
@@ -75,9 +79,10 @@ def check_repeats(env_id: str, lanes: Lanes, workers: int, actions: np.ndarray) 
 def _play(
     lanes: Lanes, used: np.ndarray, actions: np.ndarray, seconds: float = math.inf
 ) -> _Episode:
-    """What the first of the lanes sees, to the end of its episode, of the actions or of time.
+    """Play on the lanes `used`, and return what the first of them returns.
 
-    Time is counted from the end of the reset, for which a worker may have to start.
+    The play ends with the first lane's episode, after the last action, or after `seconds`, which
+    are counted from the end of the reset, as a worker may have to start for the reset.
     """
     span, lane, seen = slice(0, lanes.count), used[0], []
     command = np.full(lanes.count, IDLE, np.uint8)
@@ -102,7 +107,7 @@ def _play(
 
 
 def _difference(once: _Episode, again: _Episode) -> str:
-    """In what two plays of an episode differ first; "" where in nothing."""
+    """Describe the first difference between two plays of an episode; "" if there is none."""
     if once is None or again is None:
         return ""
     for step, pair in enumerate(zip(once, again, strict=False)):

@@ -1,12 +1,12 @@
-"""Population rollouts on the accelerator: every lane busy until the queue of jobs is empty.
+"""Population rollouts on the accelerator, with every lane busy until the queue of jobs is empty.
 
-A job is one episode of one member. On each device S lanes step in lockstep; when an episode ends
-its lane takes the next job, with a start state from a pool made by one vmapped reset. Devices
-share nothing until all have finished.
+A job is one episode of one member. On each device S lanes step in lockstep. When an episode ends,
+its lane takes the next job, with a start state from a pool that one vmapped reset has made. Devices
+exchange nothing until all of them have finished.
 
-All randomness of an episode comes from its key and the step, so a return does not depend on the
-lane, nor on the number of lanes or devices (but for rounding: physics in a batch of another size
-may be computed in another order).
+All randomness of an episode comes from its key and the step number, so a return does not depend on
+the lane, nor on the number of lanes or devices. The exception is rounding: physics in a batch of
+another size may be computed in another order.
 """
 
 from collections.abc import Callable
@@ -24,93 +24,108 @@ from es_rl.play.jobs import Array, Jobs, Played, pack, reset_key, step_keys, unp
 from es_rl.play.player import Behaviour, PyTree
 
 _BLOCK = 8
-"""Actions are computed for multiples of so many lanes: for fewer XLA may multiply matrices in
-another order, and then a return would depend on the number of lanes."""
+"""Actions are computed for a multiple of this many lanes. For fewer lanes XLA may multiply matrices
+in another order, and a return would then depend on the number of lanes."""
 NO_LIMIT = 2**31 - 1
 """More steps than any rollout takes."""
 
 
 class _Lanes(NamedTuple):
-    """What changes in every step, per lane."""
+    """The data of S lanes that change in every step. The first axis of every array is S."""
 
     state: State
+    """The states of the environments."""
     memory: PyTree
+    """The policy's memory of each episode."""
     total: jax.Array
+    """(S,), the return of each episode so far."""
     obs_sum: jax.Array
+    """(S, d), the sum of each episode's observation vectors so far."""
     obs_squares: jax.Array
+    """(S, d), the sum of the squares of these vectors."""
 
 
 class Progress(NamedTuple):
-    """How far a rollout is, between two steps. The first axis of every array is spread over the
-    devices."""
+    """The progress of a rollout between two steps.
+
+    The first axis of every array is spread over the devices. Shapes are those on one device.
+    """
 
     lanes: _Lanes
+    """The data of the lanes."""
     job: jax.Array
-    """(S,) int32, the job of each lane; of a lane that is not active the last one."""
+    """(S,) int32, the job of each lane. The numbers of inactive lanes have no meaning."""
     active: jax.Array
-    """(S,) bool, which lanes play."""
+    """(S,) bool, whether each lane plays."""
     queued: jax.Array
-    """(1,) int32: jobs from here on wait."""
+    """(1,) int32, the number of the first waiting job. All later jobs wait as well."""
     played: Played
+    """The results of the jobs that have ended."""
 
 
 class _Queue(NamedTuple):
     """One device's share of the jobs."""
 
     member: jax.Array
-    """(J,) int32, who plays each job."""
+    """(J,) int32, the member that plays each job."""
     episode: jax.Array
-    """(J,) int32, the episode of each job, numbered on the device."""
+    """(J,) int32, the episode of each job, as an index into `keys`."""
     keys: jax.Array
     """(E,) typed keys of the device's episodes."""
     length: jax.Array
-    """(1,) int32: jobs from here on are padding."""
+    """(1,) int32, the number of jobs. Later entries are padding."""
 
 
 class Episodes(NamedTuple):
-    """What a rollout plays. The first axis of every array is spread over the devices."""
+    """The episodes of a rollout. The first axis of every array is spread over the devices."""
 
     queue: _Queue
+    """The jobs of each device."""
     pool: State
-    """The start states of a device's episodes."""
+    """The start states of each device's episodes."""
 
 
 @dataclass(frozen=True, eq=False)
 class Rollout:
-    """Plays the same jobs, on new episodes, as often as it is asked to.
+    """Plays the same jobs repeatedly, each time with new episodes.
 
-    `play` does it in one go. `start`, `advance` and `finish` do the same in parts, so that the host
-    can look up in between; how many parts there are changes no result. All are to be called under
-    jit.
+    `play` plays all of them in one call. `start`, `advance` and `finish` do the same in parts, so
+    that the host can report progress in between. The number of parts does not change the results.
+    All methods must be called under jit.
     """
 
     env: Env
+    """The environment."""
     behaviour: Behaviour
+    """How members act."""
     jobs: Jobs
+    """The jobs to play."""
     mesh: Mesh
-    """One axis, over which neighbouring jobs are spread."""
+    """A mesh with one axis, over which the jobs are spread in contiguous shares."""
     lanes: int
-    """S, how many environments each device steps side by side."""
+    """S, the number of environments that each device steps side by side."""
     tail: int = 0
-    """Once no job waits and no more lanes than this still play, they finish one after the other:
-    a lane alone steps faster than in the company of idle ones. 0 saves compiling another step."""
+    """When no job waits and at most this many lanes still play, these finish one after the other,
+    as one lane alone steps faster than together with idle lanes. With 0 this is never done, which
+    saves compiling a second step function."""
     max_steps: int | None = None
-    """Episodes are cut after so many steps, or where the environment ends them."""
+    """The number of steps after which episodes are cut; None to cut none."""
     shared_spec: PyTree = PartitionSpec()
-    """How `shared` lies on the mesh, a prefix of its tree; each device sees its part."""
+    """The sharding of `shared` over the mesh, as a prefix of its tree. Each device gets its
+    part."""
 
     def play(self, shared: PyTree, keys: jax.Array) -> Played:
         """Play every job to its end.
 
         Args:
-          shared: see `Behaviour`.
+          shared: the shared data of the `Behaviour`.
           keys: (episodes,) typed keys, one per distinct episode of the jobs.
         """
         episodes, progress = self.start(shared, keys)
         return self.finish(self.advance(shared, episodes, progress, jnp.int32(NO_LIMIT)))
 
     def start(self, shared: PyTree, keys: jax.Array) -> tuple[Episodes, Progress]:
-        """Make the start states. No lane has a job yet. The arguments are those of `play`."""
+        """Make the start states. No lane has a job yet. Takes the same arguments as `play`."""
         member, episode, pool, lengths = map(jnp.asarray, self._shares)
         queue = _Queue(member, episode, keys[pool], lengths)
         return self._on_devices(self._start_share, self.shared_spec, self._apart)(shared, queue)
@@ -118,31 +133,32 @@ class Rollout:
     def advance(
         self, shared: PyTree, episodes: Episodes, progress: Progress, steps: jax.Array
     ) -> Progress:
-        """Go on until every job has ended, or for so many steps of all lanes side by side.
+        """Play until every job has ended, or for a number of steps of all lanes side by side.
 
         Args:
-          shared: see `Behaviour`.
-          episodes: from `start`.
-          progress: how far the rollout is.
-          steps: int32 scalar; a step of a single lane at the end counts like one of all lanes.
+          shared: the shared data of the `Behaviour`.
+          episodes: the episodes from `start`.
+          progress: the progress from `start` or from the last `advance`.
+          steps: int32 scalar, the most steps to play. A step of a single lane (see `tail`) counts
+            like a step of all lanes.
         """
         specs = self.shared_spec, self._apart, self._apart, PartitionSpec()
         return self._on_devices(self._advance_share, *specs)(shared, episodes, progress, steps)
 
     def ended(self, progress: Progress) -> jax.Array:
-        """(devices,) int32, how many jobs have ended on each device."""
+        """Return (devices,) int32, the number of jobs that have ended on each device."""
         active = progress.active.reshape(self.mesh.size, -1)
         return progress.queued - jnp.sum(active, axis=1, dtype=jnp.int32)
 
     def finish(self, progress: Progress) -> Played:
-        """What came of the jobs, once all of them have ended."""
+        """Return the results of the jobs, once all of them have ended."""
         packed = self._on_devices(pack, self._apart)(progress.played)
-        # The one exchange between devices.
+        # This is the only exchange between devices.
         everywhere = NamedSharding(self.mesh, PartitionSpec())
         gathered = jax.lax.with_sharding_constraint(packed, everywhere)
         parts = gathered.reshape(self.mesh.size, -1, gathered.shape[-1])
-        # Else XLA may fuse what follows with it, and round sums another way for each number of
-        # devices.
+        # Without the barrier XLA may fuse later operations with this one, and then sums would round
+        # differently for each number of devices.
         has_success = progress.played.success is not None
         played = unpack(parts, len(self.jobs.member), has_success=has_success)
         return jax.lax.optimization_barrier(played)
@@ -152,18 +168,22 @@ class Rollout:
         return PartitionSpec(self.mesh.axis_names[0])
 
     def _on_devices(self, function: Callable[..., Any], *specs: Any) -> Callable[..., Any]:
-        """Every device runs the function on its part of the arguments."""
+        """Return a function that every device runs on its part of the arguments."""
         return jax.shard_map(
             function, mesh=self.mesh, in_specs=specs, out_specs=self._apart, check_vma=False
         )
 
     @cached_property
     def _shares(self) -> tuple[np.ndarray, ...]:
-        """Members, local episodes, their global numbers and queue lengths, device after device."""
+        """The shares of all devices, concatenated along the first axis.
+
+        These are the member of each job, the episode of each job as numbered on the device, the
+        global numbers of the device's episodes, and the number of jobs of each device.
+        """
         devices, count = self.mesh.size, len(self.jobs.member)
         share = -(-count // devices)
         padded = np.minimum(np.arange(devices * share), count - 1).reshape(devices, share)
-        # A device resets each of its episodes once, however many of its jobs share it.
+        # A device resets each of its episodes once, even if several of its jobs share it.
         numbers = [np.unique(self.jobs.episode[jobs]) for jobs in padded]
         shares = zip(numbers, padded, strict=True)
         local = [np.searchsorted(n, self.jobs.episode[jobs]) for n, jobs in shares]
@@ -178,7 +198,7 @@ class Rollout:
         num_jobs, size = queue.member.shape[0], self._observation_size(shared, pool)
         zeros, per_job = jnp.zeros((self.lanes, size)), jnp.zeros((num_jobs, size))
         nobody = _Lanes(
-            # Any values will do: every lane takes a job before the first step.
+            # These values do not matter: every lane takes a job before the first step.
             jax.tree.map(lambda x: jnp.broadcast_to(x[:1], (self.lanes, *x.shape[1:])), pool),
             self._fresh_memory(self.lanes),
             jnp.zeros(self.lanes),
@@ -240,7 +260,7 @@ class Rollout:
         return carry[0]
 
     def _refill(self, queue: _Queue, pool: State, progress: Progress) -> Progress:
-        """Give the lanes that are idle the next jobs of the queue, in lane order."""
+        """Give the next jobs of the queue to the idle lanes, in lane order."""
         idle = ~progress.active
         job = jnp.where(idle, progress.queued + jnp.cumsum(idle) - 1, progress.job)
         fresh = idle & (job < queue.length)
@@ -262,13 +282,13 @@ class Rollout:
     def _until_one_ends(
         self, shared: PyTree, queue: _Queue, progress: Progress, most: jax.Array
     ) -> tuple[Progress, jax.Array]:
-        """Step all lanes until an episode has ended, and note what it earned.
+        """Step all lanes until an episode has ended, and record its result.
 
-        `most` bounds the number of steps; returned is what is left of it.
+        At most `most` steps are made. Returns the progress, and `most` minus the steps made.
         """
         job, active = progress.job, progress.active
-        # Looked up here rather than in every step: this is most of what a perturbed network costs
-        # beyond an unperturbed one.
+        # The factors are looked up here and not in every step, as the lookup is most of the extra
+        # cost of a perturbed network.
         select = jax.vmap(self.behaviour.select, in_axes=(None, 0))
         selected = _whole_blocks(select(shared, _rows(queue.member, job)))
         episode_key = _rows(queue.keys, _rows(queue.episode, job))
@@ -301,7 +321,7 @@ class Rollout:
             step,
             (progress.lanes, jnp.int32(0)),
         )
-        # A job number one past the end is dropped.
+        # A lane that still plays gets a job number one past the end, which `_noted` drops.
         finished = jnp.where(ended(lanes), job, queue.member.shape[0])
         played = _noted(progress.played, lanes, finished, steps * len(job))
         progress = progress._replace(lanes=lanes, active=active & ~ended(lanes), played=played)
@@ -323,13 +343,13 @@ class Rollout:
 
 
 def _noted(played: Played, lanes: _Lanes, job: jax.Array, lane_steps: jax.Array) -> Played:
-    """Add what lanes have earned.
+    """Add the results of lanes whose episodes have ended.
 
     Args:
-      played: what is known so far.
-      lanes: S of them.
-      job: (S,) the job that each lane has ended; one past the last for a lane that plays on.
-      lane_steps: how many steps all lanes together have made.
+      played: the results so far.
+      lanes: the data of S lanes.
+      job: (S,), the job that each lane has ended; one past the last job if it has not ended.
+      lane_steps: the number of steps that all lanes together have made.
     """
 
     def put(jobs: Array, lanes: jax.Array) -> jax.Array:
@@ -337,7 +357,7 @@ def _noted(played: Played, lanes: _Lanes, job: jax.Array, lane_steps: jax.Array)
 
     success = played.success
     if success is not None:
-        over = lanes.state.terminated | lanes.state.truncated  # by the environment, not cut
+        over = lanes.state.terminated | lanes.state.truncated  # not cut by `max_steps`
         reported = lanes.state.info["success"].astype(jnp.float32)
         success = put(success, jnp.where(over, reported, jnp.nan))
     return Played(
@@ -351,7 +371,7 @@ def _noted(played: Played, lanes: _Lanes, job: jax.Array, lane_steps: jax.Array)
 
 
 def _whole_blocks(lanes: PyTree) -> PyTree:
-    """The lanes, repeated up to a multiple of `_BLOCK`."""
+    """Repeat lanes until their number is a multiple of `_BLOCK`."""
 
     def fill(x: jax.Array) -> jax.Array:
         return x if len(x) % _BLOCK == 0 else x[np.arange(_BLOCK * -(-len(x) // _BLOCK)) % len(x)]
@@ -360,10 +380,14 @@ def _whole_blocks(lanes: PyTree) -> PyTree:
 
 
 def _rows(x: jax.Array, index: jax.Array) -> jax.Array:
-    """x[index] for an index that is known to be within: a third of the operations to compile."""
+    """Return x[index] for indices that are in range, which needs a third of the operations."""
     return x.at[index].get(mode="promise_in_bounds", wrap_negative_indices=False)
 
 
 def where(fresh: jax.Array, new: Any, old: Any) -> Any:
-    """`new` in lanes that are fresh: (S,), or of more axes; the values have more, keys included."""
+    """Select `new` where `fresh` is true, else `old`.
+
+    `fresh` is (S,), or has more axes. The values have the axes of `fresh` first, and may have more
+    axes. They may be typed keys.
+    """
     return jnp.where(fresh.reshape(fresh.shape + (1,) * (old.ndim - fresh.ndim)), new, old)

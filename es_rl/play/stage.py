@@ -1,7 +1,7 @@
-"""Where episodes of one environment are played: on devices, or in worker processes.
+"""The stage on which episodes of one environment are played: devices, or worker processes.
 
-This is the one place outside `envs` where it matters whether an environment steps on the host. What
-makes a difference to others is asked of the `Stage`, by what it means to them.
+This is the only module outside `envs` that distinguishes environments on the accelerator from those
+on the host. Other modules ask the `Stage` for the properties that they need, such as `min_jobs`.
 """
 
 from collections.abc import Iterator
@@ -30,10 +30,10 @@ _EVERYWHERE = PartitionSpec()
 
 
 class Stage(Protocol):
-    """Where episodes of one environment are played; made by `open_stage`.
+    """The place where episodes of one environment are played; made by `open_stage`.
 
-    It starts workers when the first player or collector is made, and ends them all in `close`, or
-    at the end of a `with` block.
+    On the host it starts worker processes when the first player or collector is made. It ends all
+    of them in `close`, or at the end of a `with` block.
     """
 
     mesh: Mesh
@@ -41,22 +41,22 @@ class Stage(Protocol):
 
     @property
     def default_episodes(self) -> int:
-        """Episodes of an evaluation, unless told otherwise."""
+        """The number of episodes of an evaluation, unless the user sets it."""
         ...
 
     @property
     def min_jobs(self) -> int:
-        """The fewest jobs that can be played: on the host one for each process."""
+        """The fewest jobs that can be played; on the host one for each process of the run."""
         ...
 
     @property
     def splits_shared(self) -> bool:
-        """Whether a device may be given its own part of what members share: `shared_spec`."""
+        """Whether `shared_spec` may give each device only its part of the shared data."""
         ...
 
     @property
     def advice(self) -> str:
-        """What to try where a run stands still."""
+        """The advice for the user if a run makes no progress."""
         ...
 
     def player(
@@ -68,28 +68,33 @@ class Stage(Protocol):
         max_steps: int | None = None,
         shared_spec: PyTree = _EVERYWHERE,
     ) -> Player:
-        """What plays these jobs.
+        """Make a player of some jobs.
 
         Args:
           behaviour: how members act.
-          jobs: what to play.
-          evaluation: for returns that can be replayed: on a fixed number of lanes, and on the host
-            with seeds that training never uses.
-          max_steps: where to cut episodes, if not at their ends.
-          shared_spec: how `shared` lies on the mesh, a prefix of its tree.
+          jobs: the jobs to play.
+          evaluation: whether the returns must be reproducible in a replay. If so, the number of
+            lanes is fixed, and on the host the seeds are those that training never uses.
+          max_steps: the number of steps after which episodes are cut; None to cut none.
+          shared_spec: the sharding of `shared` over the mesh, as a prefix of its tree.
         """
         ...
 
     def collector(self, act: Act, num_lanes: int, num_steps: int) -> Collector:
-        """What collects T steps of N lanes."""
+        """Make a collector of `num_steps` steps in each of `num_lanes` lanes."""
         ...
 
     def film(
         self, behaviour: Behaviour, shared: PyTree, key: Array, every: int
     ) -> tuple[float, list[np.ndarray]]:
-        """The return of the evaluation episode of a key (data), and RGB images of its states.
+        """Play the evaluation episode of a key. Returns its return and RGB images of its states.
 
-        The first state is shown, and then one after each so many steps.
+        Args:
+          behaviour: how members act; member 0 plays.
+          shared: the shared data of the behaviour.
+          key: the key data of the episode.
+          every: the number of steps from one image to the next. The first image shows the first
+            state.
 
         Raises:
           NoPicture: the environment has no picture, or the renderer cannot start.
@@ -99,7 +104,9 @@ class Stage(Protocol):
     def scenes(
         self, behaviour: Behaviour, shared: PyTree, keys: Array
     ) -> Iterator[tuple[np.ndarray, Any]]:
-        """Rewards (T,) and `envs.Scene` of T + 1 poses of the evaluation episode of each key.
+        """Yield the rewards (T,) and the `envs.Scene` of T + 1 poses of each key's episode.
+
+        The episodes are those of an evaluation, played by member 0.
 
         Raises:
           UserError: the environment has no MuJoCo model.
@@ -107,18 +114,18 @@ class Stage(Protocol):
         ...
 
     def check_repeats(self, actions: np.ndarray) -> None:
-        """Warn if an environment differs from itself, played with the same actions (T, ...).
+        """Warn if the same actions (T, ...) do not lead to the same episode every time.
 
-        Each environment is checked once.
+        Each environment is only checked once.
 
         Raises:
-          UserError: what the environment returns is not what it declares.
-          RuntimeError: it cannot be started.
+          UserError: the environment violates its spaces or Gymnasium's interface.
+          RuntimeError: the environment cannot be started.
         """
         ...
 
     def close(self) -> None:
-        """End all worker processes; nothing can be played afterwards. Twice is harmless."""
+        """End all worker processes. Nothing can be played afterwards. May be called twice."""
         ...
 
     def __enter__(self) -> Self: ...
@@ -138,20 +145,20 @@ def open_stage(
     """Open a stage for an environment.
 
     Args:
-      env: what is played.
-      devices: how many devices of each process share the lanes of an environment on the
-        accelerator: all unless given.
-      jobs: how many episodes training plays at a time; None where there are only evaluations, or a
-        collector.
-      lanes: how many environments are stepped side by side, on all devices or processes together;
-        chosen unless given.
-      episodes: how many an evaluation plays, where it is known to be few.
-      alone: whether there is to be only one environment at a time where it steps on the host in
-        one worker, for evaluations and the collector together.
+      env: the environment.
+      devices: the number of devices of each process that share the lanes of an environment on the
+        accelerator; all devices unless given.
+      jobs: the number of episodes that training plays at a time; None if there are only evaluations
+        or a collector.
+      lanes: the number of environments that are stepped side by side, on all devices or processes
+        together; chosen automatically unless given.
+      episodes: the number of episodes of an evaluation, if it is known to be small.
+      alone: whether evaluations and the collector share a single environment, if it steps on the
+        host in one worker.
 
     Raises:
-      UserError: lanes are given for evaluations on an accelerator, or fewer than 1; there are fewer
-        devices.
+      UserError: `lanes` is given although the environment is on the accelerator and `jobs` is None,
+        `lanes` is less than 1, or there are fewer devices.
     """
     if isinstance(env, HostEnv):
         return HostStage(env, jobs=jobs, lanes=lanes, episodes=episodes, alone=alone)
@@ -163,7 +170,7 @@ def open_stage(
 
 
 class _Closes:
-    """The end of a `with` block closes."""
+    """A base class that calls `close` at the end of a `with` block."""
 
     def close(self) -> None:
         """See `Stage`."""
@@ -224,7 +231,7 @@ class DeviceStage(_Closes):
             yield np.array([state.reward for state in states[1:]]), self._env.scene(states)
 
     def check_repeats(self, actions: np.ndarray) -> None:
-        """See `Stage`: these are pure functions."""
+        """See `Stage`. Nothing to check, as environments on devices are pure functions."""
 
 
 class HostStage(_Closes):
@@ -257,10 +264,11 @@ class HostStage(_Closes):
 
     @property
     def lanes(self) -> Lanes:
-        """Those of all players."""
+        """The lanes that all players of this stage use."""
         with self._opening:
             if self._played is None:
-                # No more than were asked for, in evaluation neither; else as many as that likes.
+                # Evaluation too uses at most the number of lanes that the user has set. If none is
+                # set, there are as many lanes as training or evaluation needs.
                 chosen = self._busy(self._jobs)
                 busy = chosen if self._lanes else max(chosen, self._evaluated)
                 self._played = self._open(with_idle_lanes(busy), busy)
@@ -275,7 +283,7 @@ class HostStage(_Closes):
         max_steps: int | None = None,
         shared_spec: PyTree = _EVERYWHERE,
     ) -> HostPlayer:
-        """See `Stage`; there is one device, which sees all of what is shared."""
+        """See `Stage`. `shared_spec` is not used, as there is only one device."""
         del shared_spec
         count = min(EVALUATION_LANES, self.lanes.busy)
         busy = count if evaluation else self._busy(len(jobs.member))
@@ -285,7 +293,7 @@ class HostStage(_Closes):
 
     def collector(self, act: Act, num_lanes: int, num_steps: int) -> HostCollector:
         """See `Stage`."""
-        # Where there may be only one environment, it is that of the players.
+        # If there may be only one environment, use the lanes of the players.
         alone = num_lanes == 1 and self.lanes.busy == 1
         lanes = self.lanes if alone else self._open(num_lanes, num_lanes)
         return HostCollector(self._env.spec, act, lanes, num_lanes, num_steps)
@@ -308,7 +316,7 @@ class HostStage(_Closes):
             yield self._env.scene(act, int(seed))
 
     def check_repeats(self, actions: np.ndarray) -> None:
-        """See `Stage`; process 0 does it."""
+        """See `Stage`. Only process 0 checks."""
         if self._env not in self._checked and processes.is_main():
             self._checked.add(self._env)
             check_repeats(self._env.spec.id, self.lanes, self._env.workers, actions)
@@ -320,7 +328,7 @@ class HostStage(_Closes):
             lanes.close()
 
     def _busy(self, jobs: int) -> int:
-        """How many lanes of this process play so many jobs of all processes."""
+        """Return how many lanes of this process play its share of `jobs`."""
         count = processes.count()
         lanes = self._lanes and -(-self._lanes // count)
         return lanes_for(-(-jobs // count), self._env.workers, lanes)

@@ -1,4 +1,4 @@
-"""The strategies: EGGROLL (low-rank noise) and OpenES (full noise), as ask and tell."""
+"""The strategies EGGROLL (low-rank noise) and OpenES (full noise), with `ask` and `tell`."""
 
 import math
 from dataclasses import dataclass
@@ -21,15 +21,17 @@ from es_rl.strategies.optimizers import learning_rate_of
 
 @struct.dataclass
 class ESState:
-    """The state of a strategy; a pytree."""
+    """The state of a strategy, as a pytree."""
 
     params: PyTree
-    """The unperturbed parameters, those of the mean policy."""
+    """The unperturbed parameters, which are the parameters of the mean policy."""
     opt_state: optax.OptState
+    """The state of the optimiser."""
     key: jax.Array
-    """Never advanced: the generation is folded into it, so any generation can be redone alone."""
+    """The key of the noise. It never changes: the generation is folded into it, so any generation
+    can be recomputed alone."""
     generation: jax.Array
-    """int32 scalar, how many there were so far, those with a skipped update included."""
+    """int32 scalar, the number of generations so far, also those whose update was skipped."""
 
 
 @dataclass(frozen=True)
@@ -39,54 +41,61 @@ class EvolutionStrategy:
     population_size: int
     """N, the number of members."""
     rank: int | None
-    """r of the perturbation of every matrix; None for full noise (OpenES)."""
+    """r, the rank of the perturbation of every matrix; None for full noise (OpenES)."""
     sigma: float | optax.Schedule
-    """Standard deviation of the perturbations, or a schedule of it over generations."""
+    """The standard deviation of the perturbations, or a schedule of it over generations."""
     optimizer: optax.GradientTransformation
-    """Gets minus the estimated gradient of the shaped fitness, and minus the mean fitness as
-    `value`: the loss that `optax.contrib.reduce_on_plateau` and others ask for. (Give that one
-    `rtol=0` and an `atol`, as its relative tolerance presumes a loss above 0.)"""
+    """The optimiser. It gets minus the estimated gradient of the shaped fitness, and minus the mean
+    fitness as `value`, the loss that `optax.contrib.reduce_on_plateau` and others need. (Set
+    `rtol=0` and an `atol` for `reduce_on_plateau`, as its relative tolerance needs a positive
+    loss.)"""
     noise_reuse: int
-    """Members that share a draw: 0 or 1 none, 2 a mirrored pair, k > 2 (even) k/2 pairs."""
+    """The number of members that share a draw of noise: 0 or 1 for no sharing, 2 for a mirrored
+    pair, an even k > 2 for k/2 mirrored pairs."""
     group_size: int
-    """G members that are normalised together and play the same episodes; 0 for all of them."""
+    """G, the number of members that are normalised together; 0 for the whole population. With
+    G > 0 the members of a group also play the same episodes."""
     group_std: GroupStd
-    """Whose std divides a group's fitness: the "group"'s or the "population"'s."""
+    """Whose standard deviation divides a group's fitness: "group" or "population"."""
     shaping: Shaping
     """"zscore", "centered_rank" or "none", or a function (fitness (N,), group size) -> weights
-    (N,), which is given finite fitness only."""
+    (N,). The function only gets finite fitness."""
     freeze_vectors: bool
-    """Whether leaves that are not matrices stay as they are."""
+    """Whether leaves that are not matrices are neither perturbed nor updated."""
     layout: Layout | None = None
-    """How the network uses the leaves, from `es_rl.layout`; their shapes decide unless given."""
+    """How the network uses the leaves, from `es_rl.layout`; derived from their shapes if None."""
     full_rank: FullRank = "vectors"
-    """"vectors" gives full noise to the leaves that are not matrices, "tensors" to every leaf of
-    three or more axes as well."""
+    """"vectors" gives full noise to the leaves that are not matrices, "tensors" also to every leaf
+    of three or more axes."""
     mesh: Mesh | None = None
-    """Devices over which the draws are spread, of one axis: each adds up its part of the
-    gradient."""
+    """A mesh with one axis over which the draws are spread, or None. Each device sums its part of
+    the gradient."""
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if isinstance(value, np.generic):  # NumPy's numbers are as good as Python's
+            if isinstance(value, np.generic):  # NumPy numbers are accepted as well
                 object.__setattr__(self, name, value.item())
         _validate(self)
 
     @property
     def num_draws(self) -> int:
-        """D, how many draws of noise a generation has."""
+        """D, the number of draws of noise in a generation."""
         return _noise.num_draws(self.population_size, self.noise_reuse)
 
     @property
     def episode_sharing(self) -> int:
-        """How many neighbouring members play the same episodes: a group, a couple, or one."""
+        """The number of neighbouring members that play the same episodes.
+
+        This is G if there are groups, otherwise 2 for mirrored pairs, otherwise 1.
+        """
         return self.group_size or min(max(self.noise_reuse, 1), 2)
 
     def init(self, key: jax.Array, params: PyTree) -> ESState:
-        """Start from `params`, any pytree of float arrays.
+        """Make the first state from `params`, any pytree of float arrays.
 
         Raises:
-          UserError: a leaf is not a float array, there is none, or the layout is of another tree.
+          UserError: a leaf is not a float array, there are no leaves, or `layout` has another
+            number of leaves.
         """
         params = jax.tree.map(jnp.asarray, params)
         leaves = jax.tree_util.tree_leaves_with_path(params)
@@ -104,7 +113,7 @@ class EvolutionStrategy:
         return ESState(params, self.optimizer.init(params), key, jnp.int32(0))
 
     def ask(self, state: ESState) -> Noise:
-        """This generation's noise: draws of factors and sigma, not a population of parameters."""
+        """Draw this generation's noise: factors and sigma, not a population of parameters."""
         key = jax.random.fold_in(state.key, state.generation)
         leaves = _noise.sample(
             key,
@@ -119,10 +128,11 @@ class EvolutionStrategy:
         return Noise(leaves, jnp.asarray(sigma, jnp.float32), self.noise_reuse)
 
     def gradient(self, params: PyTree, noise: Noise, weights: jax.Array) -> PyTree:
-        """The ascent direction g = 1 / (N sigma) sum_i w_i s_i E_i for weights (N,).
+        """Return the ascent direction g = 1 / (N sigma) sum_i w_i s_i E_i for weights w (N,).
 
-        Mirrored members are folded into one coefficient c_d per draw first; a matrix then costs
-        one product over the draws x rank axis (EGGROLL, arXiv 2511.16652, section 3).
+        First the members that share a draw d are summed to one coefficient c_d = sum_i w_i s_i.
+        Then each matrix needs one matrix product over draws and ranks (EGGROLL, arXiv 2511.16652,
+        section 3).
         """
         _, signs = _noise.draw_and_sign(jnp.arange(self.population_size), self.noise_reuse)
         folded = (weights * signs).reshape(self.num_draws, -1).sum(axis=1)
@@ -164,21 +174,21 @@ class EvolutionStrategy:
     def tell(
         self, state: ESState, noise: Noise, fitness: jax.Array
     ) -> tuple[ESState, dict[str, jax.Array]]:
-        """One update from the fitness (population_size,) of the members, higher is better.
+        """Make one update from the fitness (population_size,) of the members. Higher is better.
 
-        A member without a finite fitness counts as the worst of its group, and a group of such
-        members not at all. The update is skipped, so that only the generation moves on, where
-        nobody has a finite fitness or where it would make parameters or the optimiser's state
-        non-finite.
+        A member without a finite fitness counts as the worst of its group. A group without any
+        finite fitness has no influence. The update is skipped, so that only the generation number
+        increases, if no member has a finite fitness or if the update would make the parameters or
+        the optimiser's state non-finite.
 
         Returns:
-          The next state, and scalars: fitness_mean, _std, _max and _min over the members whose
-          fitness is finite (NaN if nobody's is), nonfinite_members, sigma, grad_norm, param_norm,
-          update_norm (0 when skipped), update_skipped (int32, 0 or 1), and learning_rate where the
-          optimiser's state holds it (see `optimizers.learning_rate_of`).
+          The next state, and scalars: fitness_mean, fitness_std, fitness_max and fitness_min over
+          the members with a finite fitness (NaN if there are none), nonfinite_members, sigma,
+          grad_norm, param_norm, update_norm (0 when skipped), update_skipped (int32, 0 or 1), and
+          learning_rate if the optimiser's state holds it (see `optimizers.learning_rate_of`).
 
         Raises:
-          UserError: the fitness has another shape, or a shaping function's weights have.
+          UserError: the fitness or the weights of a shaping function have a wrong shape.
         """
         if jnp.shape(fitness) != (self.population_size,):
             raise UserError(
@@ -188,12 +198,12 @@ class EvolutionStrategy:
         fitness = jnp.asarray(fitness)
         finite, nonfinite = _shaping.replace_nonfinite(fitness, self.group_size, self.shaping)
         weights = _shaping.shape_fitness(finite, self.shaping, self.group_size, self.group_std)
-        if callable(self.shaping):  # the others see to this themselves
+        if callable(self.shaping):  # the named shapings already give such groups zero weights
             weights = _shaping.without_dead_groups(weights, fitness, self.group_size)
         gradient = self.gradient(state.params, noise, weights)
         statistics = _shaping.statistics(fitness, finite)
         updates, opt_state = self._step(state, noise, gradient, statistics["mean"])
-        # That of this update, also where it is skipped.
+        # Read before the check below, so that it is this update's rate even if that is skipped.
         rate = learning_rate_of(opt_state)
         (params, opt_state), skipped = update_if_finite(
             (optax.apply_updates(state.params, updates), opt_state),
@@ -215,9 +225,9 @@ class EvolutionStrategy:
     def _step(
         self, state: ESState, noise: Noise, gradient: PyTree, mean: jax.Array
     ) -> tuple[PyTree, optax.OptState]:
-        """What the optimiser adds to the parameters, and its next state."""
-        # The one place where fitness, which is maximised, meets Optax, which minimises: the
-        # gradient and the mean fitness change their signs.
+        """Return what the optimiser adds to the parameters, and its next state."""
+        # Fitness is maximised but Optax minimises, so the gradient and the mean fitness change
+        # their signs, only here.
         updates, opt_state = optax.with_extra_args_support(self.optimizer).update(
             jax.tree.map(jnp.negative, gradient), state.opt_state, state.params, value=-mean
         )
@@ -232,22 +242,22 @@ class EvolutionStrategy:
 
 @jax.jit
 def update_if_finite(new: PyTree, old: PyTree, *, allowed: jax.Array) -> tuple[PyTree, jax.Array]:
-    """Leave out an update that is not sound.
+    """Skip an update that is not allowed or that makes finite numbers non-finite.
 
     Args:
-      new: what the update makes of...
-      old: ...these arrays.
-      allowed: bool scalar, whether to make the update if it leaves finite what is finite.
+      new: the arrays after the update.
+      old: the arrays before the update.
+      allowed: bool scalar; if it is False, the update is skipped in any case.
 
     Returns:
-      `new`, or `old` to the bit, and whether the update was skipped (bool scalar).
+      `new`, or an exact copy of `old`, and whether the update was skipped (bool scalar).
     """
     skipped = ~allowed
     for now, before in zip(jax.tree.leaves(new), jax.tree.leaves(old), strict=True):
-        # An optimiser may keep an infinity on purpose, as the best loss before the first.
+        # An optimiser may hold an infinity on purpose, such as the best loss before the first one.
         if jnp.issubdtype(jnp.result_type(now), jnp.inexact):
             skipped |= jnp.any(jnp.isfinite(before) & ~jnp.isfinite(now))
-    # Not jnp.where, which XLA would fuse with the update, and round that differently.
+    # XLA would fuse a jnp.where with the update and then round the update differently.
     return jax.lax.cond(skipped, lambda _, old: old, lambda new, _: new, new, old), skipped
 
 
@@ -264,13 +274,13 @@ def eggroll(
     layout: Layout | None = None,
     full_rank: FullRank = "vectors",
 ) -> EvolutionStrategy:
-    """EGGROLL: evolution strategies whose matrix perturbations have rank r (arXiv 2511.16652).
+    """Make EGGROLL, an evolution strategy with matrix perturbations of rank r (arXiv 2511.16652).
 
     The arguments are the fields of `EvolutionStrategy`; `optimizer` is optax.adam(1e-2) unless
     given.
 
     Raises:
-      UserError: an argument is out of range; the message names it and what is accepted.
+      UserError: an argument is out of range. The message names it and says what is accepted.
     """
     if rank is None:
         raise UserError("rank=None: must be an integer of at least 1 (open_es has full noise)")
@@ -300,10 +310,11 @@ def open_es(
     freeze_vectors: bool = False,
     layout: Layout | None = None,
 ) -> EvolutionStrategy:
-    """OpenAI's evolution strategy: full Gaussian noise in every leaf (arXiv 1703.03864).
+    """Make OpenAI's evolution strategy, with full Gaussian noise in every leaf (arXiv 1703.03864).
 
-    The arguments are those of `eggroll`, without `rank` and `full_rank`; `layout` says what
-    `freeze_vectors` freezes. Memory is population x parameters.
+    The arguments are those of `eggroll`, without `rank` and `full_rank`. `layout` determines which
+    leaves `freeze_vectors` freezes. The noise needs memory for population size x parameters
+    numbers.
     """
     return EvolutionStrategy(
         population_size=population_size,
@@ -342,7 +353,7 @@ def _validate(es: EvolutionStrategy) -> None:
         )
     step = max(reuse, 1)
     if group and (group < 2 or population % group or group % step):
-        # Of a huge population only the small ones, and all: to try each would take minutes.
+        # For a huge population only small sizes and N itself are tried: all would take minutes.
         sizes = (*range(2, min(population, 1 << 16)), population)
         fitting = [g for g in sizes if population % g == 0 and g % step == 0]
         near_first = sorted(fitting, key=lambda g: abs(g - group))[:4]

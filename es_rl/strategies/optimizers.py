@@ -1,4 +1,4 @@
-"""What our optimisers are made of, and what their states tell of the learning rate."""
+"""Scaling by a learning rate that can be logged, and reading it from an optimiser's state."""
 
 from typing import Any
 
@@ -9,16 +9,16 @@ import optax
 def at_learning_rate(
     learning_rate: float | optax.Schedule,
 ) -> optax.GradientTransformationExtraArgs:
-    """Scale by minus the learning rate, which the state holds for `learning_rate_of`."""
+    """Scale by minus the learning rate, and keep it in the state for `learning_rate_of`."""
     return optax.inject_hyperparams(optax.scale_by_learning_rate)(learning_rate)
 
 
 def learning_rate_of(opt_state: optax.OptState) -> jax.Array | None:
-    """The learning rate of the last update; None unless the state holds exactly one.
+    """Return the learning rate of the last update; None unless the state holds exactly one.
 
-    A state holds one where `optax.inject_hyperparams` has made the optimiser, or the part of it
-    that has a `learning_rate`. What scales the step after that is not part of it, as
-    `optax.contrib.reduce_on_plateau` does.
+    A state holds a learning rate if `optax.inject_hyperparams` has made the optimiser, or the part
+    of it that takes a `learning_rate`. Later scalings of the step, such as by
+    `optax.contrib.reduce_on_plateau`, are not included.
     """
 
     def is_array(_: Any, value: Any) -> bool:

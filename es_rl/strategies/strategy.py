@@ -1,4 +1,4 @@
-"""What a strategy is: the protocol that `EvolutionStrategy` keeps, and that others may."""
+"""The protocol of a strategy, which `EvolutionStrategy` and users' own strategies implement."""
 
 from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
@@ -9,25 +9,25 @@ from es_rl.noise import Noise, PyTree
 
 
 class StrategyState(Protocol):
-    """A strategy's state: a pytree of arrays, with whatever else the strategy needs."""
+    """The state of a strategy: a pytree of arrays that has at least these two attributes."""
 
     @property
     def params(self) -> PyTree:
-        """The unperturbed parameters, those of the mean policy."""
+        """The unperturbed parameters, which are the parameters of the mean policy."""
         ...
 
     @property
     def generation(self) -> jax.Array:
-        """int32 scalar, how many generations there were so far; `tell` adds one, always."""
+        """int32 scalar, the number of generations so far. Every `tell` adds one."""
         ...
 
 
 @runtime_checkable
 class Strategy(Protocol):
-    """A rule by which the fitness of perturbed parameters moves the unperturbed ones.
+    """A rule that updates parameters from the fitness of perturbed copies of them.
 
-    `init`, `ask` and `tell` are pure functions that JAX traces. A strategy of one's own may wrap
-    one of `es_rl.eggroll`, and is given to an agent as
+    `init`, `ask` and `tell` are pure functions that JAX traces. Users may write their own strategy,
+    for example as a wrapper of `es_rl.eggroll`, and pass it to an agent with
     `agents.make("eggroll", env, strategy=...)`.
     """
 
@@ -38,40 +38,40 @@ class Strategy(Protocol):
 
     @property
     def episode_sharing(self) -> int:
-        """How many neighbouring members play the same episodes; it divides N."""
+        """The number of neighbouring members that play the same episodes. It divides N."""
         ...
 
     @property
     def num_draws(self) -> int:
-        """D, how many draws of noise a generation has: the leading axis of the noise."""
+        """D, the number of draws of noise in a generation, which is the noise's leading axis."""
         ...
 
     def init(self, key: jax.Array, params: PyTree) -> Any:
-        """The `StrategyState` before the first generation.
+        """Return the `StrategyState` before the first generation.
 
         Args:
           key: a typed key.
-          params: where to start from, any pytree of float arrays.
+          params: the initial parameters, any pytree of float arrays.
         """
         ...
 
     def ask(self, state: Any) -> Noise:
-        """The noise of the generation that `state.generation` counts."""
+        """Return the noise of generation number `state.generation`."""
         ...
 
     def tell(
         self, state: Any, noise: Noise, fitness: jax.Array
     ) -> tuple[Any, Mapping[str, jax.Array]]:
-        """One update.
+        """Make one update.
 
         Args:
-          state: as it was when `ask` was called.
-          noise: from `ask`.
-          fitness: (N,) float32, raw, higher is better; that of members who failed is not finite.
-            With mirrored noise the two members of a couple are neighbours.
+          state: the state that `ask` was called with.
+          noise: the noise from `ask`.
+          fitness: (N,) float32, the raw fitness; higher is better. It is not finite for members
+            whose episodes failed. With mirrored noise the two members of a pair are neighbours.
 
         Returns:
-          The next state, and scalars to be logged. An agent ends a run after too many updates in a
-          row for which "update_skipped" is 1.
+          The next state, and scalars to log. An agent ends a run after too many consecutive updates
+          for which the scalar "update_skipped" is 1.
         """
         ...
