@@ -1,6 +1,6 @@
-"""Agents: policies, what trains them, saving and loading."""
+"""Agents: policies, the algorithms that train them, and how policies are saved and loaded."""
 
-# ruff: noqa: E402 - what is imported must be ours, which is checked first.
+# ruff: noqa: E402 - the check must run before any import of ours.
 from es_rl.neighbours import check
 
 check(__file__, "envs", "es_rl")

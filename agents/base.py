@@ -1,4 +1,4 @@
-"""What every agent is: the contract between agents and the training loop."""
+"""The `Agent` protocol: the contract between agents and the training loop."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -13,41 +13,41 @@ from es_rl.play.player import Notify
 from es_rl.play.stage import Stage
 
 NO_OBJECTS: Mapping[str, Any] = MappingProxyType({})
-"""What an agent is made with where no setting is an object of the user's."""
+"""The default of `Agent.objects`: no setting is an object of the user's."""
 
 
 class Agent(Protocol):
-    """A way of making a policy for one environment.
+    """An algorithm that trains a policy on one environment.
 
     States are pytrees of arrays; `step` may reuse the memory of the state that it is given. Agents
-    inherit from this class, and open what they need when they are made: `close` ends it, and so
-    does the end of a `with` block. `agents.register` gives one a name; it is then made as
-    `AgentClass(name, env, config)`.
+    inherit from this class. An agent opens its worker processes when it is made; `close`, or the
+    end of a `with` block, ends them. `agents.register` gives an agent class a name; `agents.make`
+    then calls `AgentClass(name, env, config)`.
     """
 
     name: str
     """The name that the agent is registered with."""
     env: Env | HostEnv
     stage: Stage
-    """Where it plays, and where its policies are evaluated."""
+    """Where episodes are played: the devices or worker processes of training and evaluation."""
     config: Any
-    """A frozen dataclass of JSON values: with the environment and `objects`, all that defines the
-    agent."""
+    """A frozen dataclass of JSON values. The environment, this and `objects` define the agent
+    completely."""
     objects: Mapping[str, Any] = NO_OBJECTS
-    """Settings that are objects of the user's, as a network; by the setting's name."""
+    """Settings that are Python objects of the user's, such as a network, by the setting's name."""
     takes: ClassVar[tuple[str, ...]] = ()
-    """The settings that may be such objects. A class that names any is made with a fourth argument,
-    `objects`."""
+    """The settings that may be objects of the user's. A class that lists any of them is called with
+    `objects` as its fourth argument."""
     resumable: bool = True
-    """Whether its states hold everything that `step` depends on, so that a run can be resumed."""
+    """Whether a state holds everything that `step` depends on, so that a run can be resumed."""
     in_processes: bool = False
-    """Whether several processes can train one together."""
+    """Whether several processes can train one agent together."""
     summary: str = ""
-    """One line about what was built, which `es-rl train` prints; empty for no line."""
+    """One line about the agent that `es-rl train` prints; nothing is printed if it is empty."""
 
     @classmethod
     def obstacle(cls, env: Env | HostEnv) -> str | None:
-        """Why the agent cannot be trained on an environment; None where it can."""
+        """Why the agent cannot be trained on an environment; None if it can."""
         return None
 
     @classmethod
@@ -57,7 +57,7 @@ class Agent(Protocol):
 
     @classmethod
     def missing_package(cls) -> str | None:
-        """How to install what the agent needs and does not find; None where nothing is missing."""
+        """How to install the packages that the agent needs; None if nothing is missing."""
         return None
 
     def init(self, key: jax.Array) -> Any:
@@ -65,43 +65,44 @@ class Agent(Protocol):
         ...
 
     def with_policy(self, state: Any, policy: Policy) -> Any:
-        """A state in which a policy's parameters and observation statistics replace the agent's.
+        """Replace the parameters and observation statistics of a state by those of a policy.
 
         Args:
           state: from `init`.
-          policy: saved by this or another agent.
+          policy: a policy of this or another agent.
 
         Raises:
-          UserError: it does not fit the agent's spaces and network; the first difference is named.
+          UserError: the policy does not fit the agent's spaces and network; the message names the
+            first difference.
         """
         del state, policy
         raise UserError(f"agent={self.name}: must be another agent to start from a policy")
 
     def compile(self, state: Any) -> None:
-        """Compile `step` for states like this one; without it the first step does so."""
+        """Compile `step` for states like this one; otherwise the first step compiles it."""
         ...
 
     def step(self, state: Any, notify: Notify | None = None) -> tuple[Any, dict[str, Any]]:
-        """One iteration (for evolution a generation).
+        """Run one iteration of training (for evolution, one generation).
 
         Args:
-          state: where to start from.
-          notify: told from time to time how many episodes of the iteration have ended, and how many
-            there are, by agents whose iterations may take long. Where it raises, the iteration is
-            given up, and `state` is as it was.
+          state: the state before the iteration.
+          notify: called from time to time with the number of episodes of the iteration that have
+            ended and their total number, by agents whose iterations may take long. If it raises,
+            the iteration is abandoned and `state` stays valid and unchanged.
 
         Returns:
-          The next state, and scalars that hold at least "env_steps", the steps of live episodes
-          in this iteration, and "return_mean".
+          The next state, and a dict of scalar metrics. It holds at least "return_mean" and
+          "env_steps", the steps of live episodes in this iteration.
         """
         ...
 
     def snapshot(self, state: Any) -> Policy:
-        """The policy as it stands: for evolution the mean policy."""
+        """The current policy; for evolution this is the mean policy."""
         ...
 
     def close(self) -> None:
-        """End all worker processes of the agent, which cannot step afterwards.
+        """End all worker processes of the agent; it cannot step afterwards.
 
         Closing twice is harmless.
         """

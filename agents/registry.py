@@ -1,4 +1,4 @@
-"""Names of agents: `register`, `make` and `list_agents`."""
+"""The registry of agents: `register`, `make` and `list_agents`."""
 
 import difflib
 from collections.abc import Callable, Iterable
@@ -49,22 +49,23 @@ def register(
     agent: type[Agent],
     preset: Callable[[str], Preset] = _untuned,
 ) -> None:
-    """Give an agent a name, which `make` and the `es-rl` command then know.
+    """Register an agent under a name for `make` and the `es-rl` command.
 
-    The fields of its configuration become flags of `es-rl train ENV --agent NAME`; a docstring
-    below a field is its help. A module that calls this is imported by `--import MODULE`.
+    The fields of the agent's configuration become flags of `es-rl train ENV --agent NAME`; the
+    docstring below a field is the help of its flag. `--import MODULE` imports a module that calls
+    this function.
 
     Args:
       name: an identifier.
-      config: a frozen dataclass whose fields all have defaults, and are numbers, bools, texts,
-        choices of texts (Literal) or tuples of these. Its `__post_init__` may refuse values by
-        raising `envs.UserError("field=value: must be ...")`.
+      config: a frozen dataclass. All fields have defaults, and are numbers, bools, strings, choices
+        of strings (Literal) or tuples of these. Its `__post_init__` may refuse values by raising
+        `envs.UserError("field=value: must be ...")`.
       agent: a subclass of `agents.Agent`, made as `agent(name, env, config)`.
-      preset: gives the tuned settings on an environment by its id.
+      preset: returns the tuned settings on an environment, given its id.
 
     Raises:
-      UserError: the name is taken or no identifier, the configuration is no such dataclass or has a
-        field with the name of an option of `agents.train`, or the agent is no such class.
+      UserError: the name is taken or not an identifier, the configuration is not such a dataclass,
+        a field has the name of an option of `agents.train`, or the agent is not such a class.
     """
     if not name.isidentifier() or name in _AGENTS:
         raise UserError(f"name={name!r}: must be an identifier that no agent has yet")
@@ -90,7 +91,7 @@ register("zero", UntrainedConfig, UntrainedAgent)
 
 
 OBJECTS = ("network", "critic", "strategy", "shaping", "fitness")
-"""The settings that may be objects of the user's in place of a text."""
+"""The settings that may be objects of the user's."""
 
 
 def list_agents() -> list[str]:
@@ -107,7 +108,7 @@ def _entry(name: str) -> _Entry:
 
 
 def agent_type(name: str) -> type[Agent]:
-    """The class of an agent, which knows what it can do.
+    """The class of an agent.
 
     Raises:
       UserError: unknown agent.
@@ -125,7 +126,7 @@ def config_type(name: str) -> type:
 
 
 def preset(name: str, env_id: str) -> Preset:
-    """The tuned settings of an agent on an environment, or the defaults where there are none.
+    """The tuned settings of an agent on an environment, or its defaults if there are none.
 
     Raises:
       UserError: unknown agent.
@@ -134,7 +135,7 @@ def preset(name: str, env_id: str) -> Preset:
 
 
 def configure(name: str, env_id: str, /, **settings: Any) -> Any:
-    """An agent's configuration on an environment: its preset, except for what is given.
+    """An agent's configuration on an environment: its preset, with the given settings replaced.
 
     Raises:
       UserError: unknown agent or setting, or a value out of range.
@@ -159,21 +160,21 @@ def make(name: str, env: Env | HostEnv, /, **settings: Any) -> Agent:
     Args:
       name: one of `list_agents`.
       env: from `envs.make`.
-      **settings: fields of the agent's configuration; the environment's preset, or else the
-        default, holds for those that are not given. `network`, `critic`, `strategy`, `shaping` and
-        `fitness` may be objects of the user's, where the agent takes them.
+      **settings: fields of the agent's configuration. A field that is not given has the value of
+        the environment's preset, or else its default. `network`, `critic`, `strategy`, `shaping`
+        and `fitness` may be objects of the user's if the agent takes them.
 
     Raises:
-      UserError: unknown agent or setting, a value out of range, a space that policies cannot
-        read or fill or that no policy could be saved with, an object that the agent does not take
-        or that does not fit the environment, an environment or several processes that the agent
-        cannot use, or a package that it lacks.
+      UserError: the agent or a setting is unknown; a value is out of range; policies do not support
+        a space, or could not be saved with it; an object is not accepted by the agent or does not
+        fit the environment; the agent cannot use the environment or several processes; or a package
+        is not installed.
     """
     objects = {k: v for k, v in settings.items() if k in OBJECTS and _is_object(v)}
     plain = {k: v for k, v in settings.items() if k not in objects}
     _check_objects(name, objects, plain)
     void = _made_void(objects)
-    # Presets describe what is built in.
+    # Presets apply to built-in parts only.
     plain |= {f.name: f.default for f in fields(config_type(name)) if f.name in void}
     config = configure(name, env.spec.id, **plain)
     nothing = np.zeros(0, np.float32)
@@ -196,7 +197,8 @@ def _is_object(value: Any) -> bool:
 
 
 def _check_objects(name: str, objects: dict[str, Any], plain: dict[str, Any]) -> None:
-    """Refuse objects that an agent does not take, and settings that one of them makes void."""
+    """Refuse objects that the agent does not take, and settings that have no effect beside an
+    object."""
     takes = agent_type(name).takes
     for setting, value in objects.items():
         if setting not in takes:
@@ -211,7 +213,7 @@ def _check_objects(name: str, objects: dict[str, Any], plain: dict[str, Any]) ->
 
 
 _VOID = {"network": BUILT_IN_SETTINGS, "strategy": STRATEGY_SETTINGS}
-"""The settings that an object of the user's makes void."""
+"""The settings that have no effect if the named setting is an object of the user's."""
 
 
 def _made_void(objects: Iterable[str]) -> set[str]:

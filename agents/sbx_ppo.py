@@ -1,7 +1,8 @@
-"""PPO as Stable-Baselines3 has it, in JAX (sbx-rl): an independent reference to compare with.
+"""PPO of Stable-Baselines3 in JAX (sbx-rl): an independent reference to compare with.
 
-All that learns is theirs, stepped as their `learn` steps it; the policies that come out are ours
-and need neither of the two. Nothing of theirs is imported before an agent is made.
+All learning is done by the code of sbx, in the same steps as its `learn` method. The resulting
+policies are ours and need neither sbx nor Stable-Baselines3 (SB3). Both packages are imported only
+when an agent is made.
 """
 
 from collections import deque
@@ -35,42 +36,44 @@ SbxActivation: TypeAlias = Literal["tanh", "relu"]
 
 @dataclass(frozen=True)
 class SbxPPOConfig:
-    """Settings of the `sbx_ppo` agent, with the names of `ppo` and the defaults of SB3."""
+    """Settings of the `sbx_ppo` agent, with the field names of `ppo` and the defaults of SB3."""
 
     num_envs: int = 1
-    """Environments, stepped one after the other in this process."""
+    """Environments, stepped one after another in this process."""
     num_steps: int = 2048
     """Steps of each environment in an iteration."""
     num_epochs: int = 10
-    """How often an iteration learns from all its steps."""
+    """Passes over the steps of an iteration."""
     minibatch_size: int = 64
-    """Steps of one update; divides num_envs * num_steps."""
+    """Steps of one gradient step; must divide num_envs * num_steps."""
     learning_rate: float = 3e-4
-    """Of Adam, at the start."""
+    """The learning rate of Adam at the start."""
     anneal_steps: int | None = None
-    """Env steps over which the learning rate falls to 0 linearly; constant unless given."""
+    """Env steps over which the learning rate falls linearly to 0; it is constant unless given."""
     gamma: float = 0.99
-    """Discount."""
+    """The discount factor."""
     gae_lambda: float = 0.95
-    """Of generalized advantage estimation: 0 trusts the critic, 1 the returns."""
+    """Lambda of generalized advantage estimation: 0 relies on the critic, 1 on the observed
+    returns."""
     clip_range: float = 0.2
-    """How far an update may move the probability of an action, as a part of it."""
+    """The ratio of new to old action probability is clipped to within this distance from 1."""
     entropy_coefficient: float = 0.0
-    """Weight of the entropy in the objective."""
+    """Weight of the entropy bonus in the objective."""
     value_coefficient: float = 0.5
     """Weight of the critic's mean squared error."""
     max_grad_norm: float = 0.5
-    """To which gradients are clipped; sbx clips those of policy and critic apart."""
+    """Gradients are scaled down to this global norm; sbx does so separately for policy and
+    critic."""
     log_std_init: float = 0.0
-    """Log of the standard deviation of Box actions, at the start."""
+    """Log standard deviation of Box actions at the start."""
     normalize_observations: bool = False
     """Whether observations are standardised by their running mean and std (VecNormalize)."""
     normalize_rewards: bool = False
     """Whether rewards are divided by the running std of the discounted return (VecNormalize)."""
     hidden: tuple[int, ...] = (64, 64)
-    """Widths of the hidden layers, of the policy and of the critic."""
+    """Widths of the hidden layers of the policy and of the critic."""
     activation: SbxActivation = "tanh"
-    """Between the layers."""
+    """The activation after each hidden layer."""
 
     def __post_init__(self) -> None:
         settings.check(self)
@@ -94,7 +97,7 @@ class SbxPPOConfig:
         self.network()
 
     def network(self) -> NetworkConfig:
-        """Our network that computes what theirs does.
+        """The configuration of our network that computes the same function as theirs.
 
         Raises:
           UserError: a width is out of range.
@@ -109,42 +112,43 @@ class SbxPPOConfig:
 
     @property
     def horizon(self) -> float:
-        """Env steps over which SB3 counts down from 1 to 0."""
+        """Env steps over which SB3 counts its remaining progress from 1 down to 0."""
         return self.anneal_steps or np.inf
 
     def learning_rate_at(self, remaining: float) -> float:
-        """The learning rate when this part of the horizon remains; it never rises again."""
+        """The learning rate when this fraction of the horizon remains; negative fractions count as
+        0."""
         return self.learning_rate * max(remaining, 0.0)
 
 
 @dataclass
 class SbxState:
-    """The model itself, which `step` changes in place.
+    """The state holds the model itself, which `step` changes in place.
 
-    It is no pytree of arrays, as the states of other agents are, and cannot be checkpointed
-    exactly: its environments, in the middle of their episodes, cannot be saved.
+    Unlike the states of other agents it is not a pytree of arrays. It cannot be checkpointed
+    exactly, as environments in the middle of an episode cannot be saved.
     """
 
     shuffling: Any
-    """State of the generator that shuffles the model's minibatches."""
+    """The state of the random generator that shuffles the model's minibatches."""
     model: Any = None
-    """The `sbx.PPO`."""
+    """The `sbx.PPO` object."""
     callback: Any = None
-    """SB3 wants one, which does nothing."""
+    """A callback that does nothing, as SB3 requires one."""
     returns: dict[str, float] = field(
-        default_factory=lambda: _statistics(np.array([np.nan]))  # until an episode has ended
+        default_factory=lambda: _statistics(np.array([np.nan]))  # NaN until an episode has ended
     )
-    """Statistics of the episodes that ended last."""
+    """Return statistics of the episodes of the last iteration in which any ended."""
 
 
 class SbxPPOAgent(Agent):
     """Trains `sbx.PPO` on a Gymnasium environment.
 
-    gSDE and a falling clip range are left out; parameters start as sbx initialises them.
+    gSDE and a falling clip range are not supported. Parameters are initialised by sbx.
 
     Raises:
-      UserError: the environment is not one of Gymnasium's on the host, or SB3 cannot take its
-        spaces.
+      UserError: the environment is not a Gymnasium environment on the host, or SB3 does not support
+        its spaces.
       UserError: sbx-rl is not installed.
     """
 
@@ -179,7 +183,7 @@ class SbxPPOAgent(Agent):
     def init(self, key: jax.Array) -> SbxState:
         from stable_baselines3.common.logger import Logger
 
-        # Environment i gets seed + i.
+        # SB3 gives environment i the seed `seed + i`; training seeds are below TRAINING_SEEDS.
         seed = int(jax.random.randint(key, (), 0, TRAINING_SEEDS - self.config.num_envs))
         state = SbxState(np.random.RandomState(seed).get_state())  # noqa: NPY002
         with _shuffling(state):
@@ -229,18 +233,18 @@ class SbxPPOAgent(Agent):
 
     @in_32_bits
     def compile(self, state: SbxState) -> None:
-        """Trains on a batch of zeros, and puts everything back as it was."""
+        """Compile by training on a batch of zeros, then restore the previous state."""
         model, policy = state.model, state.model.policy
         before = policy.actor_state, policy.vf_state, model._n_updates
         model.rollout_buffer.reset()
         model.rollout_buffer.full = True
-        model.n_epochs = 2  # the first update of an iteration is a program of its own
+        model.n_epochs = 2  # the first and later updates are different programs
         with _shuffling(replace(state)):
             model.train()
         model.n_epochs = self.config.num_epochs
         policy.actor_state, policy.vf_state, model._n_updates = before
         policy.predict_all(model._last_obs, policy.noise_key)
-        for obs in (model._last_obs, model._last_obs[:1]):  # at a rollout's and an episode's end
+        for obs in (model._last_obs, model._last_obs[:1]):  # end of a rollout, of an episode
             model.vf.apply(policy.vf_state.params, obs)
 
     @in_32_bits
@@ -248,7 +252,7 @@ class SbxPPOAgent(Agent):
         self, state: SbxState, notify: Notify | None = None
     ) -> tuple[SbxState, dict[str, Any]]:
         model = state.model
-        # For all the episodes of an iteration, where SB3 keeps the last 100.
+        # A buffer for all episodes of an iteration; SB3's own keeps only the last 100.
         model.ep_info_buffer = deque()
         with _shuffling(state):
             model.collect_rollouts(model.env, state.callback, model.rollout_buffer, model.n_steps)
@@ -282,10 +286,10 @@ class SbxPPOAgent(Agent):
 
 
 def _refused_space(spec: EnvSpec) -> str | None:
-    """Why SB3 cannot take an environment's spaces as we do; None where it can.
+    """Why SB3 does not support an environment's spaces as we use them; None if it does.
 
-    It takes numbers in a Box to observe, and a finite Box (n,) of floats, a Discrete or a
-    MultiDiscrete (n,) from 0 to act in.
+    Supported observations are numbers in a Box. Supported actions are a finite Box (n,) of floats,
+    and Discrete or MultiDiscrete (n,) spaces that count from 0.
     """
     action = spec.action_space
     if not isinstance(spec.observation_space, spaces.Box):
@@ -315,9 +319,10 @@ def _refused_space(spec: EnvSpec) -> str | None:
 
 @contextmanager
 def _shuffling(state: SbxState) -> Iterator[None]:
-    """Let SB3 shuffle with this state's generator, where it knows only NumPy's global one.
+    """Use this state's generator for NumPy's global one, with which SB3 shuffles.
 
-    Without it two states, or a state and the caller, would disturb each other.
+    Without this, two states, or a state and the caller's code, would change each other's random
+    numbers.
     """
     outer = np.random.get_state()  # noqa: NPY002
     np.random.set_state(state.shuffling)  # noqa: NPY002

@@ -1,4 +1,5 @@
-"""Settings as a command line, a file or a caller gives them: each is what its field declares."""
+"""Checks that settings from a command line, a file or a caller have the types that fields
+declare."""
 
 import math
 from collections.abc import Mapping
@@ -12,19 +13,19 @@ from envs.errors import UserError
 from envs.values import plain
 
 LARGEST = 2**31 - 1
-"""Of whole numbers, as they are counted in 32 bits on a device."""
+"""The largest integer setting, as integers have 32 bits on a device."""
 _MOST, _LEAST = float(np.finfo(np.float32).max), float(np.finfo(np.float32).tiny)
 _BUDGETS = ("env_steps",)
-"""Fields that are counted on the host, where there is no largest number."""
+"""Fields that are used on the host only, where integers have no limit."""
 MAY_CHANGE = {"may_change": True}
-"""Metadata of a field whose value may be another one where a run goes on."""
+"""The metadata of a field whose value may change when a run is resumed."""
 
 
 def check(settings: Any) -> None:
-    """Refuse a dataclass with values of other types, or numbers that do not fit into 32 bits.
+    """Refuse a dataclass with values of wrong types, or with numbers that do not fit into 32 bits.
 
-    NumPy's numbers are replaced by Python's, and lists by tuples. Fields whose type is neither a
-    number, a bool, a text, a choice of texts nor a tuple of these are left alone.
+    NumPy numbers are replaced by Python numbers, and lists by tuples. Fields are not checked if
+    their type is neither a number, a bool, a string, a choice of strings nor a tuple of these.
 
     Raises:
       UserError: a value is not what its field declares; the message says what is accepted.
@@ -38,15 +39,15 @@ def check(settings: Any) -> None:
 
 
 def may_change(config: Any) -> frozenset[str]:
-    """The names of a dataclass's fields that may change where a run goes on."""
+    """The names of a dataclass's fields that may change when a run is resumed."""
     return frozenset(f.name for f in fields(config) if f.metadata.get("may_change"))
 
 
 def check_kept(before: Any, now: Any) -> None:
-    """Refuse a dataclass that differs from another one in a field that may not change.
+    """Refuse a configuration that differs from an earlier one in a field that must not change.
 
     Raises:
-      UserError: it does; the message names the field.
+      UserError: such a field differs; the message names it.
     """
     for field in fields(before):
         old, new = getattr(before, field.name), getattr(now, field.name)
@@ -55,7 +56,7 @@ def check_kept(before: Any, now: Any) -> None:
 
 
 def as_python(settings: Any) -> None:
-    """Replace NumPy's numbers in a dataclass by Python's, and lists by tuples."""
+    """Replace NumPy numbers in a dataclass by Python numbers, and lists by tuples."""
     for field in fields(settings):
         value = getattr(settings, field.name)
         replaced = plain(value) if isinstance(value, np.generic) else value
@@ -66,12 +67,12 @@ def as_python(settings: Any) -> None:
 
 
 def expected(value: Any, kind: Any, *, largest: float = LARGEST) -> str | None:
-    """What a value of this type must be, in words; None if it is that.
+    """What a value must be to have this type, in words; None if the value is valid.
 
     Args:
       value: what was given.
-      kind: an annotation.
-      largest: of whole numbers.
+      kind: the annotation of the type.
+      largest: the largest integer that is accepted.
     """
     match get_origin(kind) or kind:
         case origin if origin in (Union, UnionType):
@@ -105,9 +106,9 @@ def _expected_of_each(values: Any, kind: Any) -> str | None:
 def _expected_of_float(value: Any) -> str | None:
     if not isinstance(value, int | float) or isinstance(value, bool):
         return "a number"
-    if isinstance(value, int) and abs(value) > LARGEST:  # JAX would take it for 32 bits
+    if isinstance(value, int) and abs(value) > LARGEST:  # JAX would convert it to 32 bits
         return f"at most {LARGEST} in size, or have a decimal point"
-    if not abs(value) <= _MOST:  # nor a NaN
+    if not abs(value) <= _MOST:  # also true for NaN
         return f"finite, and at most {_MOST:.3g} in size"
     return None if value == 0 or abs(value) >= _LEAST else f"0, or at least {_LEAST:.3g} in size"
 

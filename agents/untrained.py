@@ -1,4 +1,4 @@
-"""The agents that do not learn: `random` and `zero`, for looking at an environment."""
+"""The agents that do not learn, for trying out an environment: `random` and `zero`."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -33,7 +33,7 @@ class UntrainedConfig:
     episodes: int = 64
     """Episodes played in each iteration."""
     lanes: int | None = field(default=None, metadata=MAY_CHANGE)
-    """Environments stepped side by side, if they step on the host: 32 unless given."""
+    """Environments stepped in lockstep, if they step on the host: 32 unless given."""
 
     def __post_init__(self) -> None:
         settings.check(self)
@@ -65,7 +65,7 @@ class UntrainedAgent(Agent):
     def step(
         self, state: np.int32, notify: Notify | None = None
     ) -> tuple[np.int32, dict[str, Any]]:
-        # Seeds from 1: evaluation seed 0 is for the reported episodes.
+        # Seeds start at 1, as evaluation seed 0 is for the reported episodes.
         played = self._evaluator(
             self._policy.weights, episodes=self.config.episodes, seed=int(state) + 1, notify=notify
         )

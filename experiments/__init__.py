@@ -1,1 +1,1 @@
-"""What a person runs: the `es-rl` command and what stands behind it."""
+"""The programs that a person runs: the `es-rl` command and the code of its subcommands."""

@@ -1,6 +1,6 @@
-"""The `es-rl` command: picks the subcommand, and says what is wrong with its input.
+"""The `es-rl` command: selects the subcommand, and reports invalid input.
 
-Nothing heavy is imported here: JAX alone takes a second, which `es-rl --help` does not need.
+JAX is not imported here: that takes a second, and `es-rl --help` does not need it.
 """
 
 import difflib
@@ -24,14 +24,14 @@ COMMANDS = {
     "envs": "list the environments",
     "doctor": "show versions and devices, and check that everything works",
 }
-"""What each subcommand does; `module_of` says in which module it lives."""
+"""The help of each subcommand; `module_of` gives its module."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command; exits with its code.
+    """Run the command, and exit with its code.
 
-    That is 2 where the input is wrong, with a message of tyro's, or of ours for a `UserError`; 130
-    after Ctrl-C; and 1 with a traceback for any other exception.
+    The code is 2 for invalid input, with tyro's message or that of a `UserError`; 130 after Ctrl-C;
+    and 1 with a traceback for any other exception.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help"):
@@ -47,14 +47,14 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _run(name: str, arguments: list[str]) -> int:
-    """The exit code of a subcommand, which is imported only now."""
-    import experiments.commands  # noqa: F401 - first, as it sees that `envs` is ours
+    """Import and run a subcommand, and return its exit code."""
+    import experiments.commands  # noqa: F401 - first, as it checks that `envs` is ours
     from envs.errors import UserError
 
     try:
         return importlib.import_module(module_of(name)).main(arguments)
     except UserError as error:
-        # The message may quote a stranger's file.
+        # The message may quote an untrusted file.
         shown = "".join(c if c.isprintable() else "?" for c in " ".join(str(error).split()))
         command = " ".join(name.split())
         print(f"es-rl {command}: error: {_with_flag(command, shown)}", file=sys.stderr)
@@ -62,7 +62,7 @@ def _run(name: str, arguments: list[str]) -> int:
 
 
 def _with_flag(command: str, message: str) -> str:
-    """A message "some_name=value: ..." about a setting, with the flag that sets it."""
+    """Replace the setting in a message "some_name=value: ..." by the flag that sets it."""
     name, equals, rest = message.partition("=")
     given, colon, says = rest.partition(": ")
     if not (equals and colon and name.isidentifier()):
@@ -76,10 +76,10 @@ def _with_flag(command: str, message: str) -> str:
 
 
 def module_of(command: str) -> str:
-    """The module whose `main` is the command.
+    """The module whose `main` function is the command.
 
     Raises:
-      UserError: there is no such command.
+      UserError: the command is unknown.
     """
     from envs.errors import UserError
 
@@ -99,21 +99,21 @@ def _show_help() -> None:
         for name, does in COMMANDS.items()
     ]
     description = "es-rl COMMAND --help shows the flags of a command."
-    shown: Any = Union[tuple(commands)]  # noqa: UP007 - of what is known at run time only
+    shown: Any = Union[tuple(commands)]  # noqa: UP007 - its members are known only at run time
     tyro.cli(shown, args=["--help"], prog="es-rl", description=description)
 
 
 def parse(command: str, flags: Any, arguments: list[str], default: T | None = None) -> T:
-    """Parse flags with tyro, which exits with a message of its own where they are wrong.
+    """Parse flags with tyro, which prints its own message and exits if they are invalid.
 
     Args:
-      command: for the usage line.
+      command: the name of the command, for the usage line.
       flags: the dataclass of the flags.
-      arguments: what came after the command's name.
-      default: an instance with the defaults.
+      arguments: the arguments after the command's name.
+      default: an instance of the dataclass with the defaults.
 
     Raises:
-      UserError: a value is out of the range of its type.
+      UserError: a value is out of range.
     """
     import tyro
 
@@ -125,10 +125,10 @@ def parse(command: str, flags: Any, arguments: list[str], default: T | None = No
 
 
 def check_output(name: str, path: Path) -> None:
-    """Refuse a file that could not be written in the end.
+    """Refuse the path of an output file that cannot be written.
 
     Raises:
-      UserError: it is a folder, or lies where no folder can be made.
+      UserError: the path is a folder, or its parent folder cannot be made.
     """
     from envs.errors import UserError
 
@@ -137,7 +137,7 @@ def check_output(name: str, path: Path) -> None:
 
 
 def can_be_made(folder: Path) -> bool:
-    """Whether a folder is there, or could be, and files could be written into it."""
+    """Whether a folder exists or could be made, and files could be written into it."""
     there = next((p for p in (folder, *folder.absolute().parents) if os.path.lexists(p)), folder)
     return os.path.isdir(there) and os.access(there, os.W_OK)
 

@@ -1,4 +1,4 @@
-"""How far training is: a bar on a terminal, and a line now and then elsewhere."""
+"""Progress of training: a bar on a terminal, otherwise a line from time to time."""
 
 import sys
 import time
@@ -13,14 +13,15 @@ from agents.training.loop import OnProgress
 
 OnMetrics: TypeAlias = Callable[[dict[str, Any]], None]
 _LINE_SECONDS = 30.0
-"""Between two lines about a long generation, where no bar can be shown."""
+"""The least seconds between two lines about a long generation, where no bar can be shown."""
 
 
 @contextmanager
 def shown_progress(env_steps: int) -> Iterator[tuple[OnMetrics, OnProgress]]:
-    """What shows a generation that has ended, and what shows one that is under way.
+    """Yield two functions: one shows the metrics of an ended generation, one the progress within
+    it.
 
-    On a terminal that is a bar; elsewhere nothing, but for a line now and then in long generations.
+    On a terminal both update a bar. Elsewhere only long generations print a line from time to time.
     """
     if not sys.stderr.isatty():
         yield lambda metrics: None, _Lines()
@@ -59,7 +60,7 @@ def shown_progress(env_steps: int) -> Iterator[tuple[OnMetrics, OnProgress]]:
 
 
 class _Lines:
-    """Prints how far a generation or an evaluation is, at most every half minute."""
+    """Prints the progress of a generation or an evaluation, at most every 30 seconds."""
 
     def __init__(self) -> None:
         self._last = time.monotonic()
@@ -72,6 +73,6 @@ class _Lines:
 
 
 def successful(evaluation: Evaluation) -> str:
-    """Which part of the episodes was successful, in words; "" where nothing reports it."""
+    """The share of successful episodes as text; "" if the environment does not report success."""
     rate = evaluation.success_rate
     return "" if rate is None else f", {rate:.0%} successful"

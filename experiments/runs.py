@@ -1,4 +1,4 @@
-"""Train an agent as `es-rl train` does: show how it goes and how it went, and film it."""
+"""Train an agent as `es-rl train` does: show progress, print the result, and film the policy."""
 
 import logging
 import sys
@@ -29,7 +29,7 @@ _WRONG = {
     "nonfinite_actions": "{:,} actions were not finite",
     "nonfinite_steps": "{:,} steps were left out, as a number in them was not finite",
 }
-"""The counts of metrics.jsonl that are 0 where all is well, and what to print of others."""
+"""The metrics that count problems (0 if all is well), and the line to print for each."""
 
 
 def run(
@@ -42,16 +42,17 @@ def run(
     video_every: int | None = None,
     loggers: tuple[Logger, ...] = (),
 ) -> int:
-    """Train, show how it goes and how it went; the command's exit code.
+    """Train, show progress, print the result, and return the command's exit code.
 
     Args:
       agent: what to train; it is closed at the end.
       config: the options of the run.
       out: the run's folder.
-      resume: go on with the run in the folder.
+      resume: resume the run in the folder.
       initial: a policy to start from.
-      video_every: film the mean policy every so many generations; None films nothing.
-      loggers: are told the metrics of every generation.
+      video_every: the number of generations between two films of the mean policy; None films
+        nothing.
+      loggers: receive the metrics of every generation.
     """
     wrong: Counter[str] = Counter()
     follows = "training ends, the policy is evaluated and a checkpoint saved"
@@ -89,12 +90,13 @@ def run(
 
 @dataclass
 class _Films:
-    """Films of a run while it is trained; one that fails is logged once, and ends nothing."""
+    """Films the policy during training; the first failure is logged, and no failure ends the
+    run."""
 
     agent: Agent
     folder: Path
     every: int | None
-    """Generations from one film to the next; None films nothing."""
+    """The number of generations between two films; None films nothing."""
     failed: bool = False
     """Whether a film has failed."""
 
@@ -108,12 +110,12 @@ class _Films:
             if not self.failed:
                 _log.warning("no film %s: %s; training goes on", path, why_not(error))
             self.failed = True
-            if isinstance(error, NoPicture):  # nor will there be one later
+            if isinstance(error, NoPicture):  # it never will have one
                 self.every = None
 
 
 def _print(agent: Agent, config: RunConfig, out: Path, result: agents.TrainResult) -> None:
-    """Say what came of the run, and where it lies."""
+    """Print the result of the run, and its folder."""
     evaluation = result.evaluation
     if agent.summary:
         print(agent.summary)

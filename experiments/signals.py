@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM, which are answered at once, whatever the program is busy with."""
+"""An immediate reply to Ctrl-C and SIGTERM, even while a compiled program runs."""
 
 import os
 import signal
@@ -13,14 +13,14 @@ _SHOW_CURSOR = "\x1b[?25h"
 
 @contextmanager
 def acknowledged(what_follows: str) -> Iterator[None]:
-    """Say on stderr that the first signal was heard; end the process at the second one.
+    """Report the first signal on stderr, and end the process at the second one.
 
-    Python runs its handlers between two instructions of the main thread, which may be within a
-    compiled program for a minute. A thread learns of signals at once. What the first signal leads
-    to is left to the handlers, as those of `agents.train`.
+    Python runs signal handlers between two instructions of the main thread, which may stay in a
+    compiled program for a minute. A separate thread receives signals at once. It only reports them;
+    the handlers, such as those of `agents.train`, act on the first signal.
 
     Args:
-      what_follows: the first signal, for the message.
+      what_follows: what happens after the first signal, for the message.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -46,7 +46,7 @@ def _listen(reading: int, what_follows: str) -> None:
         if number not in _ENDING:
             continue
         if heard:
-            if sys.stderr.isatty():  # a progress bar hides it
+            if sys.stderr.isatty():  # a progress bar hides the cursor
                 os.write(2, _SHOW_CURSOR.encode())
             os._exit(128 + number)
         heard = True

@@ -1,4 +1,4 @@
-"""What the commands set before JAX starts."""
+"""Settings of JAX, processes and environments that the commands share, and their flags."""
 
 import ast
 import contextlib
@@ -24,62 +24,64 @@ from es_rl import processes
 from es_rl.devices import use_cpu_devices
 
 _MOST_DEVICES = 1024
-"""Of a CPU: JAX would make as many as it is told."""
+"""The most devices that a CPU is split into; JAX itself has no limit."""
 _OWN_CHOICE = "xla_force_host_platform_device_count"
 
 
 def start_jax(devices: int | None = None) -> None:
-    """Use every core of a CPU, and keep what is compiled for the next start.
+    """Use every core of a CPU, and cache compiled programs for later starts.
 
-    Compiled programs go to the user's cache folder; JAX_COMPILATION_CACHE_DIR names another one,
-    and JAX_ENABLE_COMPILATION_CACHE=false keeps none.
+    Compiled programs are stored in the user's cache folder. JAX_COMPILATION_CACHE_DIR sets another
+    folder, and JAX_ENABLE_COMPILATION_CACHE=false turns the cache off.
 
     Args:
-      devices: how many devices to make of the CPU; one per core unless given.
+      devices: the number of devices that the CPU is split into; one per core unless given.
 
     Raises:
-      UserError: these are more than any machine has cores.
+      UserError: there are more devices than any machine has cores.
     """
     if devices is not None and devices > _MOST_DEVICES:
         raise UserError(f"devices={devices}: must be at most {_MOST_DEVICES}")
-    config: Any = jax.config  # which declares its options at run time
+    config: Any = jax.config  # its options are declared at run time
     if config.jax_compilation_cache_dir is None:
         folder = str(user_cache_path("es-rl", appauthor=False) / "compiled")
         config.update("jax_compilation_cache_dir", folder)
         config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
-    # Run programs in the thread that calls them: handing over the small ones that compute actions
-    # for the host costs as much as they do (32 lanes of Pendulum: 40,000 steps/s, not 30,000).
+    # Run programs in the calling thread: for the small programs that compute actions for host
+    # environments, a handover to another thread takes as long as the program (32 lanes of Pendulum:
+    # 30,000 steps/s instead of 40,000).
     config.update("jax_cpu_enable_async_dispatch", False)
     chosen = config.jax_num_cpu_devices > 0
     chosen = chosen or _OWN_CHOICE in os.environ.get("XLA_FLAGS", "")
     if devices is not None or not chosen:
-        # JAX runs already when a notebook calls a command; it then keeps the devices that it has.
+        # If a notebook calls a command, JAX may have started already; it then keeps its devices.
         with contextlib.suppress(RuntimeError):
             use_cpu_devices(devices)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProcessFlags:
-    """How one of several processes finds the others."""
+    """Flags with which one of several processes finds the others."""
 
     distributed: bool = False
-    """Join the other processes of the job, which SLURM, Kubernetes, Open MPI or a TPU pod names."""
+    """Join the other processes of a job of SLURM, Kubernetes, Open MPI or a TPU pod."""
     coordinator: str | None = None
-    """HOST:PORT of process 0, where nobody names them; with --num-processes and --process-id."""
+    """HOST:PORT of process 0, if --distributed cannot find it; with --num-processes and
+    --process-id."""
     num_processes: int | None = None
-    """How many processes there are."""
+    """The number of processes."""
     process_id: int | None = None
-    """Which one this is, from 0."""
+    """The number of this process, counted from 0."""
     heartbeat_seconds: int = processes.HEARTBEAT_SECONDS
-    """After so long a silent process counts as gone, and the others end."""
+    """Seconds without a message after which a process counts as lost, and the others end."""
     start_seconds: int = processes.START_SECONDS
-    """How long to wait for the others at the start."""
+    """Seconds to wait for the other processes at the start."""
 
     def check(self) -> None:
-        """Refuse what cannot be, before any work is done.
+        """Refuse invalid combinations of flags, before any work is done.
 
         Raises:
-          UserError: a flag is out of range, or lacks another one.
+          UserError: a flag is out of range, or a flag that it needs is missing.
         """
         for name in ("heartbeat_seconds", "start_seconds", "num_processes"):
             value = getattr(self, name)
@@ -101,10 +103,10 @@ class ProcessFlags:
             raise UserError(f"{given[0]}={getattr(self, given[0])}: must come with {missing}")
 
     def join(self) -> None:
-        """Wait for the other processes, if there are any; before JAX starts."""
+        """Wait for the other processes, if there are any; call it before JAX starts."""
         if not self.distributed and self.coordinator is None:
             return
-        # What carries numbers between CPUs, Gloo, prints beneath Python.
+        # Gloo, the library that connects CPUs, prints to the file descriptor directly.
         sys.stdout.flush()
         own, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, 1)
@@ -123,22 +125,22 @@ def _dashed(name: str) -> str:
 
 
 def import_modules(modules: Sequence[str], env_id: str = "") -> None:
-    """Import modules that register environments or agents, from the working directory too.
+    """Import modules that register environments or agents; they may be in the working directory.
 
-    Where no module is named, that directory stays off the path: it may be a stranger's, and
-    libraries try to import others that are not installed.
+    If no module is named, that directory is not added to the path. Its files may be untrusted, and
+    libraries try to import optional packages, which a file there could replace.
 
     Args:
-      modules: their names, as a person typed them.
-      env_id: of an environment, if a person typed it: it may name a module.
+      modules: the names of the modules, as typed by the user.
+      env_id: the id of an environment, if typed by the user; it may name a module.
 
     Raises:
-      UserError: one of them cannot be imported.
+      UserError: a module cannot be imported.
     """
     if not modules and split_id(env_id)[0] is None:
         return
     here = os.getcwd()
-    if here not in sys.path:  # a console script does not have it
+    if here not in sys.path:  # a console script's path does not contain it
         sys.path.append(here)
     for module in modules:
         try:
@@ -148,7 +150,7 @@ def import_modules(modules: Sequence[str], env_id: str = "") -> None:
 
 
 def _hidden(here: str, error: BaseException | None) -> str:
-    """What to do where a module of the user's needs a package that has the name of one of ours."""
+    """Advice if a module of the user's needs a package that has the name of one of ours."""
     name = (isinstance(error, ImportError) and error.name or "").split(".")[0]
     folder = Path(here, name)
     if name not in ("agents", "envs", "es_rl", "experiments") or not folder.is_dir():
@@ -157,11 +159,12 @@ def _hidden(here: str, error: BaseException | None) -> str:
 
 
 def env_kwargs(pairs: Iterable[str], taken: Iterable[str] = ()) -> dict[str, Any]:
-    """What `--env-kwargs` says: name=value pairs, the values Python's or JSON, or else text.
+    """Parse `--env-kwargs`: name=value pairs, whose values are Python or JSON literals, or else
+    text.
 
     Args:
-      pairs: as they were typed.
-      taken: names that other flags have given already.
+      pairs: the pairs as typed by the user.
+      taken: names that other flags set already.
 
     Raises:
       UserError: a pair has no name, or a name comes twice.
@@ -178,12 +181,12 @@ def env_kwargs(pairs: Iterable[str], taken: Iterable[str] = ()) -> dict[str, Any
 
 
 def make_env(env_id: str, chosen: dict[str, Any], pairs: Iterable[str]) -> Env | HostEnv:
-    """Make an environment with the arguments that flags say.
+    """Make an environment with the arguments from flags.
 
     Args:
-      env_id: of the environment.
+      env_id: the id of the environment.
       chosen: arguments that have flags of their own.
-      pairs: what `--env-kwargs` says.
+      pairs: the values of `--env-kwargs`.
 
     Raises:
       UserError: the environment or an argument is wrong; the message names the flag.
@@ -198,7 +201,8 @@ def make_env(env_id: str, chosen: dict[str, Any], pairs: Iterable[str]) -> Env |
 
 
 def _value(text: str) -> Any:
-    """What Python takes the text for, or else JSON (true, null), or else the text itself."""
+    """The value of the text as a Python literal, or else as JSON (true, null), or else the text
+    itself."""
     for read in (ast.literal_eval, json.loads):
         with contextlib.suppress(ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
             value = plain(read(text))
@@ -208,7 +212,7 @@ def _value(text: str) -> Any:
 
 
 def machine() -> dict[str, str]:
-    """What measurements were made on."""
+    """The machine: facts that are saved with measurements."""
     device = jax.devices()[0]
     return {
         "system": f"{platform.system()} {platform.machine()}",

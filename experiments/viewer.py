@@ -1,7 +1,7 @@
-"""Recorded episodes as an interactive 3D page: one HTML file that loads nothing from elsewhere.
+"""Recorded episodes as an interactive 3D page: one self-contained HTML file.
 
-`page` makes the whole file. Other pages put `head` once into their head, and a `figure` wherever
-they like.
+`page` makes the whole file. Other pages include `head` once in their head, and a `figure` anywhere
+in their body.
 """
 
 import base64
@@ -20,14 +20,14 @@ from envs.errors import UserError
 from envs.pictures.scene import Geom, Scene
 
 MAX_PANELS = 4
-"""Episodes side by side: more are too small to see."""
+"""The most episodes side by side; more would be too small to see."""
 
 _LARGEST = np.iinfo(np.int16).max
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One episode, and what to call it."""
+    """One episode and its label."""
 
     label: str
     recording: Recording
@@ -45,7 +45,7 @@ def page(title: str, panels: Sequence[Panel]) -> str:
 
 
 def head() -> str:
-    """What a page needs in its head, once, to show figures."""
+    """HTML that a page needs once in its head to show figures."""
     return f"<style>\n{_asset('viewer.css')}</style>\n<script>\n{_asset('viewer.js')}</script>"
 
 
@@ -54,8 +54,8 @@ def figure(panels: Sequence[Panel], *, autoplay: bool = False) -> str:
 
     Args:
       panels: the episodes.
-      autoplay: for a figure that is all there is on its page: play at once, and use the wheel and
-        the keys before a person has chosen the figure.
+      autoplay: for a page that consists of this figure only: play at once, and react to the wheel
+        and the keys before the user has selected the figure.
 
     Raises:
       UserError: there are no panels, or too many.
@@ -65,7 +65,7 @@ def figure(panels: Sequence[Panel], *, autoplay: bool = False) -> str:
     models: list[list[dict[str, Any]]] = []
     described = [_panel(panel, models) for panel in panels]
     data = json.dumps({"models": models, "panels": described}, allow_nan=False)
-    # Nothing in the data can end the element that holds it.
+    # The data must not contain the end of the element that holds them.
     data = data.replace("<", "\\u003c")
     return (
         f'<div class="viewer" tabindex="0" data-count="{len(panels)}"'
@@ -76,7 +76,8 @@ def figure(panels: Sequence[Panel], *, autoplay: bool = False) -> str:
 
 
 def _panel(panel: Panel, models: list[list[dict[str, Any]]]) -> dict[str, Any]:
-    """The data of a panel; its model, if no panel before has the same, is added to `models`."""
+    """The data of a panel. Its model is added to `models` unless an earlier panel has the same
+    one."""
     recording, scene = panel.recording, panel.recording.scene
     model = [_geom(scene, number) for number in range(len(scene.geoms))]
     if model not in models:
@@ -104,10 +105,11 @@ def _geom(scene: Scene, number: int) -> dict[str, Any]:
 
 
 def _quantised(scene: Scene) -> tuple[float, np.ndarray]:
-    """The poses of what moves, (T, moving, 7) int16: x, y and z from the focus, then w, x, y, z.
+    """The largest distance from the focus in metres, and the poses of moving solids as integers.
 
-    16 bits hold positions to a fifteen-thousandth of the largest distance from the focus, which is
-    the other value, in metres. They are a quarter of what numbers as text take.
+    Poses are (T, moving, 7) int16: x, y and z relative to the focus, then the quaternion w, x, y,
+    z. The precision of positions is a fifteen-thousandth of the largest distance. This takes a
+    quarter of the space of numbers as text.
     """
     moving = np.array([not geom.fixed for geom in scene.geoms])
     relative = scene.positions[:, moving] - scene.focus[:, None]

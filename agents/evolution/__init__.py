@@ -1,1 +1,1 @@
-"""The agents that evolve a policy."""
+"""The agents that train a policy with evolution strategies."""

@@ -1,4 +1,4 @@
-"""The agents that evolve a policy: EGGROLL and OpenES."""
+"""The agents that train a policy with evolution strategies: EGGROLL and OpenES."""
 
 import math
 from collections.abc import Mapping
@@ -33,23 +33,24 @@ from es_rl.play.stage import open_stage
 from es_rl.shaping import statistics
 
 _LOCATIONS = ("return_mean", "return_max", "return_min")
-"""Statistics of returns that move with a constant which is added to all of them."""
+"""Return statistics that change by c when a constant c is added to all returns."""
 _MOVES_WITH_CONSTANTS = ("mean", "median", "min", "cvar")
-"""Fitnesses that grow by a constant which is added to all returns."""
+"""Fitness settings that change by c when a constant c is added to all returns."""
 _BLIND_TO_CONSTANTS = ("zscore", "centered_rank")
-"""Shapings for which a constant that is added to all returns changes nothing."""
+"""Shapings whose result does not change when a constant is added to all fitnesses."""
 
 
 @struct.dataclass
 class EvolutionState:
-    """Everything that a run needs to go on; a pytree."""
+    """Everything that a run needs to continue; a pytree."""
 
     es: Any
-    """Of the strategy: an `es_rl.strategies.StrategyState`."""
+    """The state of the strategy, an `es_rl.strategies.StrategyState`."""
     moments: Moments
-    """Of the observations of all generations so far; those of this one are added at its end."""
+    """Statistics of the observations of all generations so far. The observations of a generation
+    are added when it ends."""
     key: jax.Array
-    """What all randomness comes from. Never advanced: see `_keys`."""
+    """The key from which all random numbers are derived (see `_keys`). It never changes."""
 
 
 class _Keys(NamedTuple):
@@ -58,7 +59,7 @@ class _Keys(NamedTuple):
     params: jax.Array
     strategy: jax.Array
     episodes: jax.Array
-    """The generation is folded into it."""
+    """The parent of the keys of each generation: the generation's number is folded into it."""
 
 
 def _keys(key: jax.Array) -> _Keys:
@@ -66,7 +67,7 @@ def _keys(key: jax.Array) -> _Keys:
 
 
 class EvolutionAgent(Agent):
-    """Evolves the parameters of a policy network; every member plays its own episodes."""
+    """Trains a policy network with an evolution strategy; every member plays its own episodes."""
 
     in_processes = True
     takes = ("network", "strategy", "shaping", "fitness")
@@ -120,7 +121,7 @@ class EvolutionAgent(Agent):
         )
 
     def _make_programs(self) -> None:
-        """Those before and after the episodes of a generation."""
+        """Make the compiled programs that run before and after the episodes of a generation."""
         everywhere: Any = devices.replicated(self.stage.mesh)
         noise = everywhere
         if self.config.shard_update:
@@ -141,7 +142,7 @@ class EvolutionAgent(Agent):
         )
 
     def _check_noise(self) -> None:
-        """Refuse a population whose noise does not fit into memory, before any of it is made."""
+        """Refuse a population whose noise does not fit into memory, before the noise is made."""
 
         def draw(key: jax.Array) -> es_rl.Noise:
             return self.strategy.ask(self.strategy.init(key, self.network.init(key)))
@@ -176,7 +177,7 @@ class EvolutionAgent(Agent):
 
     @in_32_bits
     def init(self, key: jax.Array) -> EvolutionState:
-        # NumPy's data of the key is at once on all devices of all processes.
+        # A NumPy array can be passed to a program on all devices of all processes.
         return self._init(np.asarray(jax.random.key_data(key)))
 
     def _initial(self, key_data: jax.Array) -> EvolutionState:
@@ -225,36 +226,37 @@ class EvolutionAgent(Agent):
         return state, {**metrics, **moved, **used}
 
     def ask(self, state: EvolutionState) -> tuple[Members, Array]:
-        """A generation's members, and the key data of its episodes."""
+        """The members of a generation, and the key data of the generation's episodes."""
         noise, std, keys = self._ask(state)
         return Members(state.es.params, state.moments.mean, std, noise), keys
 
     def _as_float32(self, returns: Array) -> tuple[Array, float]:
-        """Returns as the update sees them, and the constant to be added to them.
+        """The returns in float32 for the update, and the offset that was subtracted from them.
 
-        Those of float64, from the host, become differences to one of them, which keep the digits of
-        returns that have a large part in common, as the reward for being alive.
+        Returns from host environments are float64. Where the update ignores constants, one of the
+        returns is subtracted from all of them before the conversion to float32. This keeps the
+        digits of returns that share a large part, such as a reward for being alive.
         """
         if returns.dtype == np.float32:
             return returns, 0.0
         returns = np.asarray(returns)
         finite = returns[np.isfinite(returns)]
-        own = self.objects.keys() & {"strategy", "shaping"}  # nobody knows what they see
+        own = self.objects.keys() & {"strategy", "shaping"}  # these may depend on the offset
         blind = not own and self.config.shaping in _BLIND_TO_CONSTANTS
         blind = blind and self._fitness in _MOVES_WITH_CONSTANTS
         offset = float(finite[0]) if len(finite) and blind else 0.0
         return (returns - offset).astype(np.float32), offset
 
     def _with_a_first_mean(self, state: EvolutionState, keys: Array) -> EvolutionState:
-        """Take one observation for the mean while there is none.
+        """Use the first observation as the mean of the statistics while there is none.
 
-        Sums of squares of observations around 60,000, as prices are, would leave no digits for
-        how they differ.
+        Without it, the sums of squares of observations around 60,000 (prices, for example) would
+        lose in float32 all digits of how the observations differ.
         """
         first, moments = self.player.first_observation(keys), state.moments
         if first is None:
             return state
-        # Which standardises nothing yet.
+        # The initial mean and std leave the observation as it is.
         observed = self.network.observe(jnp.asarray(first), moments.mean, moments.std)
         mean = np.asarray(self.network.statistics(observed))
         mean = np.where(np.isfinite(mean), mean, np.float32(0))
@@ -284,8 +286,9 @@ class EvolutionAgent(Agent):
             self.stage.mesh.is_multi_process or self.strategy.num_draws % self.stage.mesh.size != 0
         )
         if self.config.shard_update or not whole:
-            # Each device draws its part; below all of them get all of it, which between processes
-            # would take longer than to draw all of it everywhere.
+            # Each device draws a part of the noise. Without `shard_update` the devices then
+            # exchange the parts (below). Between processes that exchange would take longer than
+            # drawing all of the noise on every device.
             apart = devices.spread(self.stage.mesh)
             leaves = jax.lax.with_sharding_constraint(noise.leaves, apart)
             noise = replace(noise, leaves=leaves)
@@ -322,12 +325,12 @@ class EvolutionAgent(Agent):
         metrics = {
             **{f"return_{k}": v for k, v in statistics(means, filled).items()},
             "nonfinite_members": jnp.sum(~jnp.isfinite(fitness)),
-            # No episode that was played is of length 0.
+            # An episode that was played has at least one step, so length 0 marks a failed one.
             "failed_episodes": jnp.sum(jnp.asarray(played.lengths) == 0),
-            # How many episodes there were in which an observation was not finite.
+            # The number of episodes in which an observation was not finite.
             "nonfinite_observations": jnp.sum(~jnp.isfinite(played.obs_sum).all(axis=1)),
         }
-        # Of the strategy, but for what our own says of fitness, which is said already.
+        # The metrics of the strategy are kept, except those of fitness, which are computed here.
         said = {"nonfinite_members", *(f"fitness_{k}" for k in ("mean", "std", "max", "min"))}
         metrics = {**{k: v for k, v in told.items() if k not in said}, **metrics}
         if played.nonfinite_actions is not None:

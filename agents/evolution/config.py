@@ -1,4 +1,4 @@
-"""Settings of the agents that evolve a policy."""
+"""Settings of the agents that train a policy with evolution strategies."""
 
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
@@ -34,7 +34,7 @@ STRATEGY_SETTINGS = (
     "full_rank",
     "shard_update",
 )
-"""The settings of which a strategy of the user's makes nothing."""
+"""The settings that have no effect with a strategy of the user's."""
 
 
 @dataclass(frozen=True)
@@ -42,51 +42,54 @@ class EvolutionConfig(NetworkConfig):
     """Settings of the `open_es` agent; `eggroll` adds the rank."""
 
     sample_actions: bool = False
-    """Whether training samples discrete actions; evaluation always takes the most likely."""
+    """Whether training samples discrete actions; evaluation always takes the most likely action."""
     population_size: int = 512
     """N, the members of a generation."""
     episodes_per_member: int = 1
     """K, the episodes of each member in a generation."""
     fitness: FitnessName = "mean"
-    """How the returns of the K episodes become a member's fitness: their mean, median or min; cvar,
-    the mean of the worst quarter; success, the share of episodes that the environment calls
+    """How the returns of the K episodes become a member's fitness: their mean, median or min; cvar:
+    the mean of the worst quarter; success: the share of episodes that the environment reports as
     successful."""
     episode_steps: int | None = None
-    """Training episodes are cut after so many steps, as arXiv 1703.03864 does; evaluation plays
-    them to their ends."""
+    """Training episodes are cut after this many steps, as in arXiv 1703.03864; evaluation plays
+    whole episodes."""
     sigma: float = 0.1
-    """Standard deviation of the perturbations at the start."""
+    """The standard deviation of the perturbations at the start."""
     sigma_decay: float = 1.0
-    """Factor on sigma after every generation."""
+    """sigma is multiplied by this factor after every generation."""
     optimizer: OptimizerName = "adam"
-    """What turns the gradient estimate into a step."""
+    """The Optax optimizer that turns the gradient estimate into a step."""
     learning_rate: float = 0.02
-    """At the start."""
+    """The learning rate at the start."""
     learning_rate_decay: float = 1.0
-    """Factor on the learning rate after every generation."""
+    """The learning rate is multiplied by this factor after every generation."""
     weight_decay: float = 0.0
-    """Decoupled (as in AdamW)."""
+    """The coefficient of decoupled weight decay (as in AdamW)."""
     max_update_norm: float | None = None
-    """A trust region: the step, after the optimizer, is scaled down to this global norm."""
+    """A trust region: the step of the optimizer is scaled down to at most this global norm."""
     noise_reuse: int = 2
-    """Members that share a draw of noise: 0 or 1 none, 2 a mirrored pair, k (even) k/2 pairs."""
+    """Members that share a draw of noise: 0 or 1: each has its own; 2: mirrored pairs; an even k:
+    k/2 pairs."""
     group_size: int = 0
-    """Members that play the same episodes and are normalised together; 0 for the population."""
+    """Members of a group, which play the same episodes and are normalised together; 0 normalises
+    over the population."""
     group_std: GroupStd = "group"
-    """Whose standard deviation divides the fitness of a group."""
+    """Whether the fitness of a group is divided by the standard deviation of the group or of the
+    population."""
     shaping: ShapingName = "zscore"
-    """How fitness becomes weights."""
+    """How fitness is normalised to the weights of the update."""
     freeze_vectors: bool = False
-    """Whether biases and other vectors stay as they are."""
+    """Whether biases and other vectors are neither perturbed nor trained."""
     lanes: int | None = field(default=None, metadata=MAY_CHANGE)
-    """Environments stepped side by side on all devices together; chosen from the device and the
+    """Environments stepped in lockstep on all devices together; chosen from the device and the
     population unless given."""
     devices: int | None = field(default=None, metadata=MAY_CHANGE)
-    """Devices of each process that share the population: all unless given. On a CPU one is a
+    """Devices of each process that share the population: all unless given. On a CPU a device is a
     core."""
     shard_update: bool = False
-    """For large networks: each device draws only the noise of its own members, and adds up its
-    part of the update. What travels is then an update too, and rounds with the number of devices.
+    """For large networks: each device draws only the noise of its own members and computes its part
+    of the update. Devices then exchange updates, and rounding depends on the number of devices.
     """
 
     def __post_init__(self) -> None:
@@ -107,7 +110,7 @@ class EvolutionConfig(NetworkConfig):
     def strategy_options(
         self, shaping: Shaping | None = None, layout: es_rl.Layout | None = None
     ) -> dict[str, Any]:
-        """Arguments of the strategy, given what `strategy` is given."""
+        """The arguments of the strategy; parameters as in `strategy`."""
         scale = optax.scale_by_adam() if self.optimizer == "adam" else optax.identity()
         schedule = optax.exponential_decay(self.learning_rate, 1, self.learning_rate_decay)
         steps = [
@@ -137,13 +140,13 @@ class EvolutionConfig(NetworkConfig):
         """The strategy with these settings.
 
         Args:
-          shaping: a function in place of the setting.
+          shaping: a function that replaces the setting.
           layout: how the network uses its parameters, from `es_rl.layout`.
 
         Raises:
           UserError: a setting is out of range.
         """
-        if not 0 < self.sigma < np.inf:  # a schedule would hide it
+        if not 0 < self.sigma < np.inf:  # a schedule would hide a wrong value
             raise UserError(f"sigma={self.sigma}: must be greater than 0")
         return es_rl.open_es(**self.strategy_options(shaping, layout))
 
@@ -153,10 +156,10 @@ class EggrollConfig(EvolutionConfig):
     """Settings of the `eggroll` agent."""
 
     rank: int = 1
-    """r of the perturbation of every weight matrix."""
+    """r, the rank of the perturbation of every weight matrix."""
     full_rank: FullRank = "vectors"
-    """Which parameters get noise of full rank: vectors, such as biases; or tensors, which adds all
-    of three or more axes, such as the kernels of convolutions and of attention."""
+    """Which parameters get noise of full rank: vectors, such as biases; or tensors: also all
+    parameters with three or more axes, such as the kernels of convolutions and attention."""
 
     def strategy(
         self, shaping: Shaping | None = None, layout: es_rl.Layout | None = None

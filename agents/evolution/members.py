@@ -18,29 +18,31 @@ class Members(NamedTuple):
     params: PyTree
     """The unperturbed parameters."""
     mean: Array
-    """(d,) of the observations of all generations so far; d is 0 where nothing is standardised."""
+    """(d,) mean of the observations of all generations so far; d is 0 if nothing is
+    standardised."""
     std: Array
-    """(d,) of these."""
+    """(d,) standard deviation of the same observations."""
     noise: es_rl.Noise
+    """The noise of this generation."""
 
 
 @dataclass(frozen=True)
 class Acting:
-    """Acts as a member, with what the members share as `Members`."""
+    """Computes the actions of a member; the data that all members share are `Members`."""
 
     network: Network
     sample: bool
     """Whether discrete actions are sampled."""
     members_here: int | None = None
-    """Where noise is split among devices, how many members each device has the noise of."""
+    """How many members' noise each device holds; None if every device holds all of the noise."""
 
     @property
     def behaviour(self) -> Behaviour:
-        """What a player needs."""
+        """The functions that a player calls."""
         return Behaviour(self.select, self.network.memory, self.act)
 
     def select(self, shared: Members, member: jax.Array) -> list[Any]:
-        """What a member has of its own."""
+        """The member's own noise, selected from the shared noise."""
         if self.members_here is not None:
             member = member % self.members_here
         return es_rl.select(shared.params, shared.noise, member)
@@ -48,7 +50,7 @@ class Acting:
     def act(
         self, shared: Members, selected: list[Any], memory: Any, obs: jax.Array, key: jax.Array
     ) -> tuple[jax.Array, Any, jax.Array]:
-        """One member's action for one observation, its new memory, and what to add up."""
+        """One member's action for one observation, its new memory, and the statistics to add up."""
 
         def forward(memory: Any, x: jax.Array) -> Any:
             return es_rl.apply_selected(self.network.apply, shared.params, selected, memory, x)
@@ -58,7 +60,7 @@ class Acting:
         return action, memory, self._added_up(obs, x)
 
     def _added_up(self, obs: jax.Array, x: jax.Array) -> jax.Array:
-        """The statistics of the network, or else a single number that is finite if `obs` is."""
+        """The network's observation statistics, or a single number that is finite if `obs` is."""
         if self.network.normalizes or not jnp.issubdtype(obs.dtype, jnp.floating):
             return self.network.statistics(x)
         return jnp.sum(obs, dtype=jnp.float32)[None]

@@ -1,4 +1,4 @@
-"""Strategies and shapings of the user's: checked when an agent is made, before any work is done."""
+"""Strategies and shapings of the user's, which are checked when an agent is made."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,17 +15,17 @@ from envs.errors import UserError
 def strategy_of(
     config: EvolutionConfig, objects: Mapping[str, Any], params: Any, layout: es_rl.Layout
 ) -> es_rl.Strategy:
-    """The strategy of an agent: of its configuration, or the user's.
+    """The strategy of an agent: the user's, or else one that the configuration describes.
 
     Args:
-      config: makes the strategy where the user gives none.
-      objects: of the user's; those named "strategy" and "shaping" are used.
-      params: what is to be evolved, a pytree of `jax.ShapeDtypeStruct`.
-      layout: how the network uses them, for the strategy of the configuration.
+      config: describes the strategy if the user gives none.
+      objects: the user's objects; "strategy" and "shaping" are used.
+      params: the parameters to be trained, a pytree of `jax.ShapeDtypeStruct`.
+      layout: how the network uses its parameters, for the strategy of the configuration.
 
     Raises:
-      UserError: the object is no strategy, or what it, or the shaping, returns is wrong.
-      Exception: whatever it raises when it is traced.
+      UserError: the object is not a strategy, or the strategy or the shaping returns wrong values.
+      Exception: whatever the user's object raises when it is traced.
     """
     if "strategy" in objects:
         strategy: es_rl.Strategy = objects["strategy"]
@@ -74,6 +74,6 @@ def _check(strategy: es_rl.Strategy, params: Any) -> None:
 
 
 def _kinds(tree: Any) -> dict[str, str]:
-    """The type of every array in a pytree, by its path."""
+    """Shape and dtype of every array in a pytree, by the array's path."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {jax.tree_util.keystr(path): f"{x.dtype}{list(x.shape)}" for path, x in leaves}

@@ -1,4 +1,4 @@
-"""What every actor is, and those that learn nothing: random and zero."""
+"""The `Actor` protocol, and the two actors that learn nothing: random and zero."""
 
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -17,19 +17,19 @@ class Actor(Protocol):
 
     @property
     def memory(self) -> Any:
-        """What it remembers when an episode starts, a pytree of arrays; () for nothing."""
+        """The actor's memory at the start of an episode, a pytree of arrays; () if it has none."""
         ...
 
     def act(
         self, weights: Weights, memory: Any, obs: jax.Array, key: jax.Array
     ) -> tuple[jax.Array, Any]:
-        """One action for one observation, and what to remember for the next."""
+        """One action for one observation, and the memory for the next one."""
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class RandomActor:
-    """Uniform actions; standard normal where a Box has no bounds."""
+    """Draws uniform actions; standard normal ones in the unbounded dimensions of a Box."""
 
     action_space: spaces.Space
     memory = ()
@@ -55,7 +55,8 @@ class RandomActor:
 
 @dataclass(frozen=True, eq=False)
 class ZeroActor:
-    """Zero, or the nearest to it that the space has; the first category of discrete spaces."""
+    """Always plays zero, or the value of the Box nearest to it; the first category of discrete
+    spaces."""
 
     action_space: spaces.Space
     memory = ()

@@ -1,4 +1,4 @@
-"""The parts of a policy in JSON, as `policy.json` has them; a stranger may have written that."""
+"""The parts of a policy as JSON in `policy.json`, which may come from an untrusted source."""
 
 import math
 from collections.abc import Iterator
@@ -19,9 +19,9 @@ from envs.errors import UserError, one_line
 from envs.host.nested import flat_space, is_nested
 
 FORMAT = 5
-"""The version of the files that this code writes and reads."""
+"""The version of the file format that this code writes and reads."""
 _MODULE_OPTIONS = ("squash", "normalize_observations", "matmul_precision")
-"""The settings that a policy with a network of the user's is saved with."""
+"""The settings that are saved for a policy with a network of the user's."""
 _WRONG = (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError)
 """The errors that reading a damaged description may raise."""
 
@@ -38,17 +38,17 @@ def spec_to_json(spec: EnvSpec) -> dict[str, Any]:
 
 
 def spec_from_json(description: dict[str, Any]) -> EnvSpec:
-    """What `spec_to_json` described.
+    """The `EnvSpec` that `spec_to_json` wrote.
 
     Raises:
-      UserError: it is nothing of the kind.
+      UserError: the values do not describe an environment.
     """
     read = {k: _spaces.from_json(description[k]) for k in ("observation_space", "action_space")}
     spec = EnvSpec(**{**description, **read, "raw_observation_space": _raw_space(description)})
     raw = spec.raw_observation_space
     if raw is not None and flat_space(raw) != spec.observation_space:
         raise UserError("observation_space must be the flat one of raw_observation_space")
-    # `envs.make` imports the module that stands before a colon.
+    # `envs.make` imports the module whose name stands before a colon in the id.
     if not spec.id.isprintable() or ":" in spec.id or len(spec.id) > 200:
         raise UserError(f"the environment's id {spec.id!r} must be as `es-rl envs` lists it")
     if type(spec.max_episode_steps) is not int or not 1 <= spec.max_episode_steps <= 10**9:
@@ -67,7 +67,7 @@ def spec_from_json(description: dict[str, Any]) -> EnvSpec:
 
 
 def _raw_space(description: dict[str, Any]) -> spaces.Space | None:
-    """The Dict or Tuple space of a saved environment, where it has one."""
+    """The Dict or Tuple observation space of a saved environment; None if it has none."""
     if description["raw_observation_space"] is None:
         return None
     raw = nested.from_json(description["raw_observation_space"])
@@ -77,7 +77,7 @@ def _raw_space(description: dict[str, Any]) -> spaces.Space | None:
 
 
 def evaluation_to_json(evaluation: dict[str, Any] | None) -> dict[str, Any] | None:
-    """An evaluation in JSON values, in which returns that are not finite are text."""
+    """An evaluation as JSON values; returns that are not finite become strings."""
     if evaluation is None:
         return None
     returns = [x if math.isfinite(x) else str(x) for x in evaluation["returns"]]
@@ -85,10 +85,10 @@ def evaluation_to_json(evaluation: dict[str, Any] | None) -> dict[str, Any] | No
 
 
 def evaluation_from_json(description: dict[str, Any] | None) -> dict[str, Any] | None:
-    """What `evaluation_to_json` described.
+    """The evaluation that `evaluation_to_json` wrote.
 
     Raises:
-      UserError: it is nothing of the kind.
+      UserError: the values do not describe an evaluation.
     """
     if description is None:
         return None
@@ -99,7 +99,7 @@ def evaluation_from_json(description: dict[str, Any] | None) -> dict[str, Any] |
 
 
 def check_format(description: dict[str, Any]) -> None:
-    """Refuse the file of another version with a UserError."""
+    """Raise a UserError if the file has another version of the format."""
     version = description.get("format")
     if version != FORMAT:
         raise UserError(f"written in format {version!r}, this version reads {FORMAT}")
@@ -107,7 +107,7 @@ def check_format(description: dict[str, Any]) -> None:
 
 @contextmanager
 def reading() -> Iterator[None]:
-    """Say that a description is damaged where reading its parts fails."""
+    """Turn the errors of reading a damaged description into a UserError."""
     try:
         yield
     except _WRONG as error:
@@ -119,14 +119,15 @@ def reading() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class OwnNetwork:
-    """What a file says of a policy with a network of the user's."""
+    """A saved actor with a network of the user's, which the file does not contain."""
 
     name: str
-    """Of its class or function; never imported."""
+    """The name of the network's class or function; it is never imported."""
     config: NetworkConfig
+    """The saved settings that apply to such a network."""
 
     def with_network(self, spec: EnvSpec, network: Any) -> Network:
-        """The actor.
+        """The actor with the network that the user has given.
 
         Raises:
           UserError: the network was not given, or does not fit the spaces.
@@ -155,16 +156,16 @@ def actor_to_json(actor: Actor) -> dict[str, Any]:
 
 
 def network_config(options: dict[str, Any]) -> NetworkConfig:
-    """The configuration of a built-in network, as a file has it."""
+    """The configuration of a built-in network, from the values in a file."""
     hidden = options["hidden"]
     return NetworkConfig(**{**options, "hidden": None if hidden is None else tuple(hidden)})
 
 
 def actor_from_json(description: dict[str, Any], spec: EnvSpec) -> Actor | OwnNetwork:
-    """What `actor_to_json` described.
+    """The actor that `actor_to_json` wrote.
 
     Raises:
-      UserError: it is nothing of the kind.
+      UserError: the values do not describe an actor.
     """
     match description:
         case {"kind": "module", "class": str(name), **options}:

@@ -1,8 +1,9 @@
 """A network's output as a distribution of actions, for agents that learn from probabilities.
 
-A Box gets a Gaussian around the output, of a standard deviation that does not depend on the
-observation; its draws are bounded after their probability is taken, as in Stable-Baselines3.
-Every dimension of a discrete space gets the softmax of its logits.
+For a Box the distribution is a Gaussian whose mean is the output and whose standard deviation does
+not depend on the observation. As in Stable-Baselines3, log probabilities are those of the draws
+before they are bounded. Each dimension of a discrete space has a categorical distribution, the
+softmax of its logits.
 """
 
 import jax
@@ -14,12 +15,12 @@ from agents.policies import spaces as _spaces
 
 
 def sample(space: spaces.Space, head: jax.Array, log_std: jax.Array, key: jax.Array) -> jax.Array:
-    """Raw numbers for `spaces.to_action`: (..., k) floats, or (..., c) ints.
+    """Draw the raw numbers that `spaces.to_action` takes: (..., k) floats or (..., c) ints.
 
     Args:
       space: the action space.
       head: (..., num_outputs) the network's output.
-      log_std: (k,), of a Box; of no use for categories.
+      log_std: (k,) log standard deviation of a Box; ignored for categories.
       key: a typed key.
     """
     if isinstance(space, spaces.Box):
@@ -38,11 +39,11 @@ def log_prob(space: spaces.Space, head: jax.Array, log_std: jax.Array, raw: jax.
 
 
 def entropy(space: spaces.Space, head: jax.Array, log_std: jax.Array) -> jax.Array:
-    """(...,) entropy in nats; of a Box before it is bounded."""
+    """(...,) entropy in nats; for a Box that of the Gaussian before actions are bounded."""
     if isinstance(space, spaces.Box):
         total = jnp.sum(log_std + 0.5 * np.log(2 * np.pi * np.e))
         return jnp.broadcast_to(total, head.shape[:-1])
     logits, there = _spaces.category_logits(space, head)
-    # Where there is no such category, 0 x -inf would be no number.
+    # The logit of a missing category is -inf, and 0 x -inf would be NaN.
     logs = jnp.where(there, jax.nn.log_softmax(logits), 0.0)
     return -jnp.sum(jnp.exp(logs) * logs, axis=-1).sum(axis=-1)

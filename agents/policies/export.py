@@ -22,24 +22,28 @@ if TYPE_CHECKING:
     from agents.policies.policy import Policy
 
 OPSET = 21
-"""The version of ONNX's operators, which onnxruntime 1.20 and later run."""
+"""The version of ONNX's operator set; onnxruntime 1.20 and later support it."""
 
 
 @in_32_bits
 def export_onnx(policy: "Policy", path: str | Path) -> None:
-    """Write a policy as an ONNX model that computes what `policy(obs)` does.
+    """Write a policy as an ONNX model that computes the same actions as `policy(obs)`.
 
     Normalisation of observations, memory, squashing and the bounds of the action space are part of
-    the model. Its inputs are "obs", one observation (float32, or int32 for categories), or where
-    the environment returns a Dict or Tuple its parts, as "obs_room" and "obs_pose_0"; and for a
-    policy with a memory "memory_0", "memory_1" and so on, which are zeros at the start of an
-    episode. Its outputs are "action" (float32 for a Box, int32 for discrete spaces) and the memory
-    for the next step, as "next_memory_0" and so on. The metadata of the model hold the
-    environment's id and its spaces, as JSON.
+    the model.
+
+    The input "obs" is one observation (float32, or int32 for categories). If the environment
+    returns a Dict or Tuple, each part is an input, such as "obs_room" or "obs_pose_0". A policy
+    with a memory has further inputs "memory_0", "memory_1" and so on, which are zeros at the start
+    of an episode.
+
+    The output "action" is float32 for a Box and int32 for discrete spaces. The outputs
+    "next_memory_0" and so on are the memory for the next step. The model's metadata hold the
+    environment's id and spaces as JSON.
 
     Args:
-      policy: one that was trained. A random policy has no model, as ONNX has no random keys.
-      path: the file, which is replaced if it is there.
+      policy: a trained policy. A random policy cannot be exported, as ONNX has no random keys.
+      path: the file to write; an existing file is replaced.
 
     Raises:
       UserError: jax2onnx is not installed, or the policy acts at random.
@@ -53,7 +57,7 @@ def to_onnx(policy: "Policy") -> Any:
     if isinstance(policy.actor, RandomActor):
         raise UserError(f"agent={policy.agent}: draws its actions: must be one that was trained")
     convert = _converter()
-    key = jax.random.key(0)  # trained policies act without drawing numbers
+    key = jax.random.key(0)  # trained policies draw no random numbers
     memory = [np.asarray(part) for part in jax.tree.leaves(policy.actor.memory)]
     tree = jax.tree.structure(policy.actor.memory)
 
@@ -72,8 +76,8 @@ def to_onnx(policy: "Policy") -> Any:
     described = [
         jax.ShapeDtypeStruct(x.shape, jax.dtypes.canonicalize_dtype(x.dtype)) for x in inputs
     ]
-    # The converter replaces functions of JAX and Flax while it traces. A program that is traced
-    # before consists of primitives alone, which it knows best.
+    # The converter replaces functions of JAX and Flax while it traces. A program that was traced
+    # before consists of primitives only, which the converter supports best.
     program = jaxpr_as_fun(jax.make_jaxpr(act)(*described))
     names = [f"memory_{i}" for i in range(len(memory))]
     with _quiet():
@@ -92,7 +96,7 @@ def to_onnx(policy: "Policy") -> Any:
 
 
 def _described(policy: "Policy") -> dict[str, str]:
-    """The metadata of a model."""
+    """The metadata of a policy's model."""
     spec, raw = policy.spec, policy.spec.raw_observation_space
     told = {} if raw is None else {"raw_observation_space": json.dumps(nested.to_json(raw))}
     return {
@@ -105,10 +109,10 @@ def _described(policy: "Policy") -> dict[str, str]:
 
 
 def _converter() -> Any:
-    """`jax2onnx.to_onnx`.
+    """The function `jax2onnx.to_onnx`.
 
     Raises:
-      UserError: it is not installed.
+      UserError: jax2onnx is not installed.
     """
     try:
         with _quiet():
@@ -120,7 +124,7 @@ def _converter() -> Any:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the converter from reporting the parts of it that miss optional packages."""
+    """Suppress the converter's reports about its missing optional packages."""
     log = logging.getLogger("jax2onnx")
     level = log.level
     log.setLevel(logging.ERROR)

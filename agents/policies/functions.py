@@ -1,12 +1,12 @@
 """Networks of every kind as pure functions of their parameters.
 
 A network is a Flax linen module, a Flax NNX module, or a pair of functions (init, apply) with
-`init(key, obs) -> params` and `apply(params, obs) -> outputs`, as Haiku's and Flax's own are. It is
-called on one observation. A module that has a method `initial_memory()` is called with a memory:
+`init(key, obs) -> params` and `apply(params, obs) -> outputs`, such as Haiku and Flax provide. It
+is called on one observation. A module that has a method `initial_memory()` is called with a memory:
 `module(memory, obs) -> (memory, outputs)`.
 
-Only the parameters are trained, saved and loaded. Other variables of a module, as the running
-averages of BatchNorm, keep the values that they start with.
+Only the parameters are trained, saved and loaded. Other variables of a module, such as the running
+averages of BatchNorm, keep their initial values.
 """
 
 from collections.abc import Callable
@@ -28,30 +28,32 @@ _ACCEPTED = "a Flax linen module, a Flax NNX module or a pair of functions (init
 
 @dataclass(frozen=True, eq=False)
 class Functions:
-    """What a network does, as pure functions."""
+    """A network as pure functions."""
 
     init: Callable[[jax.Array], PyTree]
-    """key -> parameters, a pytree of float32 arrays."""
+    """Makes the parameters: key -> a pytree of float32 arrays."""
     apply: Callable[[PyTree, PyTree, jax.Array], tuple[PyTree, jax.Array]]
-    """(parameters, memory, one observation) -> (memory, float32 outputs)."""
+    """Runs the network: Runs the network: (parameters, memory, one observation) -> (memory, float32
+    outputs)."""
     memory: PyTree
-    """What the network remembers when an episode starts, a pytree of arrays; () for nothing."""
+    """The memory at the start of an episode, a pytree of arrays; () if the network has none."""
     params: PyTree = None
-    """The parameters as a pytree of `jax.ShapeDtypeStruct`."""
+    """The shapes and dtypes of the parameters, a pytree of `jax.ShapeDtypeStruct`."""
 
 
 @in_32_bits
 def functions_of(setting: str, module: Any, shape: tuple[int, ...], num_outputs: int) -> Functions:
-    """The functions of a network, which is traced but not run.
+    """The functions of a network. The network is traced to check it, but not run.
 
     Args:
       setting: the name under which the network was given, for messages.
       module: the network.
-      shape: of one observation as the network reads it.
-      num_outputs: how many numbers it has to give.
+      shape: the shape of one observation as the network reads it.
+      num_outputs: how many numbers the network must return.
 
     Raises:
-      UserError: it is no network, or it has parameters or outputs of another kind.
+      UserError: the module is not a network, or its parameters or outputs have a wrong type or
+        shape.
       Exception: whatever the network raises when it is traced.
     """
     called = f"{setting}={described(module)}"
@@ -71,9 +73,9 @@ def functions_of(setting: str, module: Any, shape: tuple[int, ...], num_outputs:
 
 
 def described(value: Any) -> str:
-    """An object of the user's as text: "module.QualifiedName" of its class, or of the function.
+    """The name of an object of the user's: "module.QualifiedName" of its class, or of a function.
 
-    A pair of functions is named after the second one.
+    For a pair of functions it is the name of the second one.
     """
     if isinstance(value, tuple) and len(value) == 2:
         return described(value[1])
@@ -82,7 +84,7 @@ def described(value: Any) -> str:
 
 
 def named_leaves(params: PyTree) -> dict[str, Any]:
-    """The leaves of a pytree by their names, with "/" between the parts, in its order.
+    """The leaves of a pytree by name ("/" joins the parts of a path), in the order of the pytree.
 
     Raises:
       UserError: two leaves have the same name.
@@ -119,7 +121,7 @@ def _of_pair(pair: Any, x: jax.ShapeDtypeStruct) -> Functions:
 
 
 def _memory(module: Any) -> PyTree:
-    """What a module remembers at first; None where it is called without a memory."""
+    """The initial memory of a module; None if the module is called without a memory."""
     initial = getattr(module, "initial_memory", None)
     return None if initial is None else jax.tree.map(jnp.asarray, initial())
 
@@ -154,11 +156,12 @@ def _of_linen(module: linen.Module, x: jax.ShapeDtypeStruct) -> Functions:
 
 
 def _of_nnx(module: nnx.Module) -> Functions:
-    """Of an NNX module, which starts from the parameters that it was made with."""
+    """The functions of an NNX module; `init` returns the parameters that the module was made
+    with."""
     memory = _memory(module)
     parts: Any = nnx.split(module, nnx.Param, ...)
     graph, params, others = parts
-    # State mixes text and numbers as keys, which neither files nor checkpoints know.
+    # NNX states mix strings and integers as keys, which files and checkpoints do not support.
     start = flatten_dict(nnx.to_pure_dict(params))
     names = {path: tuple(map(str, path)) for path in start}
     start = {path: np.array(leaf) for path, leaf in start.items()}
@@ -172,7 +175,7 @@ def _of_nnx(module: nnx.Module) -> Functions:
         nnx.replace_by_pure_dict(
             state, unflatten_dict({path: flat[name] for path, name in names.items()})
         )
-        # A copy, so that what the module changes of itself in a call stays within the call.
+        # A copy, so that changes that the module makes to itself do not outlive the call.
         return nnx.merge(graph, state, others, copy=True)(*args)
 
     return Functions(init, _calling(run, memory), () if memory is None else memory)
@@ -190,7 +193,7 @@ def _check_params(called: str, params: PyTree) -> None:
 def _check_outcome(
     called: str, outcome: Any, before: PyTree, shape: tuple[int, ...], num_outputs: int
 ) -> None:
-    """Refuse a network whose outputs, or whose memory after a call, have other shapes."""
+    """Refuse a network whose outputs, or whose memory after a call, have a wrong shape or dtype."""
     memory, outputs = outcome if isinstance(outcome, tuple) and len(outcome) == 2 else (None, None)
     given = f"{called}: gives {_shown(outcome)} for one observation of shape {shape}"
     wanted = f"float32[{num_outputs}]"
@@ -209,7 +212,7 @@ def _fits(outputs: Any, count: int) -> bool:
 
 
 def _shown(value: PyTree) -> str:
-    """Shapes and types of a pytree of arrays, as "float32[3]"."""
+    """The dtypes and shapes of a pytree of arrays as text, such as "float32[3]"."""
     if hasattr(value, "shape"):
         return f"{value.dtype}[{','.join(map(str, value.shape))}]"
     if isinstance(value, tuple | list):

@@ -6,8 +6,8 @@ import numpy as np
 from gymnasium import spaces
 
 _MOST_FRAMES = 16
-"""A first axis of at most this size before two larger ones counts frames or channels, as the 4 of
-(4, 84, 84)."""
+"""A first axis of at most this size, before two larger axes, holds frames or channels, such as the
+4 in (4, 84, 84)."""
 
 
 def is_image(space: spaces.Space) -> bool:
@@ -18,10 +18,10 @@ def is_image(space: spaces.Space) -> bool:
 
 
 def layout(shape: tuple[int, ...]) -> tuple[int, int, int] | None:
-    """(height, width, channels) of what `arrange` makes of an array; None where it makes nothing.
+    """The shape (height, width, channels) that `arrange` returns; None if it cannot take the array.
 
     Args:
-      shape: of the array.
+      shape: the shape of the array.
     """
     match shape:
         case (height, width):
@@ -39,9 +39,9 @@ def arrange(x: jax.Array) -> jax.Array:
     """One image as (height, width, channels), the layout that Flax's convolutions read.
 
     Args:
-      x: (height, width), (height, width, channels) or (frames, height, width, channels); also
-        (frames, height, width), as Gymnasium's FrameStackObservation makes it, where there are at
-        most 16 frames and both other axes are longer than 16. Frames become channels.
+      x: (height, width), (height, width, channels) or (frames, height, width, channels). An array
+        (n, height, width) is taken as n frames, as Gymnasium's FrameStackObservation stacks them,
+        if n is at most 16 and both other axes are longer than 16. Frames become channels.
     """
     if x.ndim == 2:
         return x[:, :, None]

@@ -1,7 +1,6 @@
 """The built-in networks, as Flax modules that are called on one observation.
 
-They keep to what is asked of a user's own network, and are used in the same way: see
-`agents.policies.functions`.
+They follow the same contract as a user's own network: see `agents.policies.functions`.
 """
 
 from collections.abc import Callable
@@ -16,7 +15,7 @@ from agents.policies import images
 Activation: TypeAlias = Literal["tanh", "relu", "swish", "layer_norm_relu"]
 CnnName: TypeAlias = Literal["nature", "small"]
 Convolution: TypeAlias = tuple[int, int, int]
-"""(filters, side of the kernel, stride)."""
+"""One layer: (filters, side of the kernel, stride)."""
 
 
 def _layer_norm_relu(x: jax.Array) -> jax.Array:
@@ -35,22 +34,23 @@ CONVOLUTIONS: dict[str, tuple[Convolution, ...]] = {
     "small": ((16, 3, 1),),  # Young & Tian 2019, arXiv 1903.03176
 }
 CNN_HIDDEN: dict[str, tuple[int, ...]] = {"nature": (512,), "small": (128,)}
-"""Widths of the dense layers after the convolutions, in the same papers."""
+"""Widths of the dense layers after the convolutions, from the same papers."""
 LEAST_SIDE: dict[str, int] = {"nature": 36, "small": 3}
-"""The shortest side of an image from which the convolutions leave anything."""
+"""The smallest side of an image for which the output of the convolutions is not empty."""
 
 
 def _head(outputs: int) -> nn.Dense:
-    """The last layer, which starts from zero.
+    """The last layer, which is initialised with zeros.
 
-    As ARS (Mania et al. 2018): a random head saturates its actions from the start, which holds
-    Swimmer at 30 where it otherwise reaches 300, and slows HalfCheetah down.
+    ARS (Mania et al. 2018) does the same. A random head saturates the actions from the start:
+    Swimmer then stays at a return of 30 instead of reaching 300, and HalfCheetah learns more
+    slowly.
     """
     return nn.Dense(outputs, kernel_init=nn.initializers.zeros, name="head")
 
 
 def _hidden(x: jax.Array, widths: tuple[int, ...], activation: Activation) -> jax.Array:
-    """Dense layers, each followed by the activation; called within a compact method."""
+    """Apply dense layers, each followed by the activation; call it within a compact method."""
     for width in widths:
         x = _ACTIVATIONS[activation](nn.Dense(width)(x))
     return x
@@ -77,7 +77,7 @@ class Gru(nn.Module):
     activation: Activation
 
     def initial_memory(self) -> jax.Array:
-        """What it remembers when an episode starts: zeros (units,)."""
+        """The memory at the start of an episode: zeros (units,)."""
         return jnp.zeros(self.units)
 
     @nn.compact
@@ -88,7 +88,7 @@ class Gru(nn.Module):
 
 
 class Cnn(nn.Module):
-    """Convolutions without padding, then dense layers: x as `images.arrange` takes it ->
+    """Convolutions without padding, then dense layers: an image for `images.arrange` ->
     (outputs,)."""
 
     convolutions: tuple[Convolution, ...]

@@ -1,4 +1,4 @@
-"""Dict and Tuple observations of a policy: in its file, and as the flat vector that it reads."""
+"""Dict and Tuple observation spaces as JSON, and their elements as flat vectors."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,27 +18,28 @@ _MAX_PARTS = 4096
 
 
 def to_json(space: spaces.Space) -> dict[str, Any]:
-    """A description of an observation space, a Dict or Tuple among them.
+    """A description of an observation space, which may be a Dict or Tuple.
 
     Raises:
-      UserError: it is of another kind than policies know, or too large.
+      UserError: policies do not support the space, or it is too large.
     """
     if is_nested(space):
-        flat_space(space)  # checks what stands inside
+        flat_space(space)  # checks the parts
     return _to_json(space)
 
 
 def from_json(description: dict[str, Any]) -> spaces.Space:
-    """The space that `to_json` described, if it is of a size that policies have.
+    """The space that `to_json` described; larger spaces than policies support are refused.
 
     Raises:
-      ValueError, KeyError, TypeError, ArithmeticError, RecursionError: it is none of those.
+      ValueError, KeyError, TypeError, ArithmeticError, RecursionError: the description is not of
+        such a space.
     """
     return _from_json(description, _Budget(), _MAX_DEPTH)
 
 
 def names(space: spaces.Space) -> list[str]:
-    """A name for each part of a Dict or Tuple space, as "obs_room" and "obs_pose_0".
+    """A name for each part of a Dict or Tuple space, such as "obs_room" or "obs_pose_0".
 
     Raises:
       UserError: two parts have the same name.
@@ -50,7 +51,7 @@ def names(space: spaces.Space) -> list[str]:
 
 
 def empty_parts(space: spaces.Space) -> list[np.ndarray]:
-    """Arrays like the parts of an element of a Dict or Tuple space, to compile with."""
+    """Arrays with the shapes and dtypes of the parts of a Dict or Tuple space, to compile with."""
     return [_spaces.empty(leaf) for _, leaf in leaves_of(space)]
 
 
@@ -59,20 +60,21 @@ def flatten(space: spaces.Space, parts: Sequence[jax.Array]) -> jax.Array:
 
     Args:
       space: a Dict or Tuple space.
-      parts: in the order of the flat vector; see `parts_of`.
+      parts: the parts in the order of the flat vector; see `parts_of`.
     """
     pairs = zip((leaf for _, leaf in leaves_of(space)), parts, strict=True)
     return jnp.concatenate([_vector(leaf, part) for leaf, part in pairs])
 
 
 def parts_of(space: spaces.Space, obs: Any) -> tuple[list[np.ndarray], bool]:
-    """The parts of one element of a Dict or Tuple space, or of n of them stacked part by part.
+    """The parts of one element of a Dict or Tuple space, or of n elements stacked part by part.
 
     Returns:
-      the parts, float32 for a Box, else integers; whether they are of n elements, (n, ...) each.
+      The parts (float32 for a Box, else integers), and whether they are stacked, (n, ...) each.
 
     Raises:
-      UserError: a part is missing or has another shape, or the parts are not of as many elements.
+      UserError: a part is missing or has a wrong shape, or the parts have different numbers of
+        elements.
     """
     found, counts = [], []
     for path, leaf in leaves_of(space):
@@ -93,7 +95,7 @@ def parts_of(space: spaces.Space, obs: Any) -> tuple[list[np.ndarray], bool]:
 
 
 def _at(obs: Any, path: tuple[str | int, ...]) -> Any:
-    """The part of an observation that keys and indices lead to."""
+    """The part of an observation at a path of keys and indices."""
     for depth, key in enumerate(path):
         there = key in obs if isinstance(obs, Mapping) else isinstance(key, int) and key < len(obs)
         if not there:
@@ -111,7 +113,7 @@ def _vector(leaf: spaces.Space, part: jax.Array) -> jax.Array:
 def _to_json(space: spaces.Space) -> dict[str, Any]:
     match space:
         case spaces.Dict():
-            # A list of pairs, whose order is that of the flat vector.
+            # A list of pairs, in the order of the flat vector.
             parts = [[key, _to_json(part)] for key, part in space.spaces.items()]
             return {"type": "Dict", "spaces": parts}
         case spaces.Tuple():
@@ -120,7 +122,7 @@ def _to_json(space: spaces.Space) -> dict[str, Any]:
 
 
 class _Budget:
-    """How much the parts of a space in a file may still have, all together."""
+    """The total size that the remaining parts of a space in a file may still have."""
 
     def __init__(self) -> None:
         self.parts, self.size = _MAX_PARTS, MAX_FLAT_SIZE

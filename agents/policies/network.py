@@ -40,36 +40,38 @@ Forward: TypeAlias = Callable[[Any, jax.Array], tuple[Any, Any]]
 """(memory, x) -> (memory, outputs)."""
 MAX_LAYERS = 64
 MAX_WIDTH = 1 << 20
-"""A saved network that is larger than this is refused before it is traced."""
+"""The largest width of a layer. Networks that exceed it, or MAX_LAYERS, are refused before
+tracing."""
 
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """What a policy is made of, apart from the spaces."""
+    """The settings of a policy network; the spaces come from the environment."""
 
     network: NetworkName | None = None
-    """The kind of network: mlp has dense layers, gru a GRU cell after them, cnn convolutions
-    before them. Unless given it is cnn where observations are images (uint8, 2 to 4 axes), else
-    mlp."""
+    """The kind of network. mlp: dense layers; gru: dense layers, then a GRU cell; cnn:
+    convolutions, then dense layers. Unless given it is cnn for image observations (uint8, 2 to 4
+    axes), else mlp."""
     hidden: tuple[int, ...] | None = None
-    """Widths of the dense layers. Unless given they are 64 64, and in a cnn 512 (nature) or 128
+    """Widths of the dense layers. Unless given they are 64 64, or for a cnn 512 (nature) or 128
     (small)."""
     memory: int = 64
-    """Units of the gru, whose state lasts for the episode."""
+    """Units of the GRU cell, whose memory lasts for one episode."""
     cnn: CnnName | None = None
-    """The convolutions of the cnn: nature has three layers (Mnih et al. 2015), small one of 16
-    filters 3x3 (Young & Tian 2019). Unless given it is nature for images of 36x36 and larger."""
+    """The convolutions of the cnn. nature: three layers (Mnih et al. 2015); small: one layer of 16
+    filters 3x3 (Young & Tian 2019). Unless given it is nature for images of at least 36x36, else
+    small."""
     activation: Activation | None = None
-    """The activation after each layer, layer_norm_relu being relu(layer_norm(x)) without affine
-    parameters. Unless given it is tanh, and in a cnn relu."""
+    """The activation after each layer; layer_norm_relu is relu(layer_norm(x)) without affine
+    parameters. Unless given it is tanh, or for a cnn relu."""
     squash: Squash = "tanh"
     """How a Box action is kept within its bounds: tanh scales smoothly, clip cuts."""
     normalize_observations: bool = True
-    """Whether Box observations of numbers are standardised by their running mean and std. Images
-    and booleans never are."""
+    """Whether Box observations are standardised by their running mean and std. Images and booleans
+    never are."""
     matmul_precision: MatmulPrecision = "float32"
-    """The precision of matrix products in forward and update, where the device is faster with less;
-    a CPU is not, and computes float32 whatever is chosen."""
+    """The precision of matrix products in the forward pass and the update; less is faster on some
+    accelerators. A CPU always computes in float32."""
 
     def __post_init__(self) -> None:
         settings.check(self)
@@ -87,7 +89,7 @@ class NetworkConfig:
 
 
 BUILT_IN_SETTINGS = ("network", "hidden", "memory", "cnn", "activation")
-"""The fields of `NetworkConfig` that describe a built-in network, and none of the user's."""
+"""The fields of `NetworkConfig` that describe built-in networks only."""
 
 
 def built_in(space: spaces.Space, config: NetworkConfig, num_outputs: int) -> nn.Module:
@@ -139,19 +141,20 @@ def resolved(space: spaces.Space, config: NetworkConfig) -> NetworkConfig:
 
 
 class Weights(NamedTuple):
-    """All that a trained policy consists of, besides its configuration."""
+    """The arrays of a trained policy."""
 
     params: Any
+    """The parameters of the network, a pytree of arrays."""
     mean: Array
-    """(d,) mean of the observations seen in training; d is 0 where nothing is standardised."""
+    """(d,) mean of the observations seen in training; d is 0 if nothing is standardised."""
     std: Array
-    """(d,) standard deviation of these."""
+    """(d,) standard deviation of the observations seen in training."""
     num_observations: Array = np.zeros((), np.float32)
-    """float32 scalar, how many observations these were."""
+    """float32 scalar, the number of observations seen in training."""
 
     @property
     def moments(self) -> Moments:
-        """The statistics of the observations, to go on with."""
+        """The observation statistics, in the form that training continues with."""
         return Moments(*map(jnp.asarray, (self.num_observations, self.mean, self.std)))
 
 
@@ -167,8 +170,8 @@ class Network:
     action_space: spaces.Space
     config: NetworkConfig
     module: Any = None
-    """A network of the user's (see `agents.policies.functions`); the built-in one that `config`
-    describes unless given."""
+    """A network of the user's (see `agents.policies.functions`); None means the built-in network
+    that `config` describes."""
 
     def __post_init__(self) -> None:
         _spaces.check_observation_space(self.observation_space)
@@ -183,7 +186,7 @@ class Network:
 
     @cached_property
     def functions(self) -> Functions:
-        """The module as functions, which take observations that are `clipped`."""
+        """The module as functions of `clipped` observations."""
         count = _spaces.num_outputs(self.action_space)
         module = self.module
         if module is None:
@@ -192,19 +195,20 @@ class Network:
 
     @property
     def name(self) -> str:
-        """mlp, gru or cnn; of a network of the user's its class or function."""
+        """mlp, gru or cnn; for a network of the user's the name of its class or function."""
         if self.module is not None:
             return described(self.module)
         return str(resolved(self.observation_space, self.config).network)
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The shape of one observation as the network reads it: that of a Box, else a vector."""
+        """The shape of one observation as the network reads it: the shape of a Box, or (n,) for
+        one-hot vectors."""
         return _spaces.encoded_shape(self.observation_space)
 
     @property
     def memory(self) -> Any:
-        """What it remembers when an episode starts, a pytree of arrays; () for nothing."""
+        """The memory at the start of an episode, a pytree of arrays; () if the network has none."""
         return self.functions.memory
 
     @property
@@ -216,31 +220,32 @@ class Network:
 
     @property
     def statistics_size(self) -> int:
-        """d, how many numbers of an observation have a mean and std: 0 where none is used."""
+        """d, how many numbers of an observation have a mean and std; 0 if nothing is
+        standardised."""
         return int(np.prod(self.shape)) if self.normalizes else 0
 
     def precision(self) -> AbstractContextManager[None]:
-        """Trace within this for matrix products in the configured precision."""
+        """A context; programs traced within it use the configured precision of matrix products."""
         name: str = self.config.matmul_precision
-        if jax.default_backend() == "cpu":  # not all of its matrix products know another one
+        if jax.default_backend() == "cpu":  # some matrix products on a CPU support only float32
             name = "float32"
-        # JAX takes its own "bfloat16" for "the fastest", which is TF32 on a GPU.
+        # JAX reads "bfloat16" as "the fastest precision", which is TF32 on a GPU.
         return jax.default_matmul_precision("BF16_BF16_F32" if name == "bfloat16" else name)
 
     def init(self, key: jax.Array) -> Any:
-        """Parameters; those of a built-in head are zero."""
+        """Initial parameters; those of the last layer of a built-in network are zero."""
         return self.functions.init(key)
 
     def observe(self, obs: jax.Array, mean: Array, std: Array) -> jax.Array:
-        """One observation as `apply` takes it, float32 in `shape`.
+        """Convert one observation to the float32 array of shape `shape` that `apply` takes.
 
-        A Box keeps its shape, and is standardised where the network normalises; images are divided
-        by 255; categories become one-hot vectors.
+        A Box keeps its shape and is standardised if the network normalises. Images are divided by
+        255. Categories become one-hot vectors.
 
         Args:
           obs: an element of the observation space.
-          mean: (d,) of the observations.
-          std: (d,) of the observations.
+          mean: (d,) mean of the observations.
+          std: (d,) standard deviation of the observations.
         """
         if not isinstance(self.observation_space, spaces.Box):
             return _spaces.one_hot(self.observation_space, obs)
@@ -253,11 +258,12 @@ class Network:
         return observations.standardize(x, mean, std)
 
     def statistics(self, x: jax.Array) -> jax.Array:
-        """(d,) what episodes add up of an observation from `observe`, for its mean and std."""
+        """(d,) the numbers of an observation from `observe` that enter the observation
+        statistics."""
         return jnp.ravel(x) if self.normalizes else jnp.zeros(0)
 
     def clipped(self, x: jax.Array) -> jax.Array:
-        """An observation from `observe` as the module reads it: without outliers."""
+        """Clip an observation from `observe`, so that the module sees no outliers."""
         return observations.clip(x) if self.normalizes else x
 
     def apply(self, params: Any, memory: Any, x: jax.Array) -> tuple[Any, jax.Array]:
@@ -277,8 +283,8 @@ class Network:
 
         Args:
           forward: runs `apply` with some parameters.
-          memory: what the network remembers.
-          x: one observation.
+          memory: the memory of the network.
+          x: one observation from `observe`.
           key: for the sampling.
           sample: see `spaces.decode`.
         """
@@ -291,7 +297,7 @@ class Network:
     def act(
         self, weights: Weights, memory: Any, obs: jax.Array, key: jax.Array
     ) -> tuple[jax.Array, Any]:
-        """(the deterministic action for one observation, new memory): for evaluation, replay."""
+        """(deterministic action, new memory) for one observation; for evaluation and replay."""
 
         def forward(memory: Any, x: jax.Array) -> Any:
             return self.apply(weights.params, memory, x)
@@ -303,9 +309,9 @@ def network_for(spec: EnvSpec, config: NetworkConfig, module: Any = None) -> Net
     """The policy network of an agent on an environment.
 
     Args:
-      spec: of the environment.
-      config: the agent's configuration, whose other settings are left out.
-      module: a network of the user's, if there is one.
+      spec: the environment's description.
+      config: the agent's configuration; fields that are not in `NetworkConfig` are ignored.
+      module: a network of the user's; None for a built-in network.
 
     Raises:
       UserError: a space is not supported, or the network does not fit the spaces.

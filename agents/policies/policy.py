@@ -1,4 +1,4 @@
-"""Policies: to call, to save, and to load from files that cannot run code.
+"""Policies: calling, saving and loading them. Loading a policy never runs code from its files.
 
 A saved policy is a folder of two files: `policy.json` (environment, spaces, network, evaluation)
 and `weights.safetensors` (parameters and observation statistics).
@@ -40,7 +40,7 @@ from es_rl.files import write_whole
 
 _KEYS = {"format", "agent", "env", "actor", "weights_sha256", "training", "evaluation"}
 _EPISODE_BYTES = 60
-"""The most that the return and the length of an episode take in `policy.json`."""
+"""The most bytes that the return and the length of one episode take in `policy.json`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,16 +50,19 @@ class Policy:
     spec: EnvSpec
     """The environment that it was trained on."""
     actor: Actor
+    """How actions are computed: a network, or the random or zero actor."""
     weights: Weights
+    """The parameters and observation statistics that the actor uses."""
     agent: str
-    """The name of the agent that made it."""
+    """The name of the agent that trained it."""
     training: dict[str, Any] = field(default_factory=dict)
-    """JSON values: seed, env steps and so on."""
+    """Facts about the training as JSON values: seed, env steps and so on."""
     evaluation: dict[str, Any] | None = None
-    """What it was saved with: {"seed": int, "returns": [float], "lengths": [int]}."""
+    """The evaluation that is saved with the policy: {"seed": int, "returns": [float], "lengths":
+    [int]}."""
 
     def __post_init__(self) -> None:
-        # It becomes part of titles, where brackets are markup.
+        # The name becomes part of titles, in which brackets are markup.
         if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_ .+-]{0,99}", self.agent):
             raise UserError(
                 f"agent={self.agent!r}: must be a name of at most 100 letters, digits and _ . + -"
@@ -77,15 +80,16 @@ class Policy:
 
     @in_32_bits
     def __call__(self, obs: Any, key: jax.Array | None = None) -> np.ndarray:
-        """The action for one observation, or the actions for a batch of them.
+        """The action for one observation, or the actions for a batch of observations.
 
         Args:
-          obs: an element of the observation space, or a stack of n elements. Where the environment
-            returns a Dict or Tuple, one of those, its parts single or stacked; or flat vectors.
-          key: a typed key, for the random policy (fresh randomness unless given).
+          obs: an element of the observation space, or a stack of n elements. If the environment
+            returns a Dict or Tuple, obs may be such a dict or tuple, each part single or stacked;
+            or flat vectors.
+          key: a typed key for the random policy; unless given, every call draws new random numbers.
 
         Raises:
-          UserError: the observation has another shape, or the policy has a memory.
+          UserError: the observation has a wrong shape, or the policy has a memory.
         """
         if jax.tree.leaves(self.actor.memory):
             raise UserError("this policy has a memory: call policy.step(obs, memory)")
@@ -95,15 +99,15 @@ class Policy:
     def step(
         self, obs: Any, memory: Any = None, key: jax.Array | None = None
     ) -> tuple[np.ndarray, Any]:
-        """(action, memory) for one observation, or for a batch of them.
+        """(action, memory) for one observation, or for a batch of observations.
 
         Args:
           obs: as in a call.
-          memory: what the step before returned; None where the episode starts.
+          memory: the memory that the previous step returned; None at the start of an episode.
           key: as in a call.
 
         Raises:
-          UserError: the observation has another shape.
+          UserError: the observation has a wrong shape.
         """
         batch, batched = self._batch(obs)
         if key is None:
@@ -124,7 +128,7 @@ class Policy:
         return safetensors.numpy.save(weight_names.named(self.weights))
 
     def _batch(self, obs: Any) -> tuple[np.ndarray, bool]:
-        """Observations (n, ...) as the actor takes them, and whether several were given."""
+        """The observations (n, ...) as the actor takes them, and whether `obs` was a batch."""
         raw = self.spec.raw_observation_space
         if raw is not None and isinstance(obs, Mapping | tuple):
             parts, batched = nested.parts_of(raw, obs)
@@ -138,32 +142,33 @@ class Policy:
         return (obs if batched else obs[None]), batched
 
     def save(self, folder: str | Path) -> None:
-        """Write `policy.json` and `weights.safetensors` into `folder`, making it if need be."""
+        """Write `policy.json` and `weights.safetensors` into `folder`, which is made if it is
+        missing."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(folder / WEIGHTS, self._weights_file())
         write_whole(folder / DESCRIPTION, _as_bytes(_to_json(self, self.digest)))
 
     def export_onnx(self, path: str | Path) -> None:
-        """Write an ONNX model, observation in and action out: see `agents.policies.export`."""
-        # Imported here: the converter is an extra, and few need it.
+        """Write the policy as an ONNX model: see `agents.policies.export.export_onnx`."""
+        # Imported here, as the converter is an optional extra.
         from agents.policies.export import export_onnx
 
         export_onnx(self, path)
 
 
 def load_policy(folder: str | Path, *, network: Any = None, trusted: bool = False) -> Policy:
-    """Read a saved policy, from whomever it comes: all is checked, and no code is run.
+    """Read a saved policy. Files from anybody are safe: all is checked, and no code is run.
 
     Args:
       folder: the policy's folder, or a run's folder that holds one as `policy/`.
-      network: the network of a policy that was trained with one of the user's; for others it must
-        not be given.
-      trusted: let the arguments of its environment name files, which the environment will open.
+      network: the user's network, if the policy was trained with one; must not be given for other
+        policies.
+      trusted: accept environment arguments that name files, which the environment will open.
 
     Raises:
-      UserError: no policy is there, a file is damaged, or the network is not the policy's; one
-        line says what is wrong.
+      UserError: the folder holds no policy, a file is damaged, or the network is not the policy's.
+        The message is one line that says what is wrong.
     """
     folder = _with_policy_inside(Path(folder))
     try:
@@ -183,12 +188,12 @@ def load_policy(folder: str | Path, *, network: Any = None, trusted: bool = Fals
 
 
 def read_network_config(folder: str | Path) -> NetworkConfig:
-    """The network settings of a saved policy, of which nothing else is read.
+    """Read only the network settings of a saved policy.
 
-    JAX need not have started.
+    This does not start JAX.
 
     Raises:
-      UserError: no policy is there, it is damaged, or it has no built-in network.
+      UserError: the folder holds no policy, the policy is damaged, or it has no built-in network.
     """
     folder = _with_policy_inside(Path(folder))
     try:
@@ -205,23 +210,24 @@ def read_network_config(folder: str | Path) -> NetworkConfig:
 
 
 def _with_policy_inside(folder: Path) -> Path:
-    """The folder, or that of the policy in it where it is a run's."""
+    """The folder of a policy: `folder` itself, or `folder/policy` if it is a run's folder."""
     inside = folder / "policy"
     is_run = not os.path.exists(folder / DESCRIPTION) and os.path.exists(inside / DESCRIPTION)
     return inside if is_run else folder
 
 
 def check_savable(policy: Policy, *, episodes: int = 0) -> None:
-    """Refuse a policy that could not be loaded once it is saved, before anything is spent on it.
+    """Refuse a policy that could be saved but not loaded, before any training.
 
-    Its description is written in memory and read as `load_policy` reads it, and must equal itself.
+    The policy's description is written to memory and read again as `load_policy` reads it; the
+    result must equal the original.
 
     Args:
-      policy: of any weights; only their shapes count.
-      episodes: of the evaluation that it will be saved with.
+      policy: a policy; of its weights only the shapes matter.
+      episodes: the number of episodes of the evaluation that will be saved with it.
 
     Raises:
-      UserError: something of it does not survive; the message says what.
+      UserError: a part of the policy is lost or changed; the message names it.
     """
     written = _to_json(policy, "")
     start = f"env={policy.spec.id}: a policy for it could not be loaded once saved"
@@ -247,7 +253,7 @@ def check_savable(policy: Policy, *, episodes: int = 0) -> None:
 
 
 def _to_json(policy: Policy, digest: str) -> dict[str, Any]:
-    """What `policy.json` holds; `digest` is of the weights' file."""
+    """The content of `policy.json`; `digest` is the SHA-256 of the weights file."""
     return {
         "format": description.FORMAT,
         "agent": policy.agent,
@@ -264,14 +270,15 @@ def _as_bytes(written: dict[str, Any]) -> bytes:
 
 
 def _from_json(saved: dict[str, Any], network: Any) -> tuple[Policy, str]:
-    """A policy but for its weights, and the digest of the file that has those.
+    """A policy without its weights, and the digest of the weights file.
 
     Args:
-      saved: what `policy.json` holds.
-      network: of the user's, where the policy has one.
+      saved: the content of `policy.json`.
+      network: the user's network, if the policy has one.
 
     Raises:
-      UserError: the description is none of a policy, of another format, or needs a network.
+      UserError: the description is not of a policy, has another format, or needs a network that was
+        not given.
     """
     description.check_format(saved)
     with description.reading():

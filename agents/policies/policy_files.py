@@ -1,7 +1,7 @@
-"""Reading the two files of a saved policy, which a stranger may have written.
+"""Reading the two files of a saved policy, which may come from an untrusted source.
 
-Nothing is allocated before its size has been checked, nothing is run, and what is said of a file is
-one printable line.
+Sizes are checked before memory is allocated, no code is run, and error messages are one printable
+line.
 """
 
 import hashlib
@@ -24,28 +24,29 @@ DESCRIPTION = "policy.json"
 WEIGHTS = "weights.safetensors"
 
 MAX_DESCRIPTION_BYTES = 8 << 20
-"""Enough for the returns of 200,000 episodes. JSON takes twenty times its size when it is read."""
+"""The largest JSON file that is read; it is enough for the returns of 200,000 episodes. Parsing
+takes twenty times the memory of the file."""
 MOST_EPISODES = 100_000
-"""Of an evaluation, so that it fits."""
+"""The most episodes of an evaluation, so that it fits into that size."""
 _MAX_HEADER_BYTES = 1 << 20
 MAX_WEIGHT_BYTES = 4 << 30
 _LARGEST = float(np.finfo(np.float32).max)
 
 
 def read_description(path: Path) -> dict[str, Any]:
-    """The object that a JSON file holds.
+    """Read a JSON file that holds one object.
 
     Raises:
-      UserError: the file is missing, not a regular one, too large, or not one JSON object.
+      UserError: the file is missing, not a regular file, too large, or not one JSON object.
     """
     return _as_object(path.name, read_json(path))
 
 
 def read_json(path: Path) -> Any:
-    """The value that a JSON file holds; its numbers are finite.
+    """Read a JSON file; all of its numbers are finite.
 
     Raises:
-      UserError: the file is missing, not a regular one, too large, or no JSON.
+      UserError: the file is missing, not a regular file, too large, or not valid JSON.
     """
     with _opened(path) as file:
         data = file.read(MAX_DESCRIPTION_BYTES + 1)
@@ -59,13 +60,13 @@ def read_weights(
 
     Args:
       path: the file.
-      expected: the shape of each of them.
+      expected: the shape of each array, by name.
       digest: the SHA-256 of the whole file, in hex.
-      expected_by: what says so, for messages.
+      expected_by: where the expected shapes come from, for messages.
 
     Raises:
-      UserError: the file is missing, not a regular one, damaged, another than the one that
-        `digest` is of, has other arrays than those expected, or numbers that are not finite.
+      UserError: the file is missing, not a regular file, or damaged; its digest is not `digest`; it
+        has other arrays than expected; or a number is not finite.
     """
     needed = weight_bytes(expected)
     with _opened(path) as file:
@@ -99,10 +100,10 @@ def read_weights(
 
 
 def weight_bytes(expected: Mapping[str, tuple[int, ...]]) -> int:
-    """How many bytes float32 arrays of these shapes take.
+    """The number of bytes that float32 arrays of these shapes take.
 
     Raises:
-      UserError: they are more than a policy may have.
+      UserError: the number is larger than a policy may have.
     """
     needed = 4 * sum(math.prod(shape) for shape in expected.values())
     if needed > MAX_WEIGHT_BYTES:
@@ -114,10 +115,10 @@ def weight_bytes(expected: Mapping[str, tuple[int, ...]]) -> int:
 
 
 def check_evaluation(values: Any) -> None:
-    """Refuse what is no evaluation: {"seed": int, "returns": [float], "lengths": [int]}.
+    """Check that values are an evaluation: {"seed": int, "returns": [float], "lengths": [int]}.
 
     Raises:
-      UserError: it is none, or one of too many episodes.
+      UserError: the values are not an evaluation, or it has too many episodes.
     """
     keys = ("seed", "returns", "lengths")
     if not isinstance(values, dict) or sorted(values) != sorted(keys):
@@ -136,7 +137,8 @@ def check_evaluation(values: Any) -> None:
 
 
 def named_file(arguments: Mapping[str, Any]) -> str | None:
-    """The first argument of an environment that holds a path or a module, as "name=value"."""
+    """The first argument of an environment that may name a file or a module, as "name=value"; None
+    without one."""
     found = (f"{name}={value!r}" for name, value in arguments.items() if _names_a_file(value))
     return next(found, None)
 
@@ -152,7 +154,8 @@ def _names_a_file(value: Any) -> bool:
 def _check_header(
     name: str, header: dict[str, Any], expected: Mapping[str, tuple[int, ...]], expected_by: str
 ) -> None:
-    """Refuse a header of other arrays; safetensors checks where in the file they lie."""
+    """Refuse a header that lists other arrays; safetensors itself checks their positions in the
+    file."""
     must_be = {key: f"F32 {list(shape)}" for key, shape in expected.items()}
     found = {key: _entry(entry) for key, entry in header.items()}
     for key in sorted(must_be.keys() | found.keys()):
@@ -164,16 +167,16 @@ def _check_header(
 
 
 def _entry(entry: Any) -> str:
-    """Of a header, its type and shape."""
+    """The type and shape of one entry of a header, as text."""
     return f"{entry.get('dtype')} {entry.get('shape')}" if isinstance(entry, dict) else "no object"
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[BinaryIO]:
-    """The file, if it is a regular one. Links are followed: download caches consist of them."""
+    """Open a regular file. Symbolic links are followed, as download caches consist of them."""
 
     def without_waiting(name: str, flags: int) -> int:
-        # Else a named pipe, which is no regular file, would keep us here.
+        # Without O_NONBLOCK, opening a named pipe would block.
         return os.open(name, flags | getattr(os, "O_NONBLOCK", 0))
 
     try:
@@ -194,10 +197,10 @@ def _as_object(name: str, value: Any) -> dict[str, Any]:
 
 
 def parse(name: str, data: bytes) -> Any:
-    """The value that the bytes of a JSON file hold.
+    """Parse the bytes of a JSON file.
 
     Raises:
-      UserError: they are too many, or no JSON of finite numbers.
+      UserError: there are too many bytes, or they are not JSON with finite numbers only.
     """
     if len(data) > MAX_DESCRIPTION_BYTES:
         raise UserError(f"{name} is larger than {MAX_DESCRIPTION_BYTES >> 20} MiB, the most")
@@ -215,7 +218,7 @@ def parse(name: str, data: bytes) -> Any:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    # Else what is checked by one reader may not be what another one takes.
+    # JSON parsers differ in which of two equal keys they keep, so duplicates are refused.
     found = dict(pairs)
     if len(found) != len(pairs):
         raise UserError("a key comes twice in an object")
@@ -223,7 +226,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _finite(text: str) -> float:
-    value = float(text)  # knows NaN and Infinity
+    value = float(text)  # accepts NaN and Infinity
     if not math.isfinite(value):
         raise UserError(f"the number {text} is not finite")
     return value

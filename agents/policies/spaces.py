@@ -1,4 +1,4 @@
-"""Between Gymnasium spaces and the flat vectors that networks read and write."""
+"""Conversion between elements of Gymnasium spaces and the arrays that networks read and write."""
 
 import math
 from typing import Any, TypeAlias
@@ -11,20 +11,23 @@ from gymnasium import spaces
 from envs.errors import UserError
 
 _MAX_SIZE = 1 << 20
-"""The most numbers of a Box, and of a discrete space dimensions x categories of the largest: in
-training as in a file, so that whatever was trained can be loaded."""
+"""The largest size of a space, in training and in files, so that every trained policy can be
+loaded. The size of a Box is its number of elements; that of a discrete space is the number of
+dimensions times the categories of the largest dimension."""
 _MAX_START = 1 << 30
-"""In size, of the first category: actions and observations are int32 on a device."""
+"""The largest absolute value of a first category, as actions and observations are int32 on a
+device."""
 Categorical: TypeAlias = spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary
 _INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
 _DTYPES = ("bool", "float16", "float32", "float64", *_INTEGERS)
 _UNBOUNDED = 1e30
-"""Bounds of this size and above are none: people write the largest number of a float for "any".
-An action scaled to them would be huge, and their distance is infinite in float32."""
+"""Bounds of at least this absolute value count as unbounded: some environments use the largest
+float in place of infinity. An action scaled to such bounds would be huge, and the difference of the
+bounds is infinite in float32."""
 
 
 def check_observation_space(space: spaces.Space) -> None:
-    """Refuse a space that networks cannot read.
+    """Refuse an observation space that networks cannot read.
 
     Raises:
       UserError: the space is not Box, Discrete, MultiDiscrete or MultiBinary, or it is too large.
@@ -43,7 +46,7 @@ def _unsupported(space: spaces.Space) -> UserError:
 
 
 def check_action_space(space: spaces.Space) -> None:
-    """Refuse a space that `decode` cannot fill.
+    """Refuse an action space for which `decode` cannot make actions.
 
     Raises:
       UserError: the space is not Box (of floats), Discrete, MultiDiscrete or MultiBinary, or it is
@@ -84,25 +87,26 @@ def categories(space: spaces.Space) -> tuple[np.ndarray, np.ndarray]:
 
 
 def bounded(space: spaces.Box) -> np.ndarray:
-    """Which dimensions of a Box have two bounds, in its shape."""
+    """Which elements of a Box have two bounds: bool, in the shape of the Box."""
     return (np.abs(space.low) < _UNBOUNDED) & (np.abs(space.high) < _UNBOUNDED)
 
 
 def num_outputs(space: spaces.Space) -> int:
-    """How many numbers a network gives for an action: one for each number of a Box, one logit for
-    each category of the other spaces."""
+    """The number of network outputs for an action: one per element of a Box, one logit per category
+    of a discrete space."""
     return math.prod(encoded_shape(space))
 
 
 def encoded_shape(space: spaces.Space) -> tuple[int, ...]:
-    """The shape of an element as numbers: a Box keeps its own, categories are a one-hot vector."""
+    """The shape in which a network reads an element: a Box keeps its shape, categories become a
+    one-hot vector."""
     if isinstance(space, spaces.Box):
         return space.shape
     return (int(categories(space)[0].sum()),)
 
 
 def empty(space: spaces.Space) -> np.ndarray:
-    """An array like an observation, to compile with."""
+    """An array with the shape and dtype of an observation, to compile with."""
     return np.zeros(space.shape or (), space.dtype)
 
 
@@ -110,7 +114,7 @@ def one_hot(space: spaces.Space, obs: jax.Array) -> jax.Array:
     """One element of a discrete space as a float32 vector, (encoded_shape,)."""
     sizes, starts = categories(space)
     chosen = jnp.ravel(obs).astype(jnp.int32) - starts.astype(np.int32)
-    # Each number of the vector stands for one category of one dimension.
+    # The dimension of each number of the vector, which stands for one category of it.
     dimension = np.repeat(np.arange(len(sizes)), sizes)
     category = np.arange(sizes.sum()) - (np.cumsum(sizes) - sizes)[dimension]
     return (chosen[dimension] == category.astype(np.int32)).astype(jnp.float32)
@@ -125,7 +129,7 @@ def decode(
       space: the action space.
       head: for a Box the mean of the action, for categories their logits.
       squash: see `to_action`.
-      sample: draw categories from the softmax of the logits instead of taking the largest.
+      sample: draw categories from the softmax of the logits instead of taking the most likely one.
       key: for the sampling.
     """
     if isinstance(space, spaces.Box):
@@ -138,14 +142,16 @@ def decode(
 def category_logits(space: spaces.Space, head: jax.Array) -> tuple[jax.Array, np.ndarray]:
     """The logits of each dimension of a discrete space, one row each.
 
-    Rows are as long as the largest dimension, so that a program does not grow with their number.
+    All rows are padded to the length of the largest dimension, so that the size of a compiled
+    program does not depend on the number of dimensions.
 
     Args:
       space: the space, of d dimensions with up to n categories.
       head: (..., num_outputs) the network's output.
 
     Returns:
-      (..., d, n) logits, -inf where a dimension has no such category; (d, n) bool, where it has.
+      (..., d, n) logits, -inf for categories that a dimension does not have; and (d, n) bool, True
+      for those that it has.
     """
     sizes, _ = categories(space)
     category = np.arange(sizes.max())
@@ -164,13 +170,13 @@ def sample_categories(logits: jax.Array, key: jax.Array) -> jax.Array:
 
 
 def to_action(space: spaces.Space, raw: jax.Array, squash: str) -> jax.Array:
-    """The action that raw numbers stand for.
+    """Convert raw numbers to an action.
 
     Args:
       space: the action space.
       raw: (k,) floats for a Box; for categories (c,) ints, counted from 0.
-      squash: how a Box is kept within its bounds: "tanh" scales tanh(raw) to them, "clip" cuts;
-        an unbounded dimension gets the number itself.
+      squash: how a Box action is kept within its bounds: "tanh" scales tanh(raw) to the bounds,
+        "clip" clips raw; without bounds the action is raw itself.
     """
     if not isinstance(space, spaces.Box):
         _, starts = categories(space)
@@ -189,7 +195,7 @@ def to_json(space: spaces.Space) -> dict[str, Any]:
     """A description of a supported space that `from_json` reads.
 
     Raises:
-      UserError: the space is of another kind.
+      UserError: the space is not supported.
     """
     if isinstance(space, spaces.Box):
         low, high = space.low, space.high
@@ -202,7 +208,7 @@ def to_json(space: spaces.Space) -> dict[str, Any]:
         }
         return {"type": "Box", **edges, "shape": list(low.shape), "dtype": dtype}
     if isinstance(space, spaces.MultiBinary):
-        # (3,) and 3 are not the same to Gymnasium.
+        # Gymnasium distinguishes the shapes (3,) and 3.
         return {"type": "MultiBinary", "n": space.n if isinstance(space.n, int) else list(space.n)}
     if not isinstance(space, spaces.Discrete | spaces.MultiDiscrete):
         raise _unsupported(space)
@@ -214,10 +220,11 @@ def to_json(space: spaces.Space) -> dict[str, Any]:
 
 
 def from_json(description: dict[str, Any]) -> spaces.Space:
-    """The space that `to_json` described, if it is of a size that policies have.
+    """The space that `to_json` described; larger spaces than policies support are refused.
 
     Raises:
-      ValueError, KeyError, TypeError, ArithmeticError, RecursionError: it is none of those.
+      ValueError, KeyError, TypeError, ArithmeticError, RecursionError: the description is not of
+        such a space.
     """
     match description["type"]:
         case "Box":
@@ -269,7 +276,7 @@ def _box(description: dict[str, Any]) -> spaces.Box:
 
 
 def _check_shape(shape: tuple[Any, ...]) -> None:
-    # Python's own integers do not overflow; and none may be large where another is 0.
+    # Python's integers do not overflow. A large axis is refused even where another axis is 0.
     if any(type(n) is not int or not 0 <= n <= _MAX_SIZE for n in shape) or (
         math.prod(shape) > _MAX_SIZE
     ):
@@ -279,7 +286,8 @@ def _check_shape(shape: tuple[Any, ...]) -> None:
 
 
 def _integers(value: Any) -> np.ndarray:
-    """An array of numbers, or lists of them: of texts NumPy makes rows as long as the longest."""
+    """An array from nested lists of integers. Strings are refused first, as NumPy would pad them
+    all to the longest, whatever memory that takes."""
     waiting, count = [value], 0
     while waiting:
         part = waiting.pop()
@@ -310,7 +318,7 @@ def _check_categories(sizes: np.ndarray, starts: np.ndarray) -> None:
 
 
 def _to_json(edge: Any) -> Any:
-    """Numbers in which infinities are text, as JSON has no infinity."""
+    """Numbers as JSON values; infinities become strings, as JSON has none."""
     if isinstance(edge, list):
         return [_to_json(part) for part in edge]
     return edge if np.isfinite(edge) else str(edge)

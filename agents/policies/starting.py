@@ -1,4 +1,4 @@
-"""Starting from a saved policy: its weights, where they fit the network of an agent."""
+"""Starting a training run from the weights of a saved policy."""
 
 from pathlib import Path
 from typing import Any
@@ -9,13 +9,13 @@ from agents.policies.policy import Policy, read_network_config
 from envs.errors import UserError
 
 _ACTING = ("squash", "normalize_observations")
-"""The settings beside the network that change what a policy does."""
+"""The settings besides the network that change the actions of a policy."""
 
 
 def network_settings(policy: Policy) -> dict[str, Any]:
-    """The settings that `agents.make` needs for an agent which can start from a policy.
+    """The settings with which `agents.make` makes an agent that can start from a policy.
 
-    Those of a policy with a network of the user's lack the network itself.
+    For a policy with a network of the user's, the network itself is not among them.
 
     Raises:
       UserError: the policy has no network.
@@ -28,10 +28,10 @@ def network_settings(policy: Policy) -> dict[str, Any]:
 
 
 def saved_network_settings(folder: str | Path) -> dict[str, Any]:
-    """The same of a policy in a folder, which is read before JAX has started.
+    """`network_settings` of the policy in a folder, read without starting JAX.
 
     Raises:
-      UserError: no policy is there, it is damaged, or it has no built-in network.
+      UserError: the folder holds no policy, the policy is damaged, or it has no built-in network.
     """
     return _settings_of(read_network_config(folder))
 
@@ -41,11 +41,11 @@ def _settings_of(config: NetworkConfig) -> dict[str, Any]:
 
 
 def starting_weights(network: Network, policy: Policy) -> Weights:
-    """The weights of a policy, for a network that acts as the policy does.
+    """The weights of a policy, after a check that a network computes the same actions with them.
 
     Args:
-      network: of the agent that is to start from them.
-      policy: from any agent with a network.
+      network: the network of the agent that starts from the weights.
+      policy: a policy of any agent with a network.
 
     Raises:
       UserError: spaces, settings or parameters differ; the message names the first difference.
@@ -81,7 +81,7 @@ def _settings(network: Network, own: bool) -> dict[str, Any]:
     if own:
         return acting
     if network.module is not None:
-        # The other one is built in, and differs in this already.
+        # The other network is built in, so the names of the two differ already.
         return {"network": network.name, **acting}
     return _settings_of(resolved(network.observation_space, network.config))
 

@@ -1,4 +1,4 @@
-"""Weights of a policy as named arrays, as its file holds them."""
+"""Conversion between the weights of a policy and the named arrays of its file."""
 
 from typing import Any
 
@@ -13,19 +13,19 @@ from envs.errors import UserError
 
 
 def named(weights: Weights) -> dict[str, np.ndarray]:
-    """The arrays of weights by name, contiguous as safetensors needs them."""
+    """The arrays of weights by name, contiguous as safetensors requires."""
     return {
         name: np.asarray(leaf, order="C") for name, leaf in named_leaves(_as_tree(weights)).items()
     }
 
 
 def shapes(actor: Actor) -> dict[str, tuple[int, ...]]:
-    """The shapes of the weights that an actor needs, by name, without making any."""
+    """The shapes of an actor's weights by name; no weights are made."""
     return {name: leaf.shape for name, leaf in named_leaves(_as_tree(_like(actor))).items()}
 
 
 def from_named(actor: Actor, arrays: dict[str, np.ndarray]) -> Weights:
-    """The weights of an actor of its named arrays.
+    """The weights of an actor from its named arrays.
 
     Raises:
       UserError: a standard deviation is not above 0, or the count is below 0.
@@ -48,7 +48,7 @@ def _as_tree(weights: Weights) -> dict[str, Any]:
 
 
 def _like(actor: Actor) -> Any:
-    """Weights of the right shapes, without values."""
+    """The weights of an actor as shapes and dtypes, without values."""
     params, size = {}, 0
     if isinstance(actor, Network):
         params, size = actor.functions.params, actor.statistics_size

@@ -1,4 +1,5 @@
-"""How PPO acts while it collects: it samples, and keeps what the update needs of it."""
+"""How PPO acts while it collects transitions: it samples actions, and keeps what the update
+needs."""
 
 from typing import NamedTuple, TypeAlias
 
@@ -11,30 +12,30 @@ from agents.ppo.update import Learner
 from es_rl.play.observations import Moments
 
 Statistics: TypeAlias = Weights | Moments
-"""Whatever has the mean and std (d,) of observations."""
+"""Either holds the mean and std (d,) of observations."""
 
 
 class Drawn(NamedTuple):
-    """What is kept of the actions of N lanes."""
+    """What the collector keeps of one action in each of N lanes."""
 
     vector: jax.Array
-    """(N, d) the observations, as `Network.observe` makes them."""
+    """(N, ...) the observations, converted by `Network.observe`."""
     raw: jax.Array
-    """(N, ...) the actions, before they were bounded."""
+    """(N, ...) the actions before they were bounded."""
     log_prob: jax.Array
-    """(N,) of `raw`, when it was drawn."""
+    """(N,) the log probability of `raw` when it was drawn."""
 
 
 def act(
     learner: Learner, weights: Weights, obs: jax.Array, key: jax.Array
 ) -> tuple[jax.Array, Drawn]:
-    """Sampled actions for N observations.
+    """Sample actions for N observations.
 
     Args:
-      learner: of the policy.
+      learner: holds the policy network.
       weights: the learner's parameters, and the statistics of observations.
-      obs: (N, ...).
-      key: for the actions of all of them.
+      obs: (N, ...) the observations.
+      key: a typed key, used for all N actions.
     """
     network, params = learner.network, weights.params
     vector = observe(network, weights, obs)
@@ -49,6 +50,6 @@ def act(
 
 
 def observe(network: Network, statistics: Statistics, obs: jax.Array) -> jax.Array:
-    """(N, d) for N observations."""
+    """Apply `Network.observe` to N observations (N, ...)."""
     rows = jax.vmap(network.observe, in_axes=(0, None, None))
     return rows(obs, statistics.mean, statistics.std)

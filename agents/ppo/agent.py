@@ -33,28 +33,34 @@ from es_rl.strategies.optimizers import at_learning_rate
 
 @struct.dataclass
 class PPOState:
-    """Everything that a run needs to go on; a pytree."""
+    """Everything that a run needs to continue; a pytree."""
 
     params: PyTree
-    """See `Learner.init`."""
+    """The parameters of policy and critic; see `Learner.init`."""
     opt_state: optax.OptState
+    """The state of the optimizer."""
     moments: Moments
-    """Of the observations of all batches so far; those of this one are added at its end."""
+    """Statistics of the observations of all batches so far. The observations of a batch are added
+    when it ends."""
     lanes: Any
-    """The environments between two steps, as the collector has left them."""
+    """The environments, between two steps of their episodes."""
     discounted: jax.Array
-    """(N,) the discounted return so far, whose moments scale rewards."""
+    """(N,) the running discounted return of each lane."""
     discounted_moments: Moments
+    """Statistics of the discounted returns, which scale the rewards."""
     finished: jax.Array
-    """(4,) mean, std, max and min return of the episodes that ended last; NaN before the first."""
+    """(4,) mean, std, max and min return of the episodes of the last iteration in which any ended;
+    NaN before the first."""
     key: jax.Array
-    """Never advanced: see `ppo_keys.of_iteration`."""
+    """The key from which all random numbers are derived (see `ppo_keys.of_iteration`). It never
+    changes."""
     iteration: jax.Array
-    """int32 scalar, how many there were so far, those with a skipped update included."""
+    """int32 scalar, the number of iterations so far, including those with a skipped update."""
 
 
 class PPOAgent(Agent):
-    """Alternates T steps of N environments and epochs of minibatches on them."""
+    """Alternates between T steps of N environments and epochs of minibatches on these
+    transitions."""
 
     resumable = True
     takes = ("network", "critic")
@@ -99,7 +105,7 @@ class PPOAgent(Agent):
         self._make_programs()
 
     def _make_programs(self) -> None:
-        """Those before and after the steps of an iteration."""
+        """Make the compiled programs that run before and after the steps of an iteration."""
         everywhere: Any = PartitionSpec()
         apart: Any = PartitionSpec(AXIS)
         spec = PPOState(
@@ -192,21 +198,21 @@ class PPOAgent(Agent):
         return Policy(self.env.spec, self.network, weights, agent=self.name)
 
     def _shared_and_keys(self, state: PPOState) -> tuple[Weights, CollectionKeys]:
-        """What the lanes act with, and the keys of their steps."""
+        """The weights with which the lanes act, and the keys of their steps."""
         std, keys = self._begin(state.key, state.iteration, state.moments)
         return Weights(state.params, state.moments.mean, std), keys
 
     def _begin_iteration(
         self, key: jax.Array, iteration: jax.Array, moments: Moments
     ) -> tuple[jax.Array, CollectionKeys]:
-        """The std of observations, and the keys of the steps (devices, ...)."""
+        """The std of observations, and the keys of the steps, (devices, ...)."""
         of_devices = jax.vmap(ppo_keys.of_iteration, in_axes=(None, None, 0))
         numbers = jnp.arange(self.stage.mesh.size)
         keys = of_devices(key, iteration, numbers).collection
         return moments.std, jax.tree.map(jax.random.key_data, keys)
 
     def _transitions(self, state: PPOState, collected: Collected) -> Transitions:
-        """What was collected, with observations as the network sees them."""
+        """The collected steps as transitions, with observations converted by `Network.observe`."""
         drawn: Drawn = collected.record
         rows = jax.vmap(lambda obs: observe(self.network, state.moments, obs))
         return Transitions(
@@ -220,10 +226,10 @@ class PPOAgent(Agent):
         )
 
     def _learn(self, state: PPOState, collected: Collected) -> tuple[PPOState, dict[str, Any]]:
-        """One update, on every device with its own lanes.
+        """One update; every device uses the transitions of its own lanes.
 
-        It is skipped, statistics and all, where no transition is usable, or where a loss, a
-        parameter or the optimiser's state would not be finite.
+        The update is skipped, including that of the statistics, if no transition is usable, or if a
+        loss, a parameter or the optimizer's state would not be finite.
         """
         batch, usable = without_nonfinite(self._transitions(state, collected))
         nonfinite = jax.lax.psum(jnp.sum(~usable), AXIS)
@@ -267,7 +273,8 @@ class PPOAgent(Agent):
         return new, metrics
 
     def _scale_rewards(self, state: PPOState, batch: Transitions) -> tuple[Any, Moments, jax.Array]:
-        """Rewards over the std of discounted returns, as Stable-Baselines3's VecNormalize."""
+        """Divide rewards by the std of discounted returns, as Stable-Baselines3's VecNormalize
+        does."""
 
         def step(total: jax.Array, now: tuple[jax.Array, jax.Array]) -> Any:
             reward, ended = now
@@ -282,7 +289,7 @@ class PPOAgent(Agent):
 
 
 def _merge(moments: Moments, vectors: jax.Array, usable: jax.Array) -> Moments:
-    """Add those of the standardised vectors (T, N, d) of all devices that are usable (T, N)."""
+    """Add the vectors (T, N, d) of all devices to the statistics, where `usable` (T, N) is true."""
     flat = jnp.where(usable[..., None], vectors, 0.0).reshape(-1, vectors.shape[-1])
     count, total, squares = jax.lax.psum(
         (jnp.sum(usable, dtype=jnp.float32), flat.sum(axis=0), jnp.sum(flat**2, axis=0)), AXIS
@@ -291,7 +298,8 @@ def _merge(moments: Moments, vectors: jax.Array, usable: jax.Array) -> Moments:
 
 
 def _statistics(totals: jax.Array, before: jax.Array) -> jax.Array:
-    """(4,) mean, std, max and min of what is finite on all devices; `before` if nothing is."""
+    """(4,) mean, std, max and min of the finite values on all devices; `before` if there are
+    none."""
     totals = jax.lax.all_gather(totals, AXIS)
     ended = jnp.isfinite(totals)
     now = jnp.stack([f(totals, where=ended) for f in (jnp.mean, jnp.std)])

@@ -17,25 +17,26 @@ class PPOConfig(NetworkConfig):
     squash: Squash = "clip"
     """How a Box action is kept within its bounds: tanh scales smoothly, clip cuts."""
     num_envs: int = 8
-    """N, environments stepped side by side, on all devices together."""
+    """N, environments stepped in lockstep, on all devices together."""
     num_steps: int = 256
-    """T, steps of each of them between two updates."""
+    """T, steps of each environment between two updates."""
     num_epochs: int = 10
-    """How often an update goes through its T x N transitions."""
+    """Passes over the T x N transitions of an update."""
     minibatch_size: int = 64
-    """Transitions of one gradient, on all devices together; at least 2 on each."""
+    """Transitions of one gradient step, on all devices together; at least 2 on each device."""
     learning_rate: float = 3e-4
-    """Of Adam, at the start."""
+    """The learning rate of Adam at the start."""
     anneal_steps: int | None = None
-    """Env steps over which the learning rate falls to 0 linearly; constant unless given."""
+    """Env steps over which the learning rate falls linearly to 0; it is constant unless given."""
     gamma: float = 0.99
-    """Discount."""
+    """The discount factor."""
     gae_lambda: float = 0.95
-    """0 trusts the critic, 1 the returns."""
+    """Lambda of generalized advantage estimation: 0 relies on the critic, 1 on the observed
+    returns."""
     clip_range: float = 0.2
-    """How far the ratio of new to old probability may pay to go from 1."""
+    """The ratio of new to old action probability is clipped to within this distance from 1."""
     entropy_coefficient: float = 0.0
-    """Weight of the entropy, which is kept high."""
+    """Weight of the entropy bonus in the objective."""
     value_coefficient: float = 0.5
     """Weight of the critic's mean squared error."""
     max_grad_norm: float = 0.5
@@ -43,9 +44,9 @@ class PPOConfig(NetworkConfig):
     log_std_init: float = 0.0
     """Log standard deviation of Box actions at the start."""
     normalize_rewards: bool = False
-    """Whether rewards are divided by the running std of the discounted return."""
+    """Whether rewards are divided by the running std of the discounted return (VecNormalize)."""
     devices: int | None = field(default=None, metadata=MAY_CHANGE)
-    """Devices that share the environments; chosen from their number unless given."""
+    """Devices that share the environments; chosen from the number of environments unless given."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -93,7 +94,7 @@ class PPOConfig(NetworkConfig):
 
     @property
     def num_minibatches(self) -> int:
-        """Gradient steps of an epoch."""
+        """The number of gradient steps of an epoch."""
         return self.batch_size // self.minibatch_size
 
     @property
@@ -105,8 +106,10 @@ class PPOConfig(NetworkConfig):
         return optax.linear_schedule(self.learning_rate, 0.0, max(1, round(steps)))
 
     def most_devices(self, available: int) -> int:
-        """How many of the available devices to use: all that have 32 environments each."""
-        # With fewer, waiting for each other after every minibatch costs more than is gained.
+        """How many of the available devices to use: as many as have at least 32 environments
+        each."""
+        # With fewer environments, synchronising devices after every minibatch costs more than it
+        # gains.
         enough = [n for n in range(2, available + 1) if self.num_envs >= 32 * n]
         return max(filter(self._shared_by, enough), default=1)
 

@@ -1,4 +1,4 @@
-"""What PPO learns from a batch of transitions (Schulman et al. 2017, arXiv 1707.06347)."""
+"""The PPO update on a batch of transitions (Schulman et al. 2017, arXiv 1707.06347)."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -19,21 +19,23 @@ PyTree: TypeAlias = Any
 
 
 class Transitions(NamedTuple):
-    """Steps of N environments one after the other; all arrays are (T, N, ...)."""
+    """T consecutive steps of N environments; all arrays are (T, N, ...)."""
 
     vector: jax.Array
-    """The observation, as `Network.observe` makes it."""
+    """The observation, converted by `Network.observe`."""
     raw: jax.Array
-    """The action, before it was bounded."""
+    """The action before it was bounded."""
     log_prob: jax.Array
-    """Of `raw`, when it was drawn."""
+    """The log probability of `raw` when it was drawn."""
     reward: jax.Array
+    """The reward of the step."""
     terminated: jax.Array
+    """Whether the episode terminated with this step, so that no return follows."""
     ended: jax.Array
-    """Terminated, or truncated."""
+    """Whether the episode ended with this step: terminated or truncated."""
     next_vector: jax.Array
-    """The observation that the step led to: of an episode that ended its last, not the next
-    one's first, so that a truncated episode can be bootstrapped."""
+    """The observation after the step. If the episode ended, it is the last observation of that
+    episode, not the first of the next, so that a truncated episode can be bootstrapped."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,22 +43,30 @@ class Learner:
     """The clipped objective over epochs of minibatches, shared by the devices of a mesh axis."""
 
     network: Network
+    """The policy network."""
     critic: Functions
-    """The value function, which reads what the network reads, and gives one number."""
+    """The value function: from the observation that the network reads to one number."""
     optimizer: optax.GradientTransformation
-    """Its state holds the learning rate: see `es_rl.strategies.optimizers`."""
+    """The optimizer; its state holds the learning rate (see `es_rl.strategies.optimizers`)."""
     axis: str
-    """Gradients are averaged over this mesh axis."""
+    """The mesh axis over which gradients are averaged."""
     num_epochs: int
+    """Passes over the batch."""
     num_minibatches: int
+    """The number of minibatches per epoch."""
     gamma: float
+    """The discount factor."""
     gae_lambda: float
+    """Lambda of generalized advantage estimation."""
     clip_range: float
+    """The distance from 1 to which the probability ratio is clipped."""
     entropy_coefficient: float
+    """Weight of the entropy bonus."""
     value_coefficient: float
+    """Weight of the critic's mean squared error."""
 
     def init(self, key: jax.Array, log_std: float) -> PyTree:
-        """Parameters of the policy, the critic, and the log std of Box actions."""
+        """The initial parameters of the policy and the critic, and the log std of Box actions."""
         actor_key, critic_key = jax.random.split(key)
         return {
             "actor": self.network.init(actor_key),
@@ -65,11 +75,11 @@ class Learner:
         }
 
     def head(self, params: PyTree, vector: jax.Array) -> jax.Array:
-        """(..., outputs) of the policy for observations (..., *shape)."""
+        """The outputs (..., outputs) of the policy network for observations (..., *shape)."""
         return self._each(lambda x: self.network.apply(params["actor"], (), x)[1], vector)
 
     def value(self, params: PyTree, vector: jax.Array) -> jax.Array:
-        """(...,) what the critic expects from observations (..., *shape) on."""
+        """(...,) the critic's estimate of the return from observations (..., *shape)."""
 
         def value(x: jax.Array) -> jax.Array:
             return self.critic.apply(params["critic"], (), self.network.clipped(x))[1][0]
@@ -77,7 +87,7 @@ class Learner:
         return self._each(value, vector)
 
     def _each(self, function: Any, x: jax.Array) -> jax.Array:
-        """A function of one observation, of each of (..., *shape)."""
+        """Apply a function of one observation to each of the observations (..., *shape)."""
         shape = self.network.shape
         leading = x.shape[: x.ndim - len(shape)]
         outputs = jax.vmap(function)(x.reshape(-1, *shape))
@@ -91,16 +101,16 @@ class Learner:
         usable: jax.Array,
         key: jax.Array,
     ) -> tuple[PyTree, optax.OptState, dict[str, jax.Array]]:
-        """All epochs on one batch; called on every device with its own part of it.
+        """Run all epochs on one batch; called on every device with its own part of the batch.
 
         Args:
-          params: see `init`.
-          opt_state: of the optimizer.
-          batch: from `without_nonfinite`, as is...
-          usable: ...(T, N), which of its transitions to learn from.
-          key: for the order of the minibatches.
+          params: the parameters, as from `init`.
+          opt_state: the state of the optimizer.
+          batch: the transitions, from `without_nonfinite`.
+          usable: (T, N) bool, the transitions to learn from, also from `without_nonfinite`.
+          key: a typed key for the order of the minibatches.
         """
-        # The advantage of an unusable transition, which terminates, is then 0.
+        # An unusable transition counts as terminated with reward 0, so its advantage is then 0.
         values = jnp.where(usable, self.value(params, batch.vector), 0.0)
         advantages = generalized_advantages(
             batch, values, self.value(params, batch.next_vector), self.gamma, self.gae_lambda
@@ -122,7 +132,7 @@ class Learner:
             epoch, (params, opt_state), jax.random.split(key, self.num_epochs)
         )
         means = jax.tree.map(jnp.mean, metrics)
-        # The rate that the update began with: a schedule goes on from minibatch to minibatch.
+        # The learning rate of the first minibatch: a schedule changes it with every minibatch.
         return params, opt_state, {**means, "learning_rate": metrics["learning_rate"][0, 0]}
 
     def _step(
@@ -160,7 +170,7 @@ class Learner:
         space, head = self.network.action_space, self.head(params, batch.vector)
         log_std = params["log_std"]
         change = distributions.log_prob(space, head, log_std, batch.raw) - batch.log_prob
-        # What stands in for an unusable action may be so likely that the ratio overflows.
+        # The zeros in place of an unusable action may be so likely that the ratio overflows.
         change = jnp.where(usable, change, 0.0)
         ratio = jnp.exp(change)
         advantages = advantages - mean(advantages)
@@ -176,7 +186,7 @@ class Learner:
             "policy_loss": policy_loss,
             "value_loss": value_loss,
             "entropy": entropy,
-            # Schulman's low-variance estimate of the divergence from the old policy.
+            # Schulman's low-variance estimate of the KL divergence from the old policy.
             "approx_kl": mean(ratio - 1 - change),
             "clip_fraction": mean(jnp.abs(ratio - 1) > self.clip_range),
         }
@@ -184,12 +194,12 @@ class Learner:
 
 
 def critic_of(network: Network, module: Any = None) -> Functions:
-    """The critic of a policy network: of parameters of its own.
+    """The critic for a policy network; the two share no parameters.
 
     Args:
-      network: whose observations it reads.
-      module: the user's, observation -> (1,); unless given it is a built-in network with the
-        settings of the policy's.
+      network: the policy network, whose observations the critic reads.
+      module: the user's critic, observation -> (1,). Unless given, the critic is a built-in network
+        with the policy network's settings.
 
     Raises:
       UserError: the module does not fit, or it has a memory.
@@ -208,13 +218,14 @@ def critic_of(network: Network, module: Any = None) -> Functions:
 
 
 def without_nonfinite(batch: Transitions) -> tuple[Transitions, jax.Array]:
-    """Make a batch finite: what an environment gets wrong must not reach the parameters.
+    """Replace values that are not finite, so that they do not reach the parameters.
 
-    A transition in which anything is not finite, a reward as an observation, is of no use: it is
+    A transition with any value that is not finite (a reward or an observation) is unusable: it is
     left out of the loss and of all statistics, and its episode counts as truncated before it.
 
     Returns:
-      The batch, in which such transitions are 0 and terminate, and which ones are usable (T, N).
+      The batch, in which unusable transitions are 0 and terminated; and (T, N) bool, the usable
+      transitions.
     """
 
     def rows(x: jax.Array, like: jax.Array) -> jax.Array:
@@ -238,14 +249,15 @@ def generalized_advantages(
 ) -> jax.Array:
     """(T, N) advantages: GAE (Schulman et al. 2016, arXiv 1506.02438, equation 16).
 
-    Nothing follows a terminated step; a truncated one is worth what the critic expects to follow.
+    The value after a terminated step is 0; the value after a truncated step is the critic's
+    estimate.
 
     Args:
       batch: the transitions.
-      values: (T, N) of their observations.
-      next_values: (T, N) of the observations that they led to.
-      gamma: discount.
-      gae_lambda: 0 trusts the critic, 1 the returns.
+      values: (T, N) the critic's values of the observations.
+      next_values: (T, N) the critic's values of the next observations.
+      gamma: the discount factor.
+      gae_lambda: 0 relies on the critic, 1 on the observed returns.
     """
     deltas = batch.reward + gamma * next_values * ~batch.terminated - values
 

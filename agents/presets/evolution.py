@@ -1,4 +1,4 @@
-"""Tuned settings per environment: small functions, each with where its numbers come from.
+"""Tuned settings of evolution per environment: one small function each, which names its source.
 
 An environment without a preset gets the defaults of the agent's configuration.
 """
@@ -9,25 +9,25 @@ from dataclasses import replace
 from agents.presets.preset import Preset
 
 _LINEAR = {"hidden": (), "optimizer": "sgd", "rank": 4}
-"""For tasks that a linear policy solves (Mania et al. 2018), which has ten to twenty weights.
+"""For tasks that a linear policy with ten to twenty weights solves (Mania et al. 2018).
 
-Adam moves each of them by the same length, those that hardly matter too, and so wanders where plain
-gradient steps climb: on the double pendulum it takes several times as long. Where fitness is
-linear in the weights a learning rate of sigma^2 moves the mean by sigma; about twice that is used.
-The noise of so narrow a matrix has a low rank anyway; a higher r makes it more nearly Gaussian.
+SGD is used because Adam takes steps of the same length in every weight, including those that hardly
+matter; on the double pendulum it takes several times as long. If fitness is linear in the weights,
+a learning rate of sigma^2 moves the mean by sigma; about twice that is used. The noise of such a
+narrow matrix has a low rank anyway; a higher r brings it closer to Gaussian noise.
 """
 _Maker = Callable[[], Preset]
 _EVOLUTION: dict[str, _Maker] = {}
 
 
 def eggroll_preset(env_id: str) -> Preset:
-    """The preset of EGGROLL on an environment, or the defaults where there is none."""
+    """The preset of EGGROLL on an environment, or the agent's defaults if there is none."""
     maker = _EVOLUTION.get(env_id)
     return maker() if maker else Preset()
 
 
 def open_es_preset(env_id: str) -> Preset:
-    """The same without a rank, which full noise does not have."""
+    """The preset of OpenES on an environment: that of EGGROLL without its rank."""
     found = eggroll_preset(env_id)
     return replace(found, settings={k: v for k, v in found.settings.items() if k != "rank"})
 

@@ -1,11 +1,12 @@
-"""Settings of PPO per environment, as others published them: small functions that say whose.
+"""Published settings of PPO per environment: one small function each, which names its source.
 
-Both `ppo` and `sbx_ppo` take those of Gymnasium. The zoo is hyperparams/ppo.yml of
-DLR-RM/rl-baselines3-zoo (commit 208b6fd): what it does not name has Stable-Baselines3's defaults,
-and one environment. Its `normalize` is both our normalize_observations and normalize_rewards. Left
-out everywhere: gSDE (`use_sde`, `sde_sample_freq`), `ortho_init`, and clip ranges that fall, which
-are held at their start. A minibatch larger than the batch is the whole batch here, as it is there.
-Its ids of v2 to v4 stand for the latest ones.
+`ppo` and `sbx_ppo` share the presets of Gymnasium environments. "The zoo" is hyperparams/ppo.yml of
+DLR-RM/rl-baselines3-zoo (commit 208b6fd). Settings that it does not name have the defaults of
+Stable-Baselines3, with one environment. Its `normalize` sets both our normalize_observations and
+normalize_rewards. Always left out: gSDE (`use_sde`, `sde_sample_freq`), `ortho_init`, and clip
+ranges that fall, which stay at their initial value. A minibatch larger than the batch becomes the
+whole batch, as in the zoo. The zoo's settings for versions v2 to v4 of an environment are used for
+the latest version.
 """
 
 from collections.abc import Callable
@@ -34,14 +35,14 @@ _SB3 = {
     "normalize_observations": False,
     "normalize_rewards": False,
 }
-"""Defaults of `stable_baselines3.PPO` 2.9, named so that no default of ours shows through."""
+"""The defaults of `stable_baselines3.PPO` 2.9, written out so that our defaults do not apply."""
 _NORMALIZE = {"normalize_observations": True, "normalize_rewards": True}
 _LOCOMOTION = {"log_std_init": -2.0, "activation": "relu", "hidden": (256, 256)}
 """The `policy_kwargs` that the zoo gives to HalfCheetah and Hopper."""
 
 
 def ppo_preset(env_id: str) -> Preset:
-    """The preset of PPO on an environment, or the defaults where there is none."""
+    """The preset of PPO on an environment, or the agent's defaults if there is none."""
     maker = _MAKERS.get(env_id)
     return maker() if maker else Preset()
 
@@ -106,7 +107,8 @@ def _acrobot() -> Preset:
 
 @_for("gymnasium/MountainCarContinuous-v0")
 def _mountain_car_continuous() -> Preset:
-    # In gSDE log_std_init scales noise that is multiplied by features: -3.29 means nothing without.
+    # The zoo's log_std_init of -3.29 is left out: in gSDE it scales noise that is multiplied by
+    # features, so the value has no meaning without gSDE.
     return _zoo(
         "MountainCarContinuous-v0, without its gSDE and log_std_init; batch_size 256 of 8 steps",
         20_000,
@@ -271,10 +273,10 @@ def _brax_inverted_double_pendulum() -> Preset:
 @_for("brax/inverted_pendulum")
 def _brax_inverted_pendulum() -> Preset:
     # google/brax, notebooks/training.ipynb (commit 5952601), with the defaults of brax 0.14.2. Its
-    # 32 minibatches of 1024 unrolls of 5 steps are 80 steps of 2048 environments; its value loss is
-    # a quarter of the squared error; it clips no gradients. Left out: reward_scaling=10, the tanh
-    # around the actions, and the networks (policy 4 x 32, critic 5 x 256, swish), as ours are of
-    # one shape: SB3's.
+    # 32 minibatches of 1024 unrolls of 5 steps equal 80 steps of 2048 environments. Its value loss
+    # is a quarter of the squared error, and it does not clip gradients. Left out:
+    # reward_scaling=10, the tanh around the actions, and the networks (policy 4 x 32, critic 5 x
+    # 256, swish), as policy and critic here have the same shape (that of SB3).
     settings = {
         "num_envs": 2048,
         "num_steps": 80,
@@ -291,9 +293,10 @@ def _brax_inverted_pendulum() -> Preset:
 
 
 def _rejax(num_minibatches: int, **settings: Any) -> dict[str, Any]:
-    """Settings that all of rejax's configurations share, which name minibatches by number."""
-    # Its vf_coef of 0.5 weighs half the squared error. Left out: its clipping of the value, and
-    # that it takes the time limit for an end of the task.
+    """Settings that all of rejax's configurations share; they give the number of minibatches, not
+    their size."""
+    # rejax's vf_coef of 0.5 weights half the squared error. Left out: its clipping of the value,
+    # and that it treats the time limit as a termination.
     return {
         **_SB3,
         "entropy_coefficient": 0.01,

@@ -1,6 +1,7 @@
 """Evaluation of policies: deterministic actions, on episodes that training never plays.
 
-Episode i of evaluation seed s is the same for every agent, run and process.
+Episode i of evaluation seed s has the same start state and randomness for every agent, run and
+process.
 """
 
 from dataclasses import dataclass
@@ -25,20 +26,21 @@ _DOMAIN = 0x65766C  # apart from the keys that training derives from a seed
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a policy earned on `len(returns)` episodes."""
+    """The results of a policy on `len(returns)` episodes."""
 
     seed: int
+    """The evaluation seed, which determines the episodes."""
     returns: np.ndarray
-    """(episodes,) undiscounted: float32 on the accelerator, float64 on the host."""
+    """(episodes,) undiscounted returns: float32 from the accelerator, float64 from the host."""
     lengths: np.ndarray
-    """(episodes,) int32, env steps."""
+    """(episodes,) int32, the env steps of each episode."""
     success: np.ndarray | None = None
-    """(episodes,) float32, 1 where the environment reported success, 0 where it reported failure,
-    NaN where it reported nothing; None where that is not known."""
+    """(episodes,) float32: 1 for reported success, 0 for reported failure, NaN for no report; None
+    if reports were not recorded."""
 
     @property
     def success_rate(self) -> float | None:
-        """The share of successful episodes; None where the environment reports no success."""
+        """The share of successful episodes; None if the environment does not report success."""
         if self.success is None or np.isnan(self.success).all():
             return None
         return float(np.nanmean(self.success))
@@ -54,16 +56,16 @@ class Evaluation:
         return float(self.returns.std(dtype=np.float64))
 
     def to_json(self) -> dict[str, Any]:
-        """The values as JSON knows them, which keeps all of their digits."""
+        """The evaluation as JSON values, which keep all digits of the returns."""
         returns, lengths = self.returns.tolist(), self.lengths.tolist()
         return {"seed": self.seed, "returns": returns, "lengths": lengths}
 
     @staticmethod
     def from_json(values: dict[str, Any]) -> "Evaluation":
-        """What `to_json` was made from.
+        """The evaluation that `to_json` wrote.
 
         Raises:
-          UserError: it is none of any evaluation.
+          UserError: the values do not describe an evaluation.
         """
         check_evaluation(values)
         returns = np.asarray(values["returns"], np.float64)
@@ -77,7 +79,7 @@ def evaluation_keys(seed: int, episodes: int) -> np.ndarray:
 
 
 def evaluation_behaviour(actor: Actor) -> Behaviour:
-    """How an actor behaves in a rollout whose `shared` are its weights."""
+    """The behaviour of an actor in a rollout; the `shared` data are the actor's weights."""
 
     def act(weights: Weights, selected: Any, memory: Any, obs: Any, key: Any) -> Any:
         return *actor.act(weights, memory, obs, key), jnp.zeros(0)
@@ -86,16 +88,18 @@ def evaluation_behaviour(actor: Actor) -> Behaviour:
 
 
 class Evaluator:
-    """Plays an actor's episodes; keeps what it compiled, so make one and call it often."""
+    """Evaluates an actor's weights; it keeps its compiled programs, so make it once and call it
+    often."""
 
     @in_32_bits
     def __init__(self, env: Env | HostEnv, actor: Actor, stage: Stage | None = None):
         """Make an evaluator.
 
         Args:
-          env: where to play.
-          actor: how to act.
-          stage: of the environment, which changes no return; one of its own unless given.
+          env: the environment to play on.
+          actor: computes the actions.
+          stage: the stage of the environment; unless given, the evaluator opens one. Returns do not
+            depend on it.
         """
         self._opened = open_stage(env) if stage is None else None
         self._behaviour = evaluation_behaviour(actor)
@@ -114,10 +118,11 @@ class Evaluator:
         """Play episodes 0 ... episodes-1 of an evaluation seed.
 
         Args:
-          weights: of the actor.
+          weights: the weights of the actor.
           episodes: how many to play.
-          seed: which episodes they are.
-          notify: told from time to time how many episodes have ended.
+          seed: the evaluation seed, which determines the episodes.
+          notify: called from time to time with the number of episodes that have ended and their
+            total number.
         """
         seed = int(seed)  # a NumPy integer cannot be saved with the policy
         keys = evaluation_keys(seed, episodes)
@@ -127,11 +132,12 @@ class Evaluator:
 
     @in_32_bits
     def compile(self, weights: Weights, *, episodes: int) -> None:
-        """Compile for that many episodes, before the first call."""
+        """Compile for this number of episodes, before the first call."""
         self._player(episodes).compile(weights, evaluation_keys(0, episodes))
 
     def close(self) -> None:
-        """End the worker processes that it opened, which are none where it was given a stage."""
+        """End the worker processes that the evaluator opened; it opens none if it was given a
+        stage."""
         if self._opened is not None:
             self._opened.close()
 
@@ -159,15 +165,17 @@ def evaluate(
     """Evaluate a policy once; `Evaluator` serves repeated calls.
 
     Args:
-      policy: who plays.
-      env: where.
-      episodes: how many.
-      seed: of the evaluation.
-      lanes: environments stepped side by side, if they step on the host: 32, or as many as there
-        are episodes, unless given. With 1, and 1 worker, there is one environment at a time.
+      policy: the policy to evaluate.
+      env: the environment to play on.
+      episodes: how many to play.
+      seed: the evaluation seed.
+      lanes: environments stepped in lockstep, if they step on the host; unless given 32, or the
+        number of episodes if that is smaller. With 1 lane and 1 worker there is one environment at
+        a time.
 
     Raises:
-      UserError: lanes are given where the environment does not step on the host, or fewer than 1.
+      UserError: lanes are given for an environment that does not step on the host, or are fewer
+        than 1.
     """
     with open_stage(env, lanes=lanes, episodes=episodes) as stage:
         evaluator = Evaluator(env, policy.actor, stage)

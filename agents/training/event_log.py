@@ -13,21 +13,21 @@ _FLUSH_SECONDS = 10.0
 
 
 class EventLog:
-    """A logger that writes TensorBoard's event files, in the thread that calls it.
+    """A logger that writes TensorBoard's event files in the thread that calls it.
 
-    tensorboardX's SummaryWriter writes in a thread of its own: where the disk is full that thread
-    ends without a message, and the next call waits for it for ever.
+    tensorboardX's SummaryWriter writes in a thread of its own. If the disk is full, that thread
+    ends without a message, and the next call waits for it forever.
     """
 
     def __init__(self, folder: Path, purge_from: int | None = None):
         """Start a new file.
 
         Args:
-          folder: of the run's event files.
-          purge_from: TensorBoard forgets what earlier files have from this step on.
+          folder: the folder of the run's event files.
+          purge_from: TensorBoard discards the points of earlier files from this step on.
 
         Raises:
-          OSError: the file cannot be written; so say all methods.
+          OSError: the file cannot be written; all methods raise the same.
         """
         folder.mkdir(exist_ok=True)
         self._writer = EventsWriter(str(folder / "events"), f".{os.getpid()}.{time.time_ns()}")
@@ -39,7 +39,7 @@ class EventLog:
             )
 
     def log(self, metrics: dict[str, float]) -> None:
-        """Write the numbers that are finite, at the env steps of the generation."""
+        """Write the finite metrics, with the generation's env steps as the x value."""
         values = [
             Summary.Value(tag=name, simple_value=x)
             for name, x in metrics.items()
@@ -52,5 +52,5 @@ class EventLog:
             self._writer.flush()
 
     def close(self) -> None:
-        """Write what is left."""
+        """Write the remaining data and close the file."""
         self._writer.close()

@@ -1,7 +1,7 @@
-"""Episodes of a policy as pictures, or as solids in motion.
+"""Recording episodes of a policy, as images or as the poses of moving solids.
 
-Episode i of an evaluation seed is the one that `agents.evaluate` plays: on the host bit by bit, on
-the accelerator but for rounding, which chaotic physics amplifies in a long episode.
+Episode i of an evaluation seed is the same as in `agents.evaluate`: bit for bit on the host, and up
+to rounding on the accelerator. Chaotic physics amplifies the rounding in long episodes.
 """
 
 from dataclasses import dataclass
@@ -20,25 +20,29 @@ _MAX_FPS = 30.0
 
 @dataclass(frozen=True)
 class Film:
-    """What one episode looked like."""
+    """One episode as images."""
 
     frames: list[np.ndarray]
-    """RGB images (height, width, 3) uint8."""
+    """RGB images, (height, width, 3) uint8 each."""
     frames_per_second: float
     episode_return: float
+    """The undiscounted return of the episode."""
 
 
 @dataclass(frozen=True, eq=False)
 class Recording:
-    """What moved in one episode, in T frames, and what it earned."""
+    """The solids of one episode in T frames, and its return."""
 
     scene: Scene
+    """The solids, and their poses in every frame."""
     returns: np.ndarray
-    """(T,) float, the undiscounted return so far; 0 in the first frame, the whole in the last."""
+    """(T,) float, the undiscounted return so far: 0 in the first frame, the whole return in the
+    last."""
     frames_per_second: float
-    """In the simulated world. The last frame may follow sooner than the others: where it ends."""
+    """Frames per second of simulated time. The last frame shows the end of the episode, and may
+    follow after a shorter time."""
     steps: int
-    """Env steps of the episode."""
+    """The number of env steps of the episode."""
 
 
 @in_32_bits
@@ -74,11 +78,11 @@ def record(
 def _recording(spec: EnvSpec, rewards: np.ndarray, scene: Scene) -> Recording:
     stride, steps = _stride(spec), len(rewards)
     shown = np.append(np.arange(0, steps, stride), steps)
-    # Added up one by one, as an evaluation does.
+    # The rewards are added one by one, as in an evaluation, for the same rounding.
     returns = np.concatenate([np.zeros(1, rewards.dtype), np.cumsum(rewards)])[shown]
     return Recording(scene.at(shown), returns, spec.frames_per_second / stride, steps)
 
 
 def _stride(spec: EnvSpec) -> int:
-    """Env steps from one frame to the next."""
+    """The number of env steps from one frame to the next."""
     return max(1, round(spec.frames_per_second / _MAX_FPS))

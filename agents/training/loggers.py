@@ -1,4 +1,4 @@
-"""Loggers: what is told the metrics of every generation."""
+"""Loggers, which receive the metrics of every generation."""
 
 import json
 import math
@@ -10,30 +10,31 @@ from typing import Any, Protocol
 from es_rl.files import open_own, whole
 
 _LONGEST_LINE = 1 << 20
-"""The most bytes that are read as one line of metrics."""
+"""The longest line of metrics that is read, in bytes."""
 
 
 class Logger(Protocol):
-    """Is told the metrics of every generation; `agents.train` takes any object with these methods.
+    """Receives the metrics of every generation; `agents.train` takes any object with these methods.
 
-    An exception in `log` ends the run, after a checkpoint of the generation. A run that goes on
-    from a checkpoint logs the generations after that checkpoint once more.
+    An exception in `log` ends the run, after a checkpoint of the generation. A run that is resumed
+    from a checkpoint logs the generations after that checkpoint again.
     """
 
     def log(self, metrics: dict[str, float]) -> None:
-        """Take the metrics of one generation, with the names of `metrics.jsonl`."""
+        """Receive the metrics of one generation, with the names of `metrics.jsonl`."""
         ...
 
     def close(self) -> None:
-        """Write what is left, at the end of the run, however it ends."""
+        """Write the remaining data at the end of the run, also if the run ends with an
+        exception."""
         ...
 
 
 class JsonLines:
-    """Writes one JSON object a generation to a file."""
+    """Writes one JSON object per generation to a file."""
 
     def __init__(self, path: Path, generations: int):
-        """Keep so many generations of a file that is there, and append to them.
+        """Keep the first `generations` lines of an existing file, and append to them.
 
         Raises:
           OSError: the file cannot be written; `log` and `sync` raise the same.
@@ -56,7 +57,7 @@ class JsonLines:
 
 
 def _cut(path: Path, generations: int) -> None:
-    """Keep the metrics of so many generations, without a torn line, in a new file."""
+    """Rewrite the file with its first `generations` complete lines only."""
     with ExitStack() as stack:
         old = None
         if os.path.lexists(path):

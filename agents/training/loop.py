@@ -1,4 +1,4 @@
-"""The generations of a run, one after another: step, evaluate, log, checkpoint; and its end."""
+"""The main loop of a run: step, evaluate, log and checkpoint every generation, then end the run."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -22,31 +22,31 @@ from envs.errors import UserError
 from es_rl import processes
 
 _AGREE_SECONDS = 0.2
-"""The least time between two exchanges of the time, and of whether to stop, among processes."""
+"""The least seconds between two exchanges among processes, of the time and of signals to stop."""
 OnGeneration: TypeAlias = Callable[[dict[str, Any], Callable[[], Policy]], None]
 OnProgress: TypeAlias = Callable[[str, int, int], None]
 SKIPPED_LIMIT = 10
-"""Training is given up after so many skipped updates in a row."""
+"""Training ends with an error after this many skipped updates in a row."""
 
 
 class Diverged(UserError):
-    """No update could be made any more: the numbers are not finite."""
+    """Training has diverged: the last updates were all skipped, as their values were not finite."""
 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What a run ends with."""
+    """The result of a run."""
 
     policy: Policy
     """The mean policy after the last iteration, with its evaluation."""
     best: Policy
-    """The policy with the best evaluation of the run; where two are as good, the later one."""
+    """The policy with the best evaluation of the run; the later one of two equally good ones."""
     evaluation: Evaluation
     """The evaluation of `policy`."""
     generations: int
     """The number of generations of the whole run."""
     new_generations: int
-    """The number of generations that this call made: none where a run that is resumed had ended."""
+    """The number of generations of this call; 0 if the resumed run had ended already."""
     env_steps: int
     """The number of environment steps of the whole run."""
     compile_seconds: float
@@ -54,9 +54,9 @@ class TrainResult:
     wall_seconds: float
     """Seconds of training and evaluation, without compilation."""
     evaluation_seconds: float
-    """The part of `wall_seconds` that was evaluation, checkpoints, loggers and `on_generation`."""
+    """The part of `wall_seconds` spent on evaluation, checkpoints, loggers and `on_generation`."""
     stopped_by: int | None = None
-    """The signal that ended the run before its time, if one did."""
+    """The number of the signal that ended the run early; None if no signal did."""
     out: Path | None = None
     """The run's folder."""
     checkpoint: Path | None = None
@@ -65,26 +65,35 @@ class TrainResult:
 
 @dataclass
 class Loop:
-    """What the generations of a run have in common."""
+    """The main loop of a run, with the objects that all generations use."""
 
     agent: Agent
+    """The agent that is trained."""
     config: RunConfig
+    """The options of the run."""
     progress: Progress
+    """The run's counts, times and best evaluation; it is updated in place."""
     evaluator: Evaluator
+    """Evaluates the agent's policies."""
     run: RunFolder | None
+    """The run's folder; None if nothing is saved."""
     loggers: Sequence[Logger]
+    """The user's loggers."""
     on_generation: OnGeneration | None
+    """Called after each generation with its metrics and a function that returns the policy."""
     on_progress: OnProgress | None
+    """Called within long generations and evaluations."""
     caught: list[int]
-    """The signals that have come so far."""
+    """The numbers of the signals received so far."""
     watchdog: Watchdog
+    """Warns if the run hangs."""
     agrees_at: int = 0
-    """The generation after which processes agree on the time again."""
+    """The generation after which processes next agree on the time."""
     saved_at: int | None = None
     """The generation of the last checkpoint."""
 
     def play(self, state: Any, compile_seconds: float) -> TrainResult:
-        """From a state to the end."""
+        """Train from a state to the end of the run."""
         progress, config = self.progress, self.config
         clock = Clock(progress.wall_seconds, progress.evaluation_seconds)
         now = self._agree(clock)
@@ -130,7 +139,8 @@ class Loop:
         return self._end(state, compile_seconds, progress.generation - first)
 
     def _count(self, stepped: dict[str, Any]) -> dict[str, Any]:
-        """Add an iteration to the progress; its metrics, with the run's generation and steps."""
+        """Add an iteration to the progress, and return its metrics with the run's generation and
+        env steps."""
         progress = self.progress
         progress.env_steps += stepped["env_steps"]
         generation = progress.generation
@@ -139,9 +149,9 @@ class Loop:
         return {"generation": generation, **stepped, "env_steps": progress.env_steps}
 
     def _publish(self, state: Any, metrics: dict[str, Any]) -> None:
-        """Tell the user's loggers and `on_generation` of a generation.
+        """Pass the metrics of a generation to the user's loggers and `on_generation`.
 
-        An exception of theirs ends the run, but loses none of it: there is a checkpoint first.
+        If one of them raises an exception, a checkpoint is written before the run ends.
         """
         try:
             for logger in self.loggers:
@@ -153,10 +163,11 @@ class Loop:
             raise
 
     def _step(self, state: Any) -> tuple[Any, dict[str, Any]]:
-        """One iteration, its metrics on the host and with their env steps per second.
+        """Run one iteration, and return its metrics as Python numbers, with the env steps per
+        second.
 
         Raises:
-          Abandoned: a signal came; the state is as it was.
+          Abandoned: a signal was received; `state` is unchanged and valid.
         """
         what = f"generation {self.progress.generation}"
 
@@ -173,16 +184,16 @@ class Loop:
         return state, {**metrics, "steps_per_second": metrics["env_steps"] / seconds}
 
     def _note(self, what: str, ended: int, total: int) -> None:
-        """Say how far a generation or an evaluation is."""
+        """Report the progress within a generation or an evaluation."""
         self.watchdog.progress(f"{what}, {ended} of {total} episodes ended")
         if self.on_progress is not None:
             self.on_progress(what, ended, total)
 
     def _agree(self, clock: Clock, param_norm: float = 0.0) -> Now:
-        """What time it is, and whether anybody is to stop: the same in all processes.
+        """Agree among all processes on the time, and on whether to stop.
 
         Raises:
-          RuntimeError: they do not have the same parameters any more.
+          RuntimeError: the processes have different parameters.
         """
         done, caught = self.progress.generation, self.caught[0] if self.caught else 0
         pace = _AGREE_SECONDS * done / max(clock.training, 1e-9)
@@ -201,7 +212,7 @@ class Loop:
         return Now(wall, training, bool(caught))
 
     def _evaluate(self, state: Any, now: float) -> Evaluation:
-        """Evaluate the policy as it stands, after so many seconds of training."""
+        """Evaluate the current policy; `now` is the seconds of training so far."""
         policy = self.agent.snapshot(state)
         self.watchdog.progress("evaluation")
         evaluation = self.evaluator(
@@ -214,8 +225,8 @@ class Loop:
         return evaluation
 
     def _save_policies(self, last: Policy) -> tuple[Policy, Policy]:
-        """The last policy that was evaluated, and the best; in the run's folder too, so that a run
-        can be replayed while it goes on, or after it was killed."""
+        """Return the last evaluated policy and the best one, and save both in the run's folder, so
+        that they can be replayed during the run or after it was killed."""
         progress = self.progress
         assert progress.evaluation is not None
         assert progress.best_evaluation is not None
@@ -244,7 +255,7 @@ class Loop:
             )
 
     def _end(self, state: Any, compile_seconds: float, new_generations: int) -> TrainResult:
-        """Save what is left to save, and say how it went."""
+        """Evaluate and save the final policy, and return the result of the run."""
         progress = self.progress
         evaluation = progress.evaluation
         if evaluation is None or progress.evaluated_generation != progress.generation:
@@ -252,7 +263,7 @@ class Loop:
         assert progress.best_evaluation is not None
         policy, best = self._save_policies(self.agent.snapshot(state))
         if self.run is not None:
-            self.run.save(best, "best")  # one that was resumed may lack it
+            self.run.save(best, "best")  # the folder of a resumed run may lack it
             self.run.wait()
         if progress.skipped >= SKIPPED_LIMIT:
             where = f"; the best policy is in {self.run.folder / 'best'}" if self.run else ""

@@ -15,7 +15,7 @@ from agents.training.evaluation import Evaluation
 from envs.errors import UserError
 
 _MOST_COUNT = 2**62
-"""Of generations and env steps."""
+"""The largest count of generations and env steps in a file."""
 
 
 @dataclass
@@ -48,16 +48,16 @@ class Progress:
     """The weights that earned the best evaluation: a pytree of arrays, saved with the state."""
 
     def to_json(self) -> dict[str, Any]:
-        """All but the weights."""
+        """The progress as JSON values, without the weights."""
         values = {k: v for k, v in vars(self).items() if k != "best_weights"}
         return {k: v.to_json() if isinstance(v, Evaluation) else v for k, v in values.items()}
 
     @staticmethod
     def from_json(values: dict[str, Any], best_weights: Weights | None = None) -> "Progress":
-        """What `to_json` was made from.
+        """The progress that `to_json` wrote.
 
         Raises:
-          UserError: it is none of any progress.
+          UserError: the values do not describe a progress.
         """
         kinds = get_type_hints(Progress)
         del kinds["best_weights"]
@@ -78,7 +78,7 @@ class Progress:
         return progress if best_weights is None else replace(progress, best_weights=best_weights)
 
     def _check(self) -> None:
-        """Refuse numbers that cannot be true together."""
+        """Refuse numbers that contradict each other."""
         of_last = (self.evaluation, self.evaluated_generation, self.evaluated_seconds)
         if len({x is None for x in (*of_last, self.best_evaluation)}) > 1:
             raise UserError("evaluations of its progress must be all there or none")
@@ -93,10 +93,10 @@ class Progress:
                 raise UserError(f"{name} of its progress must be at most {most}")
 
     def note(self, evaluation: Evaluation, weights: Weights, seconds: float) -> None:
-        """Take in an evaluation of the policy as it stands."""
+        """Record an evaluation of the current policy."""
         self.evaluation, self.evaluated_seconds = evaluation, seconds
         self.evaluated_generation = self.generation
-        # An evaluation that is not finite is kept only until there is a finite one.
+        # Any evaluation replaces a best one that is not finite.
         best = math.nan if self.best_evaluation is None else self.best_evaluation.mean
         if not math.isfinite(best) or evaluation.mean >= best:
             self.best_evaluation, self.best_weights = evaluation, weights
@@ -104,22 +104,23 @@ class Progress:
 
 
 class Abandoned(Exception):
-    """A signal came while an iteration was under way: the run goes on from the state before."""
+    """A signal arrived during an iteration, whose results are dropped; the state before it is
+    kept."""
 
 
 class Now(NamedTuple):
-    """What all processes take to be true."""
+    """The time and the decision to stop, on which all processes have agreed."""
 
     wall: float
     """Seconds of the run."""
     training: float
-    """Of these, what was training."""
+    """Seconds of training, without evaluation and checkpoints."""
     stop: bool
-    """Whether a signal says so."""
+    """Whether a process has received a signal to stop."""
 
 
 class Clock:
-    """Seconds of a run, and how many of them were not spent on training."""
+    """Measures the seconds of a run, and how many of them were not spent on training."""
 
     def __init__(self, wall: float = 0.0, aside: float = 0.0):
         self._began = time.perf_counter() - wall
@@ -135,7 +136,7 @@ class Clock:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Count what is done meanwhile as not training."""
+        """Count the time within this context as not spent on training."""
         began = time.perf_counter()
         yield
         self.aside += time.perf_counter() - began

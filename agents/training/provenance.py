@@ -1,4 +1,4 @@
-"""Where results come from: versions of libraries, and of this code."""
+"""The versions of libraries and of this code, which are saved with results."""
 
 import contextlib
 import os
@@ -26,7 +26,7 @@ _GIT_SECONDS = 5.0
 
 
 def versions() -> dict[str, str]:
-    """Python's, and those of the libraries that results depend on, as far as they are there."""
+    """The versions of Python and of the installed libraries that results depend on."""
     found = {"python": platform.python_version()}
     for name in _LIBRARIES:
         with contextlib.suppress(PackageNotFoundError):
@@ -35,13 +35,13 @@ def versions() -> dict[str, str]:
 
 
 def git_state(checkout: Path = _CHECKOUT) -> dict[str, Any] | None:
-    """{"commit": str, "uncommitted": bool} of the checkout that this code lies in.
+    """{"commit": str, "uncommitted": bool} of the git checkout that contains this code.
 
-    None where it lies in none, as when it was installed, or where git cannot tell. Never fails.
+    None if there is no checkout (for an installed package) or git fails. Never raises.
     """
-    if not (checkout / ".git").exists():  # else git would look in the folders above
+    if not (checkout / ".git").exists():  # otherwise git would search the parent folders
         return None
-    # What git tells its hooks would lead it to the repository that they are of.
+    # Variables that git sets for its hooks would make it use the repository of the hook.
     environment = {name: value for name, value in os.environ.items() if name[:4] != "GIT_"}
     command = ["git", "--no-optional-locks", "status", "--porcelain=v2", "--branch"]
     try:

@@ -1,4 +1,4 @@
-"""Whether an environment repeats itself: what replay and resume rest on."""
+"""A check that an environment is deterministic, which replay and resume rely on."""
 
 import numpy as np
 from gymnasium import spaces
@@ -10,17 +10,17 @@ _STEPS = 200
 
 
 def check_repeats(stage: Stage, action_space: spaces.Space) -> None:
-    """Warn if an environment is not the same each time, with the same random actions.
+    """Warn if an environment gives different results for the same seed and actions.
 
     Raises:
-      UserError: what the environment returns is not what it declares.
-      RuntimeError: it cannot be started.
+      UserError: the environment's values do not match its declared spaces.
+      RuntimeError: the environment cannot be started.
     """
     stage.check_repeats(_random_actions(action_space))
 
 
 def _random_actions(space: spaces.Space) -> np.ndarray:
-    """(_STEPS, ...), always the same ones."""
+    """Random actions (_STEPS, ...), the same in every call."""
     rng = np.random.default_rng(0)
     if isinstance(space, spaces.Box):
         low, high = (np.where(bounded(space), edge, 0.0) for edge in (space.low, space.high))

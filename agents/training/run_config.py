@@ -1,4 +1,4 @@
-"""The options of a run: every one is declared here, once, with its default and its range."""
+"""The options of a run; each is declared here once, with its default and its range."""
 
 import difflib
 from collections.abc import Mapping
@@ -14,17 +14,18 @@ _MOST_STEPS = 2**62
 
 
 def _option(default: Any, *, least: float | None = None, most: float | None = None) -> Any:
-    """A field that a run keeps for its whole life."""
+    """A field that must not change when a run is resumed."""
     return field(default=default, metadata={"least": least, "most": most})
 
 
 def _changeable(default: Any, *, least: float | None = None, most: float | None = None) -> Any:
-    """A field that may change where a run goes on: it says how long, not what happens."""
+    """A field that may change when a run is resumed: it sets how long a run lasts, not what it
+    computes."""
     return field(default=default, metadata={"least": least, "most": most, **settings.MAY_CHANGE})
 
 
 def _seconds(default: float | None, *, may_change: bool = False) -> Any:
-    """A field that is a number of seconds above 0, or None."""
+    """A field whose value is a number of seconds above 0, or None."""
     return field(
         default=default, metadata={"seconds": True, **(settings.MAY_CHANGE if may_change else {})}
     )
@@ -32,40 +33,42 @@ def _seconds(default: float | None, *, may_change: bool = False) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """How long a run trains an agent, and how often it evaluates and saves what it has.
+    """How long a run trains an agent, and how often it evaluates and saves.
 
     `agents.train` takes these fields as arguments, `es-rl train` as flags, and `config.json` keeps
     them.
 
     Raises:
-      UserError: a value is of another type, or out of range.
+      UserError: a value has a wrong type or is out of range.
     """
 
     seed: int = _option(0, least=0)
     """The seed of the initial parameters, the noise and the training episodes."""
     env_steps: int = _changeable(10_000_000, least=1, most=_MOST_STEPS)
-    """The run ends with the generation in which it has made so many environment steps."""
+    """The run ends with the generation in which it reaches this number of environment steps."""
     seconds: float | None = _seconds(None, may_change=True)
-    """The run ends after so many seconds of training, which leave out compilation and
-    evaluation; None sets no limit."""
+    """The run ends after this many seconds of training, without compilation and evaluation; None
+    sets no limit."""
     target_return: float | None = _changeable(None)
     """The run ends when an evaluation of the mean policy reaches this return; None sets no
     target."""
     eval_every: int = _option(10, least=1)
-    """The mean policy is evaluated every so many generations, and always after the last one."""
+    """The number of generations between two evaluations of the mean policy, which is also evaluated
+    after the last one."""
     eval_seconds: float | None = _seconds(None)
-    """The mean policy is evaluated after every so many seconds of training instead of by
-    `eval_every`; None counts generations."""
+    """The seconds of training between two evaluations of the mean policy; if given, `eval_every` is
+    ignored."""
     eval_episodes: int | None = _option(None, least=1, most=MOST_EPISODES)
-    """An evaluation plays so many episodes; None means 128, or 32 where environments step on the
+    """The number of episodes of an evaluation; None means 128, or 32 if environments step on the
     host."""
     checkpoint_every: int | None = _changeable(None, least=1)
-    """A checkpoint is written every so many generations; None counts seconds alone."""
+    """The number of generations between two checkpoints; None means that only `checkpoint_seconds`
+    counts."""
     checkpoint_seconds: float | None = _seconds(60.0, may_change=True)
-    """A checkpoint is written when so many seconds have passed since the last one, and at the end;
-    where this and `checkpoint_every` are None there are no checkpoints."""
+    """The seconds between two checkpoints; there is also one at the end. If this and
+    `checkpoint_every` are None, there are no checkpoints."""
     keep: int = _changeable(2, least=1)
-    """So many of the latest checkpoints are kept."""
+    """The number of checkpoints that are kept, the latest ones."""
 
     def __post_init__(self) -> None:
         settings.check(self)
@@ -83,10 +86,10 @@ class RunConfig:
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> "RunConfig":
-        """A configuration of options by their names; the others have their defaults.
+        """Make a configuration from options by name; the other options have their defaults.
 
         Raises:
-          UserError: there is no such option, or its value is out of range.
+          UserError: an option is unknown, or its value is out of range.
         """
         known = [each.name for each in fields(cls)]
         for name, value in options.items():
@@ -97,10 +100,10 @@ class RunConfig:
         return cls(**options)
 
     def going_on(self, options: Mapping[str, Any]) -> "RunConfig":
-        """This configuration of a run that was stopped, with what is changed as it goes on.
+        """This configuration of a stopped run, with the options that the resumed run changes.
 
         Raises:
-          UserError: an option has to stay as it is, so that the run is still the same.
+          UserError: an option is changed that must stay the same.
         """
         changed = RunConfig.of({**asdict(self), **options})
         settings.check_kept(self, changed)
@@ -108,33 +111,33 @@ class RunConfig:
 
     @property
     def num_eval_episodes(self) -> int:
-        """Episodes of an evaluation, once the run has chosen a number."""
+        """The number of episodes of an evaluation; the run must have replaced None by a number."""
         assert self.eval_episodes is not None
         return self.eval_episodes
 
     @property
     def has_checkpoints(self) -> bool:
-        """Whether the run writes any."""
+        """Whether the run writes checkpoints."""
         return self.checkpoint_every is not None or self.checkpoint_seconds is not None
 
     def over(self, progress: Progress, training_seconds: float) -> bool:
-        """Whether a budget is spent."""
+        """Whether the budget of env steps or of seconds is spent."""
         late = self.seconds is not None and training_seconds >= self.seconds
         return late or progress.env_steps >= self.env_steps
 
     def reached(self, value: float) -> bool:
-        """Whether a return is as good as the target."""
+        """Whether a return reaches the target."""
         return self.target_return is not None and value >= self.target_return
 
     def evaluates(self, progress: Progress, training_seconds: float) -> bool:
-        """Whether the generation that has just ended is to be evaluated."""
+        """Whether to evaluate after the generation that has just ended."""
         if self.eval_seconds is None:
             return (progress.generation - 1) % self.eval_every == 0
         last = progress.evaluated_seconds
         return last is None or training_seconds - last >= self.eval_seconds
 
     def saves(self, progress: Progress, seconds_since: float) -> bool:
-        """Whether there is to be a checkpoint after the generation that has just ended."""
+        """Whether to write a checkpoint after the generation that has just ended."""
         every, seconds = self.checkpoint_every, self.checkpoint_seconds
         due = every is not None and progress.generation % every == 0
         return due or (seconds is not None and seconds_since >= seconds)

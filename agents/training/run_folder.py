@@ -23,16 +23,17 @@ _METRICS = "metrics.jsonl"
 _LOCK = ".lock"
 _FILES = (CONFIG, _METRICS, _LOCK)
 _FOLDERS = ("checkpoints", "tensorboard", "policy", "best", "videos")
-"""What we write in a run's folder; anything else in it is neither read nor written."""
+"""The folders inside a run's folder. Nothing besides these and `_FILES` is read or written
+there."""
 CONFIG_FORMAT = 3
 """The format of config.json that this version writes, and the only one that it reads."""
 _LONGEST = {"env": 200, "env_kwargs": 1000, "agent": 100, "settings": 1000}
-"""The most characters of a text, or members of an object, that are read."""
+"""The most characters of a string, or members of an object, that are read."""
 
 
 @dataclass(frozen=True)
 class SavedRun:
-    """What `config.json` says of a run."""
+    """The content of a run's `config.json`."""
 
     env: str
     """The environment's id."""
@@ -43,16 +44,16 @@ class SavedRun:
     settings: dict[str, Any]
     """The fields of the agent's configuration."""
     options: RunConfig
-    """The run's own options."""
+    """The options of the run."""
     initial: str | None
-    """The digest of the policy that the run started from, if it started from one."""
+    """The digest of the policy that the run started from; None if it started from none."""
 
 
 def read_config(folder: str | Path) -> SavedRun:
-    """What `config.json` of a run says.
+    """Read the `config.json` of a run.
 
     Raises:
-      UserError: there is none, it is damaged, or another version of es-rl has written it.
+      UserError: the file is missing or damaged, or was written by another version of es-rl.
     """
     where = f"resume={str(folder)}"
     try:
@@ -75,10 +76,10 @@ def read_config(folder: str | Path) -> SavedRun:
 
 
 def _saved(config: dict[str, Any]) -> SavedRun:
-    """The parts of a configuration, each of its type and in its range.
+    """Check the types and ranges of a configuration's parts.
 
     Raises:
-      UserError: one is missing, of another type, or out of range.
+      UserError: a part is missing, has a wrong type, or is out of range.
     """
     for name in (*_LONGEST, "initial", *(field.name for field in fields(RunConfig))):
         if name not in config:
@@ -103,13 +104,13 @@ def _saved(config: dict[str, Any]) -> SavedRun:
 
 
 def check_new(folder: str | Path) -> None:
-    """Refuse a folder for a new run that is not empty or absent.
+    """Check that a folder for a new run is empty or absent.
 
     Raises:
-      UserError: it holds something.
+      UserError: the folder is not empty.
     """
     folder = Path(folder)
-    # A process that was killed at once leaves no more than its lock.
+    # A process that was killed right after its start leaves only its lock file.
     there = folder.iterdir() if folder.is_dir() else ()
     if folder.is_file() or any(path.name != _LOCK for path in there):
         holds_a_run = (folder / CONFIG).is_file()
@@ -120,7 +121,7 @@ def check_new(folder: str | Path) -> None:
 
 
 class RunFolder:
-    """Writes a run's folder, alone: another process that tries to is refused."""
+    """Writes a run's folder; a lock keeps other processes from writing to it."""
 
     def __init__(
         self,
@@ -130,16 +131,16 @@ class RunFolder:
         resume: bool,
         may_change: Collection[str] = (),
     ):
-        """Take hold of the folder, and write the configuration.
+        """Lock the folder, and write the configuration.
 
         Args:
-          folder: must be empty or absent; with `resume` that of a run.
-          config: JSON values, all that is needed to repeat the run.
-          resume: whether to go on with a run that was stopped.
-          may_change: settings of the agent that need not be those of the run that was stopped.
+          folder: an empty or absent folder; with `resume` the folder of a run.
+          config: everything that is needed to repeat the run, as JSON values.
+          resume: whether to resume the stopped run in the folder.
+          may_change: names of the agent's settings that may differ from those of the stopped run.
 
         Raises:
-          UserError: it is not such a folder, or another process writes to it.
+          UserError: the folder is not as described, or another process writes to it.
         """
         self.folder = Path(folder)
         self._flag = f"{'resume' if resume else 'out'}={str(self.folder)}"
@@ -167,7 +168,7 @@ class RunFolder:
             ) from None
 
     def _lock(self, stack: ExitStack) -> None:
-        # The kernel lets go of it when the process ends, however it ends.
+        # The kernel releases the lock when the process ends for any reason.
         import fcntl
 
         lock = open_own(self.folder / _LOCK, os.O_RDWR | os.O_CREAT)
@@ -182,7 +183,7 @@ class RunFolder:
     def _check_same(
         self, before: SavedRun, config: dict[str, Any], may_change: Collection[str]
     ) -> None:
-        """Refuse to go on with the run of another environment or agent."""
+        """Refuse to resume a run of another environment or agent."""
         for name in ("env", "env_kwargs", "agent", "settings"):
             old, new = getattr(before, name), config[name]
             if name == "settings":
@@ -198,16 +199,16 @@ class RunFolder:
             )
 
     def open(self, keep: int | None, like: Any) -> Restored | None:
-        """Open metrics and checkpoints, and read the latest of these; call it once.
+        """Open metrics and checkpoints, and read the latest checkpoint; call it once.
 
-        Metrics of later generations than it are forgotten: they are written again.
+        Metrics of generations after the checkpoint are deleted, as the run will write them again.
 
         Args:
-          keep: how many checkpoints remain; None writes none.
+          keep: how many checkpoints to keep; None writes no checkpoints.
           like: a state of the same structure, shapes and placement.
 
         Raises:
-          UserError: there are checkpoints, but none that can be read; or nothing can be written.
+          UserError: there are checkpoints, but none can be read; or the folder cannot be written.
         """
         try:
             return self._open(keep, like)
@@ -215,7 +216,7 @@ class RunFolder:
             raise UserError(f"{self._flag}: cannot be written ({error})") from error
 
     def _open(self, keep: int | None, like: Any) -> Restored | None:
-        # The protocol buffers of TensorBoard take a while to import.
+        # Imported here, as TensorBoard's protocol buffers are slow to import.
         from agents.training.event_log import EventLog
 
         restored = None
@@ -235,7 +236,7 @@ class RunFolder:
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        """Say which folder it was, and what is safe, where something could not be written."""
+        """Turn a failed write into a UserError that names the folder and the last checkpoint."""
         try:
             yield
         except OSError as error:
@@ -258,7 +259,7 @@ class RunFolder:
             self._events.log(metrics)
 
     def save(self, policy: Policy, name: str) -> None:
-        """Save a policy in the folder of this name."""
+        """Save a policy in the subfolder of this name."""
         with self._writing():
             policy.save(self.folder / name)
 
@@ -268,23 +269,24 @@ class RunFolder:
             return
         assert self._metrics is not None
         with self._writing():
-            # Even where the machine fails no checkpoint is to be ahead of the metrics.
+            # Metrics reach the disk first, so that no checkpoint is ahead of them even if the
+            # machine fails.
             self._metrics.sync()
             self._checkpoints.save(generation, state, progress)
 
     def wait(self) -> None:
-        """Until the checkpoint at hand is written."""
+        """Wait until the current checkpoint is written."""
         if self._checkpoints is not None:
             with self._writing():
                 self._checkpoints.wait()
 
     def latest_checkpoint(self) -> Path | None:
-        """The latest that is complete."""
+        """The latest complete checkpoint; None if there is none."""
         steps = self._checkpoints.steps if self._checkpoints is not None else []
         return self.folder / "checkpoints" / str(steps[-1]) if steps else None
 
     def close(self) -> None:
-        """Let go of the folder; what could not be written has been reported before."""
+        """Close all files and release the lock; write errors were reported by earlier calls."""
         for file in (self._metrics, self._events, self._checkpoints, self._opened):
             if file is not None:
                 with suppress(OSError):
@@ -292,10 +294,10 @@ class RunFolder:
 
 
 def _check_progress(step: int, progress: dict[str, Any]) -> None:
-    """Refuse what is no progress, or that of another generation.
+    """Check the saved progress of a checkpoint.
 
     Raises:
-      UserError: it is such.
+      UserError: the values are not a progress, or belong to another generation.
     """
     generation = Progress.from_json(progress).generation
     if generation != step:

@@ -1,4 +1,4 @@
-"""Loggers of services that keep track of experiments: Weights & Biases, and Trackio."""
+"""Loggers for experiment-tracking services: Weights & Biases, and Trackio."""
 
 import importlib
 import os
@@ -11,7 +11,7 @@ TrackerName: TypeAlias = Literal["wandb", "trackio"]
 
 
 class Tracker:
-    """A logger that tells such a service of a run; the service is started by the first metrics.
+    """A logger that sends metrics to a service; the first metrics start the service's run.
 
     Weights & Biases keeps its files in the run's folder and uses no network, unless WANDB_MODE says
     otherwise (`wandb sync` uploads them later). Trackio keeps its own database on this machine.
@@ -23,7 +23,7 @@ class Tracker:
         Args:
           name: the service.
           run: the run's folder, whose name is the run's.
-          config: JSON values that describe the run.
+          config: the run's configuration as JSON values.
 
         Raises:
           UserError: the package is not installed.

@@ -1,4 +1,4 @@
-"""A warning where a run stands still: no progress for long, and nothing that computes."""
+"""A warning when a run hangs: no progress for long, while the process is idle."""
 
 import logging
 import threading
@@ -6,10 +6,10 @@ import time
 from types import TracebackType
 
 STILL_SECONDS = 90.0
-"""How long there may be neither progress nor work."""
+"""The seconds without progress and CPU work after which a run counts as hanging."""
 _BUSY_SHARE = 0.05
-"""Cores in use, on average, from which on a process counts as working: compilation, or a long step
-of an accelerator's program, uses at least one."""
+"""The average number of cores in use above which a process counts as working. Compilation, or a
+long step of an accelerator's program, uses at least one core."""
 
 _log = logging.getLogger("es_rl")
 
@@ -17,16 +17,16 @@ _log = logging.getLogger("es_rl")
 class Watchdog:
     """Warns, from a thread of its own, when `progress` is not called and the process is idle.
 
-    A program that waits for something that will never come uses no CPU time, and cannot tell
-    anybody itself. The warning comes once each time that the run stands still.
+    A program that waits for an event that will never happen uses no CPU time, and cannot report it
+    itself. The warning is given once each time that the run hangs.
     """
 
     def __init__(self, advice: str, still_seconds: float = STILL_SECONDS):
-        """Start to watch.
+        """Make a watchdog; a `with` block starts and stops it.
 
         Args:
-          advice: what to try, for the warning.
-          still_seconds: how long nothing may happen.
+          advice: what the user could try, for the warning.
+          still_seconds: seconds without progress and work before the warning.
         """
         self._advice = advice
         self._seconds = still_seconds
@@ -36,10 +36,10 @@ class Watchdog:
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
 
     def progress(self, where: str) -> None:
-        """Note that something was done.
+        """Record that the run has made progress.
 
         Args:
-          where: what the run is busy with now, for the warning.
+          where: what the run does now, for the warning.
         """
         self._where = where
         self._moved.set()
@@ -58,7 +58,7 @@ class Watchdog:
         self._thread.join()
 
     def _watch(self) -> None:
-        """Look at a tenth of the time allowed whether there was progress, or work."""
+        """Check for progress or CPU work, every tenth of `still_seconds`."""
         since, used, warned = time.monotonic(), time.process_time(), False
         while not self._over.wait(self._seconds / 10):
             now, cpu = time.monotonic(), time.process_time()

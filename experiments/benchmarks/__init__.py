@@ -1,1 +1,1 @@
-"""What stands behind `es-rl benchmark`: the engine and its alternatives, timed side by side."""
+"""The code of `es-rl benchmark`: times of the engine and its alternatives."""

@@ -1,4 +1,4 @@
-"""What checkpoints cost a run: the same run with and without them."""
+"""The cost of checkpoints: times of the same run with and without them."""
 
 import statistics
 import tempfile
@@ -21,15 +21,17 @@ _ENVS: dict[str, dict[str, Any]] = {
         "learning_rate": 0.1,
         "hidden": (32,),
     },
-    # A small population, for many generations: a checkpoint holds nothing of its members.
+    # The population is small so that there are many generations; a checkpoint's size does not
+    # depend on it.
     "brax/inverted_pendulum": {"population_size": 16, "learning_rate": 0.05},
 }
 _SECONDS = 8.0
-"""Roughly, of one run."""
+"""The approximate length of one run."""
 _COUNT = 40
-"""Checkpoints of a run: fifty times as many as in practice, as one alone is lost in the noise."""
+"""The number of checkpoints of a run. It is fifty times as many as in practice, as the cost of a
+single checkpoint is lost in the noise of the measurement."""
 _INTERVAL = 10.0
-"""Seconds between checkpoints in practice, to which their cost is related."""
+"""Seconds between checkpoints in practice; the reported cost is for this interval."""
 
 
 def checkpoints(rounds: int) -> Iterator[Table]:
@@ -58,7 +60,7 @@ def _checkpoints(name: str, settings: dict[str, Any], rounds: int) -> Table:
             )
 
     first = run(None, seconds=_SECONDS)
-    # Its first and its last generation have none that counts.
+    # Checkpoints in the first or last generation do not count.
     every = max(1, first.generations // (_COUNT + 1))
     count = (first.generations - 1) // every
     times: dict[int | None, list[float]] = {None: [], every: []}

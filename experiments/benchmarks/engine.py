@@ -1,4 +1,4 @@
-"""The engine alone: forward, update and memory of a population."""
+"""Benchmarks of the engine alone: forward pass, update and memory of a population."""
 
 import dataclasses
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from experiments.benchmarks.timing import Contender, Row, Table, side_by_side
 _SIZES = {"64-256x3-8": (64, (256,) * 3, 8), "256-1024x3-32": (256, (1024,) * 3, 32)}
 _SCAN_STEPS = 50
 _MOST_BYTES = 6e9
-"""Rows that would hold more are left out."""
+"""Rows that would need more memory than this are left out."""
 
 
 class _MLP(nn.Module):
@@ -33,15 +33,15 @@ class _MLP(nn.Module):
 
 
 def forward(rounds: int, devices: int | None) -> list[Table]:
-    """(a) One observation a member through the population's networks."""
+    """(a) The forward pass of a population: one observation per member."""
     mesh = make_mesh(devices)
     tables = [_forward(size, 1024, mesh, rounds) for size in _SIZES]
-    # As few as a rollout on a CPU may step at once.
+    # The smallest number of members that a rollout on a CPU steps at once.
     return [*tables, _forward("64-256x3-8", 32 * mesh.size, mesh, rounds)]
 
 
 _Forward: TypeAlias = Callable[[Any, jax.Array], Any]
-"""(what members have of their own, x (members, in)) -> (members, out)."""
+"""(the members' own data, x (members, in)) -> (members, out)."""
 
 
 def _forward(size: str, population: int, mesh: Mesh, rounds: int) -> Table:
@@ -71,7 +71,8 @@ def _forward(size: str, population: int, mesh: Mesh, rounds: int) -> Table:
 
 
 def _variants(size: str, population: int) -> tuple[dict[str, tuple[_Forward, Any]], list[str]]:
-    """Ways to the same outputs, each with what it is given, the reference first; and notes."""
+    """Different ways to compute the same outputs, each with its input, the reference first; and
+    notes."""
     inputs, hidden, outputs = _SIZES[size]
     module = _MLP(hidden, outputs)
     params = module.init(jax.random.key(0), jnp.zeros(inputs))
@@ -135,7 +136,7 @@ def _scan(name: str, function: _Forward, own: Any, x: jax.Array, mesh: Mesh) -> 
 
 
 def update(rounds: int) -> list[Table]:
-    """(b) The gradient estimate from the members' weights."""
+    """(b) The gradient estimate from the members' shaped fitness."""
     return [_update("64-256x3-8", 1024, rounds), _update("256-1024x3-32", 1024, rounds)]
 
 
@@ -147,13 +148,13 @@ def _update(size: str, population: int, rounds: int) -> Table:
     noise = jax.jit(es.ask)(es.init(jax.random.key(2), params))
 
     def bare(noise: es_rl.Noise, weights: jax.Array) -> list[jax.Array]:
-        """The matrix products over the draws alone."""
+        """Only the matrix products over the draws."""
         matrices = [eps for eps in noise.leaves if isinstance(eps, LowRank)]
         flat = [[x.reshape(-1, x.shape[-1]) for x in (eps.a, eps.b)] for eps in matrices]
         return [a.T @ b for a, b in flat]
 
     def explicit(noise: es_rl.Noise, weights: jax.Array) -> Any:
-        """One member after another, its perturbation in full."""
+        """The explicit sum over members, with each perturbation as a full matrix."""
         zeros = jax.tree.map(jnp.zeros_like, params)
         unit = dataclasses.replace(noise, sigma=jnp.float32(1))
 
@@ -198,7 +199,7 @@ def _update(size: str, population: int, rounds: int) -> Table:
 
 
 def memory() -> list[Table]:
-    """(e) Memory of a generation's noise and of a population's forward, as XLA plans it."""
+    """(e) Memory of a generation's noise and of a population's forward pass, as XLA plans it."""
     population = 256
     rows = []
     for label, width in (("1 M", 572), ("10 M", 1820), ("100 M", 5768)):
@@ -227,7 +228,8 @@ def memory() -> list[Table]:
 
 
 def _memory(es: es_rl.EvolutionStrategy, module: nn.Module, params: Any) -> tuple[int, int]:
-    """Bytes of a generation's noise, and of the population's forward beside it."""
+    """Bytes of a generation's noise, and of the temporary memory of the population's forward
+    pass."""
     noise = jax.eval_shape(lambda params: es.ask(es.init(jax.random.key(0), params)), params)
     members = jnp.arange(es.population_size)
     x = jax.ShapeDtypeStruct((es.population_size, 64), jnp.float32)

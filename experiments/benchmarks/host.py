@@ -1,4 +1,4 @@
-"""Environments on the host: the workers beside Gymnasium's own vector environments."""
+"""Benchmark of environments on the host: our workers and Gymnasium's vector environments."""
 
 import os
 from collections.abc import Iterator
@@ -21,11 +21,11 @@ from experiments.benchmarks.timing import Contender, Row, Table, side_by_side
 
 _MEMBERS = 256
 _STEPS = {"CartPole-v1": 500, "HalfCheetah-v5": 100}
-"""Of each lane, in a round of Gymnasium's vector environments and of the workers alone."""
+"""Steps of each lane in a round of Gymnasium's vector environments, or of the workers alone."""
 
 
 def host(rounds: int) -> Iterator[Table]:
-    """(f) Env steps a second of a population on the host."""
+    """(f) Env steps per second of a population on the host."""
     for name in _STEPS:
         yield _host(name, rounds)
 
@@ -34,15 +34,15 @@ def _host(name: str, rounds: int) -> Table:
     env: Any = envs.make(f"gymnasium/{name}")
     agent = EvolutionAgent("eggroll", env, EggrollConfig(population_size=_MEMBERS))
     state = agent.init(jax.random.key(0))
-    if name == "CartPole-v1":  # whose episodes are short as long as nothing was learnt
+    if name == "CartPole-v1":  # train first, as untrained episodes are short
         metrics: dict[str, Any] = {"return_mean": 0.0}
         while metrics["return_mean"] < 490.0:
             state, metrics = agent.step(state)
     made = [partial(gymnasium.make, name, disable_env_checker=True)] * _MEMBERS
-    with _quiet():  # MuJoCo has something to say for each of them
+    with _quiet():  # MuJoCo prints a message for each environment
         vectors = {
             "SyncVectorEnv": SyncVectorEnv(made),
-            # Its default, fork, is not safe beside JAX.
+            # The default context, fork, is not safe in a process that uses JAX.
             "AsyncVectorEnv": AsyncVectorEnv(made, context="forkserver"),
         }
     steps: dict[str, float] = {}
@@ -77,7 +77,7 @@ def _host(name: str, rounds: int) -> Table:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Nothing reaches stderr, not from the processes that are started here either."""
+    """Discard stderr, also of processes that are started within this context."""
     shown = os.dup(2)
     with open(os.devnull, "w") as nowhere:
         os.dup2(nowhere.fileno(), 2)
@@ -111,7 +111,8 @@ def _vector(agent: EvolutionAgent, state: EvolutionState, vector: VectorEnv, num
 
 
 def _alone(agent: EvolutionAgent, number: int) -> float:
-    """The lanes of a rollout, step after step; two halves in turns, as there."""
+    """Step the lanes of a rollout with random actions, in two alternating halves as the rollout
+    does."""
     player: Any = agent.player
     lanes, space = player.lanes, agent.env.spec.action_space
     horizon = _STEPS[agent.env.spec.id.removeprefix("gymnasium/")]
@@ -119,7 +120,7 @@ def _alone(agent: EvolutionAgent, number: int) -> float:
     spans = slice(0, half), slice(half, 2 * half)
     rng = np.random.default_rng(number)
     actions = np.stack([space.sample() for _ in range(half)])
-    stepped = 0  # resets included, as with the vector environments
+    stepped = 0  # counts resets too, as for the vector environments
     lanes.begin()
     for span in spans:
         lanes.send(span, np.full(half, RESET), rng.integers(1 << 31, size=half), None)

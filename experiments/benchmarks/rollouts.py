@@ -1,4 +1,5 @@
-"""Whole generations: lanes beside a fixed scan, the environment alone, and evosax."""
+"""Benchmarks of whole generations: lanes against a fixed scan, the environment alone, and
+evosax."""
 
 import importlib.util
 from collections.abc import Iterator
@@ -28,7 +29,8 @@ _LOCOMOTION = {"sigma": 0.05, "activation": "layer_norm_relu"}
 
 @dataclass(frozen=True, eq=False)
 class Lockstep:
-    """What other libraries do, as a `Rollout`: each job has a lane, all step to the horizon."""
+    """The method of other libraries, with the interface of `Rollout`: each job has its own lane,
+    and all lanes step until the horizon."""
 
     env: Env
     behaviour: Behaviour
@@ -36,7 +38,8 @@ class Lockstep:
     mesh: Mesh
 
     def play(self, shared: PyTree, keys: jax.Array) -> Played:
-        """As `Rollout.play`; the number of jobs must be a multiple of the number of devices."""
+        """Play as `Rollout.play` does; the number of jobs must be a multiple of the number of
+        devices."""
         apart = PartitionSpec(AXIS)
         results = jax.shard_map(
             self._play_share,
@@ -104,9 +107,11 @@ class _Task:
     env: str
     kwargs: dict[str, Any]
     settings: dict[str, Any]
-    """Of the agent; none come from its presets, which may change."""
+    """All settings of the agent; presets are not used, as they may change."""
     population: int = 256
+    """The number of members."""
     with_evosax: bool = False
+    """Whether evosax is measured on this task too."""
 
     @property
     def title(self) -> str:
@@ -114,7 +119,7 @@ class _Task:
         return f"{self.env}{kwargs}, {self.population} members, MLP 3x256"
 
 
-# An environment in which nobody falls stands for late generations: all episodes last 1000 steps.
+# An environment in which nothing falls represents late generations: all episodes last 1000 steps.
 _FIRST = (
     _Task("brax/inverted_pendulum", {"backend": "generalized"}, {"sigma": 0.1}, with_evosax=True),
     _Task("brax/hopper", {"backend": "spring"}, _LOCOMOTION, with_evosax=True),
@@ -127,7 +132,7 @@ _FULL_LENGTH = (
 
 
 def generation(rounds: int, devices: int | None) -> Iterator[Table]:
-    """(c) A generation, compilation apart."""
+    """(c) Times of a generation, without compilation."""
     for what, tasks in (("first generation", _FIRST), ("full-length episodes", _FULL_LENGTH)):
         for task in tasks:
             yield _generation(task, what, rounds, devices)
@@ -220,7 +225,7 @@ def _environment_alone(task: _Task, devices: int) -> Contender:
             return jax.vmap(env.step)(states, actions, keys)
 
         states = jax.lax.fori_loop(0, env.spec.max_episode_steps, step, states)
-        # A number that every part of the states has a part in, or XLA removes the physics.
+        # The result depends on every part of the states; otherwise XLA would remove the physics.
         numbers = [x for x in jax.tree.leaves(states) if jnp.issubdtype(x.dtype, np.number)]
         return jnp.stack([jnp.sum(x).astype(jnp.float32) for x in numbers])[None]
 
@@ -238,7 +243,7 @@ def _environment_alone(task: _Task, devices: int) -> Contender:
 
 
 def _evosax(task: _Task) -> Contender:
-    """evosax's own loop, ask-evaluate-tell of its OpenES on its BraxProblem, in one jit."""
+    """evosax's own loop in one jit: ask, evaluate and tell of its OpenES on its BraxProblem."""
     from evosax.algorithms import Open_ES
     from evosax.problems import BraxProblem
 
@@ -286,7 +291,7 @@ def _evosax(task: _Task) -> Contender:
 
 
 def lanes(rounds: int, devices: int | None) -> list[Table]:
-    """(d) Utilization and useful steps a second as the number of lanes varies."""
+    """(d) Lane utilization and steps of live episodes per second, for several numbers of lanes."""
     count = make_mesh(devices).size
     rows = []
     for population in (256, 2048):

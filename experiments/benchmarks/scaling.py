@@ -2,8 +2,9 @@
 
     python -m experiments.benchmarks.scaling --out experiments/results/scaling
 
-`docs/scaling.md` explains the model. It is fed with what is measured here, checked against runs in
-1, 2 and 4 processes, and drawn for up to 10,000 devices and a million members.
+`docs/scaling.md` explains the model. Its inputs are measured here, its predictions are checked
+against runs in 1, 2 and 4 processes, and it is plotted for up to 10,000 devices and a million
+members.
 """
 
 import heapq
@@ -45,13 +46,13 @@ _RUNS = {
     }.items()
 }
 _PLACES = {"1, alone": 1, "1, neighbour busy": 1, "2": 2, "4": 4}
-"""How many processes, named with what else runs."""
+"""The number of processes of each measurement; the name says what else runs."""
 _ROUNDS = 2
 _LANES = 32
 _ALONE = 1 / 8
-"""What a step of one lane costs of one of 32 (see `es_rl.devices.tail_lanes`)."""
+"""The cost of a step of 1 lane, as a fraction of a step of 32 (see `es_rl.devices.tail_lanes`)."""
 _NETWORK_LATENCY, _NETWORK_BANDWIDTH = 20e-6, 10e9
-"""Seconds and bytes per second between devices of the cluster that is imagined."""
+"""Latency (seconds) and bandwidth (bytes per second) between devices of the modelled cluster."""
 _MODELLED = "brax/inverted_pendulum"
 
 
@@ -62,27 +63,27 @@ class Flags:
     out: Path
     """Folder for scaling.json and scaling.png."""
     exchange: tuple[str, int, int] | None = None
-    """For the processes that this starts itself: coordinator, how many, which."""
+    """For the processes that this script starts: coordinator, number of processes, process id."""
 
 
 @dataclass(frozen=True)
 class Costs:
-    """What the model is fed with, in seconds on one core of this machine, and bytes."""
+    """The inputs of the model: seconds on one core of this machine, and bytes."""
 
     lane_step: float
-    """One env step of one lane, the network's action included."""
+    """Seconds of one env step of one lane, including the network's action."""
     draw: float
-    """Drawing the noise of one member, and its part of the update."""
+    """Seconds to draw the noise of one member and to compute its part of the update."""
     job_bytes: int
-    """What an episode sends to everyone."""
+    """Bytes that an episode's results send to every process."""
     noise_bytes: int
-    """What the noise of one member takes in memory."""
+    """Bytes of the noise of one member."""
     params_bytes: int
-    """What the parameters take."""
+    """Bytes of the parameters."""
 
 
 def makespan(lengths: np.ndarray, lanes: int) -> int:
-    """Steps until every job is done, when each lane that is free takes the next."""
+    """Steps until every job is done, if each free lane takes the next job."""
     free = [0] * min(lanes, len(lengths))
     for length in lengths.tolist():
         heapq.heapreplace(free, free[0] + length)
@@ -92,7 +93,7 @@ def makespan(lengths: np.ndarray, lanes: int) -> int:
 def generation_seconds(
     costs: Costs, lengths: np.ndarray, devices: int, *, shard_update: bool
 ) -> dict[str, float]:
-    """What the parts of a generation take on so many devices, one episode for each member."""
+    """Seconds of each part of a generation on `devices`, with one episode per member."""
     members = len(lengths)
     spans = [makespan(part, _LANES) for part in np.array_split(lengths, devices) if len(part)]
     lanes = min(_LANES, -(-members // devices))
@@ -110,7 +111,7 @@ def generation_seconds(
 
 
 def measure_costs(lane_step: float, rounds: int = 5) -> tuple[Costs, np.ndarray]:
-    """The costs of `_MODELLED`, and the lengths of the episodes of its first generation."""
+    """The costs of the task `_MODELLED`, and the episode lengths of its first generation."""
     env = envs.make(_MODELLED)
     population = 1024
     config = EggrollConfig(population_size=population, devices=1, lanes=_LANES)
@@ -142,10 +143,11 @@ def _median(run: Callable[[], Any], rounds: int) -> float:
 
 
 def measure_runs() -> list[dict[str, Any]]:
-    """The same training in 1, 2 and 4 processes, in turns.
+    """Times of the same training in 1, 2 and 4 processes, which take turns.
 
-    One process runs on either of two cores, alone and beside another run that keeps the other core
-    busy: what a core gains by a neighbour that rests is no merit of one process.
+    A single process runs on each of two cores, once alone and once while another run keeps the
+    other core busy. A core is faster beside an idle core, and that speed must not count in favour
+    of one process.
     """
     rows = []
     every = sorted(os.sched_getaffinity(0))
@@ -193,9 +195,9 @@ def _command(env_id: str, flags: tuple[str, ...], count: int, run: Path) -> list
 
 @contextmanager
 def _on(cores: list[int]) -> Iterator[None]:
-    """Processes that start here are for these cores."""
+    """Restrict processes that are started within this context to these cores."""
     everywhere = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, cores)  # which is passed on
+    os.sched_setaffinity(0, cores)  # child processes inherit it
     try:
         yield
     finally:
@@ -204,10 +206,10 @@ def _on(cores: list[int]) -> Iterator[None]:
 
 @contextmanager
 def _busy(env_id: str, flags: tuple[str, ...], cores: list[int]) -> Iterator[None]:
-    """Another run of the same kind trains on these cores meanwhile."""
+    """Run another training of the same kind on these cores within this context."""
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder, "run")
-        forever = (*flags, "--env-steps", str(10**12), "--seed", "1")  # the last one given holds
+        forever = (*flags, "--env-steps", str(10**12), "--seed", "1")  # the last value counts
         with _on(cores):
             command = _command(env_id, forever, 1, run)
             neighbour = subprocess.Popen(command, stdout=subprocess.DEVNULL)
@@ -240,7 +242,7 @@ def _run(env_id: str, flags: tuple[str, ...], count: int, cores: list[int]) -> d
 
 
 def measure_exchange() -> list[dict[str, float]]:
-    """Seconds in which 2 processes gather arrays of some sizes."""
+    """Seconds that 2 processes need to gather arrays of several sizes."""
     coordinator = free_address()
     with tempfile.TemporaryDirectory() as folder:
         running = [
@@ -269,10 +271,10 @@ def _exchange(out: Path, coordinator: str, count: int, number: int) -> None:
 
 
 def simulate(costs: Costs, lengths: np.ndarray) -> list[dict[str, Any]]:
-    """The model for populations and devices beyond this machine."""
+    """Evaluate the model for populations and numbers of devices beyond this machine."""
     generator, rows = np.random.default_rng(0), []
     for members in (10_000, 100_000, 1_000_000):
-        # Of untrained policies, whose episodes are of any length, and of trained ones.
+        # Episode lengths of untrained policies, which vary, and of trained ones.
         early = generator.choice(lengths, members)
         late = np.full(members, 1000)
         for phase, drawn in (("first generation", early), ("trained", late)):
@@ -295,9 +297,9 @@ def simulate(costs: Costs, lengths: np.ndarray) -> list[dict[str, Any]]:
 
 
 def _predicted(run: dict[str, Any], costs: Costs, exchange: list[dict[str, float]]) -> float:
-    """What the model says of a run on this machine."""
+    """The seconds that the model predicts for a run on this machine."""
     rollout = run["lane_steps"] * costs.lane_step / run["cores"]
-    # As many processes share a core as there are too few.
+    # If there are fewer cores than processes, processes share a core.
     members = int(_RUNS[_MODELLED][1])
     update = members * costs.draw * run["processes"] / run["cores"]
     hops = np.ceil(np.log2(run["processes"]))
@@ -305,7 +307,7 @@ def _predicted(run: dict[str, Any], costs: Costs, exchange: list[dict[str, float
 
 
 def tables(record: dict[str, Any]) -> str:
-    """What was measured and modelled, for people."""
+    """The measurements and the model's predictions as Markdown tables."""
     columns = "| task | processes | cores | s | efficiency | of independent runs | model, s |"
     lines = [columns, "| --- " * 7 + "|"]
     for run in record["runs"]:
@@ -333,7 +335,7 @@ def tables(record: dict[str, Any]) -> str:
 
 
 def draw(rows: list[dict[str, Any]], path: Path) -> None:
-    """The speedup over one device, by population."""
+    """Plot the speedup over one device, for each population size."""
     import matplotlib
 
     matplotlib.use("Agg")

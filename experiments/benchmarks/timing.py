@@ -1,4 +1,4 @@
-"""Times of alternatives, side by side, and tables of them."""
+"""Times of alternatives that take turns, and tables of the times."""
 
 import statistics
 import time
@@ -15,7 +15,7 @@ class Row:
 
     name: str
     values: dict[str, float | None]
-    """Column -> value; None where it was not measured."""
+    """The value of each column; None if it was not measured."""
 
 
 @dataclass(frozen=True)
@@ -23,10 +23,13 @@ class Table:
     """One comparison."""
 
     title: str
+    """What is compared, with the section's letter."""
     columns: dict[str, str]
-    """Column -> how to print its values, a format specification."""
+    """The format specification of each column's values."""
     rows: list[Row] = field(default_factory=list)
+    """The lines of the table."""
     notes: list[str] = field(default_factory=list)
+    """Sentences that are printed below the table."""
 
 
 @dataclass(frozen=True)
@@ -35,15 +38,16 @@ class Contender:
 
     name: str
     run: Callable[[Any], Any]
-    """What is timed: it gets the round's input, and returns arrays to wait for."""
+    """The function that is timed: it takes the round's input, and returns arrays to wait for."""
     compile: Callable[[Any], None]
-    """Called once with the first round's input."""
+    """Compiles the function; it is called once, with the first round's input."""
     prepare: Callable[[int], Any] = lambda number: number
-    """The input of a round, made before the clock starts; inputs may be used up by the run."""
+    """Makes the input of a round, given its number, before the clock starts. `run` may consume its
+    input."""
 
 
 def side_by_side(contenders: Sequence[Contender], rounds: int) -> dict[str, tuple[float, float]]:
-    """Seconds of a run (the median) and of the compilation, by name."""
+    """The median seconds of a run, and the seconds of compilation, by name."""
     compiled = {}
     for contender in contenders:
         given = contender.prepare(0)

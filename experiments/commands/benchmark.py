@@ -1,7 +1,8 @@
-"""`es-rl benchmark`: what the engine costs beside its alternatives, measured in one process.
+"""`es-rl benchmark`: times of the engine and its alternatives, measured in one process.
 
-Every table names its reference; a ratio is the reference's time over the row's, so that more is
-faster. Times are medians over rounds in which all rows of a table take turns, compilation apart.
+Every table names its reference. A ratio is the reference's time divided by the row's time, so that
+larger is faster. Times are medians over rounds, without compilation; in a round all rows of a table
+take turns.
 """
 
 import json
@@ -26,7 +27,7 @@ Section: TypeAlias = Literal[
 
 @dataclass(frozen=True)
 class BenchmarkFlags:
-    """Measure the engine beside its alternatives, and print a table for each comparison."""
+    """Measure the engine and its alternatives, and print a table for each comparison."""
 
     sections: tyro.conf.Positional[tuple[Section, ...]] = (
         "forward",
@@ -37,13 +38,13 @@ class BenchmarkFlags:
         "host",
         "checkpoints",
     )
-    """What to measure; everything takes about half an hour on 2 cores."""
+    """What to measure; all sections take about half an hour on 2 cores."""
     rounds: int = 5
-    """Every row is timed so often, in turns with the others of its table."""
+    """How often every row is timed; the rows of a table take turns."""
     devices: int | None = None
-    """Devices that share a population: all unless given. On a CPU one is a core."""
+    """Devices that share a population: all unless given. On a CPU a device is a core."""
     json: Path | None = None
-    """Write the tables with command, versions and machine to this file."""
+    """Write the tables, with the command, versions and machine, to this JSON file."""
 
 
 def main(arguments: list[str]) -> int:
@@ -56,7 +57,7 @@ def main(arguments: list[str]) -> int:
     if flags.json is not None and (flags.json.is_dir() or not flags.json.parent.is_dir()):
         raise UserError(f"json={flags.json}: must be a file in a folder that exists")
     start_jax(flags.devices)
-    # What is compiled here is timed.
+    # Compilation is timed, so the cache must not be used.
     jax.config.update("jax_enable_compilation_cache", False)
     from experiments.benchmarks import checkpoints, engine, host, rollouts
 
@@ -75,7 +76,7 @@ def main(arguments: list[str]) -> int:
         for table in measure[section]():
             _print(table)
             tables.append(table)
-            if flags.json is not None:  # after each, as the next may take minutes
+            if flags.json is not None:  # after each table, as the next may take minutes
                 _write(flags.json, arguments, tables)
     return 0
 

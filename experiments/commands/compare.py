@@ -38,29 +38,29 @@ from experiments.videos import why_not, write_video
 
 _FILES = ("tasks.json", "results.json", "results.csv", "table.md", "report.html")
 _FOLDERS = ("figures", "runs")
-"""All that a comparison's folder has."""
+"""The folders inside a comparison's folder."""
 _LARGEST_FILM = 256 << 20
-"""Bytes: no episode takes as many."""
+"""The largest film in bytes that is used; no episode needs as many."""
 
 
 @dataclass(frozen=True)
 class CompareFlags:
     """Train agents on the tasks of a suite, from several seeds, and write a report.
 
-    Runs that have ended are kept: started again on the same folder, the command goes on where it
-    was stopped.
+    Finished runs are kept: a command that was stopped continues when it is started again with the
+    same folder.
     """
 
     suite: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SUITE")]
     """A bundled suite (classic, brax, mujoco), or the path of a .toml file."""
     agents: tuple[str, ...] = ()
-    """Who is compared: those of the suite unless given."""
+    """The agents to compare: those of the suite unless given."""
     seeds: int = 5
-    """Every agent learns every task from seeds 0 ... seeds-1."""
+    """The number of seeds: every agent is trained on every task from seeds 0 to seeds-1."""
     out: Path | None = None
     """The comparison's folder: runs/compare/SUITE unless given."""
     modules: Annotated[tuple[str, ...], tyro.conf.arg(name="import")] = ()
-    """Modules to import first, which register environments and agents of your own."""
+    """Modules to import first, which register your own environments and agents."""
 
 
 def main(arguments: list[str]) -> int:
@@ -121,7 +121,8 @@ def _check_installed(contestants: Sequence[Contestant]) -> None:
     """Refuse agents whose packages are missing.
 
     Raises:
-      UserError: one is; the message says how to do with it and without it.
+      UserError: a package is missing; the message says how to install it, and how to leave the
+        agent out.
     """
     for contestant in contestants:
         missing = agent_type(contestant.kind).missing_package()
@@ -133,7 +134,7 @@ def _check_installed(contestants: Sequence[Contestant]) -> None:
 
 
 def _make_envs(name: str, suite: Suite) -> list[Env | HostEnv]:
-    """Those of all tasks: what is wrong with the last must not be found out after hours."""
+    """Make the environments of all tasks first, so that errors are not found after hours."""
     made = []
     for task in (entry.task for entry in suite.entries):
         try:
@@ -144,10 +145,10 @@ def _make_envs(name: str, suite: Suite) -> list[Env | HostEnv]:
 
 
 def _check_folder(out: Path, suite: Suite) -> None:
-    """See that the folder is new or empty, or holds a comparison on the same tasks.
+    """Check that the folder is new or empty, or holds a comparison on the same tasks.
 
     Raises:
-      UserError: it holds something else.
+      UserError: the folder holds something else.
     """
     path = out / "tasks.json"
     try:
@@ -166,7 +167,7 @@ def _check_folder(out: Path, suite: Suite) -> None:
 
 
 def _claim(out: Path, suite: Suite) -> None:
-    """Make the folder, and write down in it whose it is."""
+    """Make the folder, and record the suite in it."""
     out.mkdir(parents=True, exist_ok=True)
     write_whole(out / "tasks.json", _described(suite).encode())
 
@@ -176,7 +177,7 @@ def _described(suite: Suite) -> str:
 
 
 def _random_return(env: Env | HostEnv, folder: Path) -> float:
-    """What random actions earn, played once for a comparison."""
+    """The mean return of random actions; it is measured once for a comparison."""
     path = folder / "random.json"
     if not path.exists():
         with agents.make("random", env) as agent:
@@ -207,9 +208,9 @@ def _line(task: Task, run: Run) -> str:
 
 
 def _films(found: Results, out: Path) -> Iterator[tuple[str, str, Path]]:
-    """A film of each agent's best policy on each task, where one can be made.
+    """Yield a film of each agent's best policy on each task: (task, agent, path).
 
-    Whatever keeps it from being made is a line: the report, after hours, is written all the same.
+    If a film cannot be made, one line says why, and the report is written without it.
     """
     for task in found.tasks:
         for agent in found.agents:
@@ -228,12 +229,12 @@ def _films(found: Results, out: Path) -> Iterator[tuple[str, str, Path]]:
 
 
 def _policy(folder: Path, env: Env | HostEnv) -> Policy:
-    """A policy to play on the environment of the suite.
+    """Load a policy to play on an environment of the suite.
 
     Raises:
-      UserError: there is none, or it is for another environment.
+      UserError: there is no policy, or it is for another environment.
     """
-    # What the suite itself opens is trusted: the suite is the user's own.
+    # Files that the suite itself names are trusted, as the suite is the user's own.
     policy = load_policy(folder, trusted=named_file(env.spec.kwargs) is not None)
     for name in ("id", "kwargs", "raw_observation_space", "observation_space", "action_space"):
         if getattr(policy.spec, name) != getattr(env.spec, name):

@@ -1,4 +1,4 @@
-"""`es-rl doctor`: what is installed, what it runs on, and whether everything works."""
+"""`es-rl doctor`: shows versions and the machine, and checks that everything works."""
 
 import importlib.util
 import json
@@ -39,7 +39,7 @@ _EXTRAS = {
     "bench": ("evosax",),
     "cuda": ("jax_cuda13_plugin",),
 }
-"""The modules that each optional extra brings."""
+"""The modules that each optional extra installs."""
 
 
 @dataclass(frozen=True)
@@ -52,16 +52,18 @@ class DoctorFlags:
 
 @dataclass(frozen=True)
 class Check:
-    """How it went with one thing: "--" is for what is optional and not there."""
+    """The result of one check; the state "--" means that an optional part is not installed."""
 
     name: str
+    """What was checked."""
     state: State
+    """Whether it works."""
     says: str
-    """What was seen, or what is wrong and how to mend it; one line."""
+    """One line: what works, or what is wrong and how to repair it."""
 
 
 class Missing(Exception):
-    """Something optional is not there; the message says how to get it."""
+    """An optional part is not installed; the message says how to install it."""
 
 
 def main(arguments: list[str]) -> int:
@@ -83,10 +85,10 @@ def main(arguments: list[str]) -> int:
 
 
 def _facts() -> dict[str, Any]:
-    """What one wants to know before reading on, as JSON values."""
+    """Versions, the machine, matrix precision and the git state, as JSON values."""
     try:
         found = machine()
-    except RuntimeError as error:  # JAX finds no device that it could use
+    except RuntimeError as error:  # JAX finds no usable device
         found = {"devices": f"none ({_one_line(error)})"}
     config: Any = jax.config
     return {
@@ -117,7 +119,7 @@ def _print_facts(facts: dict[str, Any]) -> None:
 
 
 def _checks() -> Iterator[Check]:
-    """All of them, each as soon as it is done."""
+    """Run all checks, and yield each result as soon as it is known."""
     for name, probe in PROBES.items():
         yield _check(name, probe)
     for extra in _EXTRAS:
@@ -129,7 +131,7 @@ def _check(name: str, probe: Callable[[], str]) -> Check:
         return Check(name, "ok", probe())
     except Missing as missing:
         return Check(name, "--", _one_line(missing))
-    except Exception as error:  # whatever is broken, the others are to be checked too
+    except Exception as error:  # any failure; the other checks still run
         return Check(name, "failed", f"{type(error).__name__}: {_one_line(error)}")
 
 
@@ -158,7 +160,7 @@ def _draws() -> str:
     try:
         env = envs.make("gymnasium/InvertedPendulum-v5", max_episode_steps=1)
         frames = film(untrained_policy("zero", env.spec), env).frames
-    except UserError as error:  # training needs no pictures
+    except UserError as error:  # optional, as training needs no rendering
         raise Missing(str(error)) from error
     if frames[0].std() == 0:
         raise RuntimeError("MuJoCo draws empty pictures")
@@ -211,4 +213,4 @@ PROBES: dict[str, Callable[[], str]] = {
     "videos": _writes_videos,
     "compilation cache": _keeps_what_is_compiled,
 }
-"""What is tried out: each returns what was seen, and raises if it does not work."""
+"""The checks by name: each returns what works as text, and raises if something does not work."""

@@ -32,7 +32,7 @@ def main(arguments: list[str]) -> int:
         raise UserError(f"file={flags.file}: must end in .onnx")
     check_output("file", flags.file)
     start_jax()
-    # The environment is not made, so its arguments may be anything.
+    # Files that its environment names are not opened, as the environment is not made.
     policy = agents.load_policy(flags.policy, trusted=True)
     flags.file.parent.mkdir(parents=True, exist_ok=True)
     policy.export_onnx(flags.file)

@@ -1,4 +1,4 @@
-"""`es-rl launch`: several processes on this machine, to try out what a cluster would run."""
+"""`es-rl launch`: several processes on this machine, as they would run on a cluster."""
 
 import os
 import signal
@@ -17,9 +17,9 @@ from experiments.cli import parse
 
 @dataclass(frozen=True)
 class LaunchFlags:
-    """Run a command in several processes of this machine, which share its cores.
+    """Run a command in several processes on this machine, which share its cores.
 
-    es-rl launch -n 4 -- train brax/ant: all that follows -- is the command.
+    Example: es-rl launch -n 4 -- train brax/ant. All that follows -- is the command.
     """
 
     num_processes: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 2
@@ -48,7 +48,8 @@ def main(arguments: list[str]) -> int:
         free_address(),
     ]
     here += ["--num-processes", str(count)]
-    # What process 0 prints is shown; what others say matters where it does not say it too.
+    # The output of process 0 is shown. The errors of another process are shown if its exit code
+    # differs from that of process 0.
     said: list[IO[Any]] = [tempfile.TemporaryFile() for _ in range(1, count)]  # noqa: SIM115
     running = [
         _start([*here, "--process-id", str(number)], _cores(number, count), error)
@@ -66,12 +67,12 @@ def main(arguments: list[str]) -> int:
         error.seek(0)
         for line in error.read().decode(errors="replace").splitlines() if code != codes[0] else ():
             print(f"process {number}: {line}", file=sys.stderr)
-    # A signal's number is negative here, and 128 more than itself in a shell.
+    # The return code of a process that signal n ended is -n here, and 128 + n in a shell.
     return next((code if code > 0 else 128 - code for code in codes if code), 0)
 
 
 def free_address() -> str:
-    """Where a coordinator can listen on this machine."""
+    """A free address (host:port) on this machine for a coordinator."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         return f"localhost:{free.getsockname()[1]}"
@@ -80,21 +81,21 @@ def free_address() -> str:
 def _start(command: list[str], cores: set[int], error: IO[Any] | None) -> subprocess.Popen:
     options: dict[str, Any] = {
         "stderr": error,
-        "start_new_session": True,  # so that Ctrl-C reaches it once, from here
-        "env": {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"},  # of the runtime's notes, the errors
+        "start_new_session": True,  # so that only this process forwards Ctrl-C
+        "env": {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"},  # show only errors of the runtime
     }
     if not hasattr(os, "sched_setaffinity"):
         return subprocess.Popen(command, **options)
     everywhere = os.sched_getaffinity(0)
     try:
-        os.sched_setaffinity(0, cores)  # which a new process inherits
+        os.sched_setaffinity(0, cores)  # a new process inherits it
         return subprocess.Popen(command, **options)
     finally:
         os.sched_setaffinity(0, everywhere)
 
 
 def _cores(number: int, count: int) -> set[int]:
-    """Those of one of the processes: as many for each, and none for two where there are enough."""
+    """The cores of one process: equally many per process, and not shared if there are enough."""
     if not hasattr(os, "sched_getaffinity"):
         return set()
     every = sorted(os.sched_getaffinity(0))

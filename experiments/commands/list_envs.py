@@ -10,7 +10,7 @@ from experiments.cli import parse
 
 @dataclass(frozen=True)
 class EnvsFlags:
-    """List the environments; * marks those with tuned settings, and what does not run here says
+    """List the environments. A * marks those with tuned settings; those that cannot run here show
     why."""
 
     suite: str | None = None

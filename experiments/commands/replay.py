@@ -28,37 +28,38 @@ class ReplayFlags:
     """Play the episodes of an evaluation seed with a saved policy, without any noise."""
 
     run: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]
-    """A run's folder, or a policy's; with --agent an environment, as brax/ant."""
+    """The folder of a run or a policy; with --agent an environment, such as brax/ant."""
     agent: Literal["random", "zero"] | None = None
-    """Needs no run: look at an environment with random or zero actions."""
+    """Play random or zero actions on an environment; this needs no run."""
     env_kwargs: tuple[str, ...] = ()
-    """With --agent, arguments of the environment, as backend=spring."""
+    """With --agent, arguments of the environment, such as backend=spring."""
     max_episode_steps: int | None = None
-    """With --agent, steps after which an episode is cut."""
+    """With --agent, episodes are cut after this many steps."""
     lanes: int | None = None
-    """Environments stepped side by side, if they step on the host: up to 32 unless given. With
+    """Environments stepped in lockstep, if they step on the host: up to 32 unless given. With
     --lanes 1 --workers 1 there is never more than one."""
     workers: int | None = None
-    """Processes that step an environment on the host: as many as are worth it, up to one per core,
-    unless given."""
+    """Worker processes that step an environment on the host. Unless given, the number is chosen, up
+    to one per core."""
     step_timeout: float | None = None
-    """Seconds after which a step on the host counts as hanging: 60 unless given."""
+    """Seconds after which a step on the host is treated as hanging: 60 unless given."""
     start_timeout: float | None = None
     """Seconds that making an environment on the host may take: 120 unless given."""
     episodes: int = 10
     """How many episodes."""
     seed: int = 0
-    """Evaluation seed; with the one that the policy was saved with the returns are the same."""
+    """The evaluation seed. With the seed that the policy was saved with, the returns are the
+    same."""
     video: Path | None = None
     """Write the first episode to this .mp4 or .gif file; no display is needed."""
     html: Path | None = None
-    """Write the first episodes, 4 at most, to this .html file: an interactive 3D page, of
-    environments of a MuJoCo model (Brax, MuJoCo)."""
+    """Write the first episodes, at most 4, to this .html file, an interactive 3D page. The
+    environment must have a MuJoCo model (Brax, MuJoCo)."""
     json: bool = False
     """Print one JSON object instead of a table."""
     trust: bool = False
-    """Let the arguments of the environment name files (as xml_file does): of policies of your
-    own."""
+    """Allow arguments of the environment that name files (such as xml_file); only for your own
+    policies."""
     modules: Annotated[tuple[str, ...], tyro.conf.arg(name="import")] = ()
     """Modules to import first, which register the environment with Gymnasium."""
 
@@ -88,7 +89,7 @@ def main(arguments: list[str]) -> int:
     start_jax()
     import_modules(flags.modules, "" if flags.agent is None else flags.run)
     policy, env = _untrained(flags) if flags.agent is not None else _saved(flags)
-    # First, as not every environment has such a page.
+    # First, as this fails for environments without a MuJoCo model.
     shown = "" if flags.html is None else _page(policy, env, flags)
     evaluation = agents.evaluate(
         policy, env, episodes=flags.episodes, seed=flags.seed, lanes=flags.lanes
@@ -111,7 +112,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _saved(flags: ReplayFlags) -> tuple[Policy, Env | HostEnv]:
-    """A run's policy, on the environment that it was trained on."""
+    """Load a policy, and make the environment that it was trained on."""
     run = flags.run
     if run in envs.list_ids() and not Path(run).exists():
         raise UserError(f"{run} is an environment, not a run: add --agent random or --agent zero")
@@ -130,7 +131,7 @@ def _saved(flags: ReplayFlags) -> tuple[Policy, Env | HostEnv]:
 
 
 def _untrained(flags: ReplayFlags) -> tuple[Policy, Env | HostEnv]:
-    """A policy that has learnt nothing, on the environment that the flags name."""
+    """Make the environment that the flags name, and a policy with random or zero actions."""
     assert flags.agent is not None
     given = _places(flags)
     if flags.max_episode_steps is not None:
@@ -140,7 +141,7 @@ def _untrained(flags: ReplayFlags) -> tuple[Policy, Env | HostEnv]:
 
 
 def _places(flags: ReplayFlags) -> dict[str, Any]:
-    """What was chosen for an environment that steps on the host."""
+    """The given arguments of an environment that steps on the host."""
     given = {name: getattr(flags, name) for name in PLACES}
     return {name: value for name, value in given.items() if value is not None}
 

@@ -1,7 +1,7 @@
-"""`es-rl train`: train a policy, or go on with a run that was stopped.
+"""`es-rl train`: train a policy, or resume a stopped run.
 
-The command line is parsed twice: first for the environment, the agent and the run to go on with,
-which decide what flags there are and what they are without being given; then as a whole.
+The command line is parsed twice. The first parse finds the environment, the agent and the run to
+resume, which determine the other flags and their defaults. The second parse reads all flags.
 """
 
 import math
@@ -33,76 +33,77 @@ Options = TypeVar("Options")
 
 _DEFAULT_ENV = "gymnasium/phys2d/CartPole-v1"
 _MOST_AT_ONCE = 1 << 26
-"""The most episodes of a generation, or transitions of an update, in a run that goes on."""
+"""The most episodes of a generation, or transitions of an update, of a resumed run."""
 _OF_NEW_RUNS = ("out", "backend", "max_episode_steps", "env_kwargs")
-"""Flags that a run which goes on cannot have."""
+"""Flags that are not allowed with --resume."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """The flags that decide which other flags there are, and their defaults."""
+    """The flags that determine the other flags and their defaults."""
 
     agent: str = "eggroll"
-    """The agent that is trained: eggroll, open_es, ppo, sbx_ppo, random, zero, or one that a module
+    """The agent to train: eggroll, open_es, ppo, sbx_ppo, random, zero, or an agent that a module
     of yours registers."""
     resume: Path | None = None
-    """The folder of a run that was stopped or killed, in place of ENV: it goes on as if it had not
-    been, with its own settings."""
+    """In place of ENV, the folder of a run that was stopped or killed. The run continues with its
+    own settings, as if it had not been interrupted."""
     init_from: Path | None = None
-    """The folder of a saved policy, or of a run, of any agent: training starts from its parameters
-    and observation statistics, and its network settings are the defaults."""
+    """The folder of a saved policy, or of a run, of any agent. Training starts from its parameters
+    and observation statistics, and its network settings become the defaults."""
     modules: Annotated[tuple[str, ...], tyro.conf.arg(name="import")] = ()
-    """Modules to import first, which register environments or agents of your own."""
+    """Modules to import first, which register your own environments or agents."""
     trust: bool = False
-    """With --resume, let the arguments of the environment name files (as xml_file does); only for
-    runs of your own."""
+    """With --resume, allow arguments of the environment that name files (such as xml_file); only
+    for your own runs."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _FirstFlags(Choice):
-    """What the first parse looks for; it leaves everything else to the second."""
+    """The flags of the first parse, which ignores all others."""
 
     env: tyro.conf.Positional[tuple[str, ...]] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainFlags(Choice, ProcessFlags, Generic[Config, Options]):
-    """Train a policy on ENV; the environment's tuned settings hold where no flag is given.
+    """Train a policy on ENV. The environment's tuned settings are the defaults of the flags.
 
-    `--resume DIR` in place of ENV goes on with a run that was stopped.
+    `--resume DIR` in place of ENV continues a run that was stopped.
     """
 
     env: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="ENV")]
-    """The environment as suite/name, as `es-rl envs` lists them."""
+    """The environment as suite/name; `es-rl envs` lists them."""
     settings: tyro.conf.OmitArgPrefixes[Config]
     run: tyro.conf.OmitArgPrefixes[Options]
     backend: str | None = None
     """The physics of Brax: generalized, spring, positional or mjx."""
     max_episode_steps: int | None = None
-    """Episodes are cut after so many steps, in evaluation too; without it the environment's own
-    number holds."""
+    """Episodes are cut after this many steps, also in evaluation; unless given, the environment's
+    own limit applies."""
     env_kwargs: tuple[str, ...] = ()
-    """Arguments of the environment, as max_episode_steps=200 forward_reward_weight=2.0; values are
-    Python's or JSON (is_slippery=False), or else text."""
+    """Arguments of the environment, such as max_episode_steps=200 forward_reward_weight=2.0. Values
+    are read as Python or JSON literals (is_slippery=False), or else as text."""
     out: Path | None = None
     """The run's folder, which must be empty or new: runs/ENV/AGENT/seed-SEED-TIME unless given."""
     video_every: int | None = None
-    """Film the mean policy every so many generations, into the run's folder videos/."""
+    """The number of generations between two films of the mean policy, written to the run's folder
+    videos/."""
     logger: TrackerName | None = None
-    """Send the metrics to Weights & Biases (offline, unless WANDB_MODE says otherwise) or Trackio
-    too."""
+    """Also send the metrics to Weights & Biases (offline, unless WANDB_MODE says otherwise) or
+    Trackio."""
     workers: int | None = None
-    """The number of processes that step an environment on the host: as many as are worth it, up to
-    one per core, unless given."""
+    """Worker processes that step an environment on the host. Unless given, the number is chosen, up
+    to one per core."""
     step_timeout: float | None = None
-    """A step on the host counts as hanging after so many seconds: 60 unless given."""
+    """Seconds after which a step on the host is treated as hanging: 60 unless given."""
     start_timeout: float | None = None
-    """Making an environment on the host may take so many seconds: 120 unless given."""
+    """Seconds that making an environment on the host may take: 120 unless given."""
 
 
 @dataclass(frozen=True)
 class _Plan:
-    """What is to be trained, and how."""
+    """What to train and how: the defaults of the flags."""
 
     env: str
     """The environment's id, as it was typed."""
@@ -139,7 +140,7 @@ def main(arguments: list[str]) -> int:
         import_modules(flags.modules)
         chosen = {**saved.env_kwargs, **on_host}
     env = make_env(plan.env, chosen, flags.env_kwargs)
-    # Its environment is not made, so whatever its arguments name is not opened.
+    # Files that its environment names are not opened, as that environment is not made.
     initial = None if flags.init_from is None else load_policy(flags.init_from, trusted=True)
     agent = agents.make(plan.agent, env, **vars(plan.settings))
     stamp = time.strftime("%Y%m%d-%H%M%S")
@@ -159,7 +160,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _new_plan(first: _FirstFlags) -> _Plan:
-    """How a new run trains where no flag is given."""
+    """The defaults of the flags for a new run."""
     env_id, name = (first.env or (_DEFAULT_ENV,))[0], first.agent
     _import_agent(name, first.modules)
     options = RunConfig.of(preset(name, env_id).run)
@@ -175,10 +176,10 @@ def _new_plan(first: _FirstFlags) -> _Plan:
 
 
 def _read(first: _FirstFlags) -> SavedRun:
-    """The run that goes on, whose folder may be a stranger's.
+    """Read the run to resume, whose folder may come from an untrusted source.
 
     Raises:
-      UserError: it cannot be read, or it asks for modules or files that nobody has allowed.
+      UserError: the run cannot be read, or it names modules or files that no flag allows.
     """
     assert first.resume is not None
     if first.env:
@@ -186,7 +187,7 @@ def _read(first: _FirstFlags) -> SavedRun:
     saved = read_config(first.resume)
     module, _ = split_id(saved.env)
     if module is not None and module not in first.modules:
-        # Making the environment would import the module, because a file says so.
+        # Otherwise a file could make us import any module, by naming it in the environment's id.
         raise UserError(
             f"resume={first.resume}: the environment {saved.env} needs --import {module}"
         )
@@ -200,10 +201,10 @@ def _read(first: _FirstFlags) -> SavedRun:
 
 
 def _plan_of(saved: SavedRun, first: _FirstFlags) -> _Plan:
-    """How a run that goes on trains where no flag is given.
+    """The defaults of the flags for a resumed run.
 
     Raises:
-      UserError: its settings are not those of its agent, or need more memory than any machine has.
+      UserError: the run's settings do not fit its agent, or need more memory than any machine has.
     """
     _import_agent(saved.agent, first.modules)
     _check_objects(saved, first)
@@ -217,16 +218,16 @@ def _plan_of(saved: SavedRun, first: _FirstFlags) -> _Plan:
 
 
 def _import_agent(name: str, modules: tuple[str, ...]) -> None:
-    """Import the modules of the user's if one of them is to register the agent.
+    """Import the user's modules now if one of them must register the agent.
 
-    All other modules wait until JAX has its devices, which a module may ask for.
+    Otherwise modules are imported after JAX has started, as a module may ask for its devices.
     """
     if name not in list_agents():
         import_modules(modules)
 
 
 def _check_objects(saved: SavedRun, first: _FirstFlags) -> None:
-    """Refuse a run with objects of the user's, of which config.json knows the names alone."""
+    """Refuse a run with objects of the user's, as config.json holds only their names."""
     for name in OBJECTS:
         text = saved.settings.get(name)
         if isinstance(text, str) and "." in text:
@@ -237,10 +238,10 @@ def _check_objects(saved: SavedRun, first: _FirstFlags) -> None:
 
 
 def _check_size(settings: Any) -> None:
-    """Refuse settings from a file that no machine has the memory for.
+    """Refuse settings from a file that need more memory than any machine has.
 
     Raises:
-      UserError: they are such.
+      UserError: a size is too large.
     """
     for names in (
         ("population_size", "episodes_per_member"),
@@ -256,7 +257,7 @@ def _check_size(settings: Any) -> None:
 
 
 def _parse(arguments: list[str], defaults: _Plan) -> tuple[TrainFlags[Any, Any], _Plan]:
-    """All flags, and what they make of the defaults.
+    """The second parse: all flags, and the plan that results from them and the defaults.
 
     Raises:
       UserError: a value is out of range.
@@ -277,9 +278,9 @@ def _parse(arguments: list[str], defaults: _Plan) -> tuple[TrainFlags[Any, Any],
 
 
 def _unchecked(config: Any) -> Any:
-    """The same dataclass without the checks of its `__post_init__`.
+    """A copy of a dataclass value whose class has no checks in `__post_init__`.
 
-    tyro would show what these raise as messages of its own, without the flag's name.
+    tyro would show the errors of these checks in its own format, without the name of the flag.
     """
     kind = type(config)
     members = {"__post_init__": lambda self: None, "__doc__": kind.__doc__}
@@ -287,7 +288,7 @@ def _unchecked(config: Any) -> Any:
 
 
 def _check_names(agent: str, settings: Any) -> None:
-    """Refuse an agent of the user's with a setting that has the name of another flag."""
+    """Refuse a user's agent if one of its settings has the name of another flag."""
     both = {f.name for f in fields(settings)} & {f.name for f in fields(TrainFlags)}
     if both:
         raise UserError(
@@ -297,7 +298,7 @@ def _check_names(agent: str, settings: Any) -> None:
 
 
 def _given(flags: TrainFlags[Any, Any], names: tuple[str, ...]) -> dict[str, Any]:
-    """The arguments among these that have a flag."""
+    """The flags among `names` that were given, by name."""
     return {name: getattr(flags, name) for name in names if getattr(flags, name) is not None}
 
 
@@ -315,7 +316,7 @@ def _check(flags: TrainFlags[Any, Any]) -> None:
 
 
 def _check_new(flags: TrainFlags[Any, Any], defaults: _Plan) -> None:
-    """Refuse what a new run cannot have."""
+    """Refuse flags that a new run cannot have."""
     if flags.env != defaults.env:
         raise UserError(f"env={flags.env}: must come first, as the flags' defaults depend on it")
     if flags.trust:
@@ -325,7 +326,7 @@ def _check_new(flags: TrainFlags[Any, Any], defaults: _Plan) -> None:
 
 
 def _check_resumed(flags: TrainFlags[Any, Any], plan: _Plan, defaults: _Plan) -> None:
-    """Refuse flags that would make another run of the one that goes on."""
+    """Refuse flags that would change what a resumed run computes."""
     if flags.env != defaults.env:
         raise UserError(f"env={flags.env}: must not be given: --resume knows the environment")
     if flags.agent != defaults.agent:

@@ -1,1 +1,1 @@
-"""What stands behind `es-rl compare`: the runs of a suite, what their seeds say, and the report."""
+"""The code of `es-rl compare`: the runs of a suite, statistics over their seeds, and the report."""

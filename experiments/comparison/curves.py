@@ -1,4 +1,4 @@
-"""Learning curves of several seeds as one: what a figure may show without adding to the data."""
+"""Learning curves aggregated over seeds, without interpolation or extrapolation of the data."""
 
 import math
 from collections.abc import Sequence
@@ -17,22 +17,26 @@ _POINTS = 200
 
 @dataclass(frozen=True)
 class Curve:
-    """The IQM over seeds of the evaluation return, a step function; arrays of shape (points,)."""
+    """The IQM over seeds of the evaluation return, as a step function; arrays have shape
+    (points,)."""
 
     x: Array
+    """Env steps or seconds, in ascending order."""
     value: Array
+    """The IQM over seeds at each x."""
     band: tuple[Array, Array] | None
-    """The pointwise 95 % interval; None for one seed."""
+    """The ends of the pointwise 95 % interval; None for one seed."""
 
 
 def learning_curve(task: Task, runs: Sequence[Run], unit: CurveUnit) -> Curve | None:
-    """The IQM over runs of the latest evaluation, where every run has one and none has ended.
+    """The IQM over runs of the latest evaluation, where every run has one and no run has ended.
 
-    Runs that stopped when they solved the task have not ended: their last value stays. Evaluations
-    at 0, which a logarithmic axis cannot show, and those that are not finite are left out.
+    A run that stopped when it solved the task does not count as ended: its last value continues.
+    Evaluations that are not finite are left out, and so are those at x = 0, which a logarithmic
+    axis cannot show.
 
     Returns:
-      The curve; None where no x is common to all runs.
+      The curve; None if the runs have no common range of x.
     """
     xs, ys, ends = [], [], []
     for run in runs:
@@ -52,7 +56,7 @@ def learning_curve(task: Task, runs: Sequence[Run], unit: CurveUnit) -> Curve | 
         return None
     thinned = np.unique(np.linspace(0, grid.size - 1, _POINTS).round().astype(int))
     grid = grid[thinned]
-    # The value of a step function is that of the last evaluation at or before x.
+    # The step function's value at x is that of the last evaluation at or before x.
     seen = [y[np.searchsorted(x, grid, side="right") - 1] for x, y in zip(xs, ys, strict=True)]
     values = np.sort(np.stack(seen, axis=-1), axis=-1)  # (points, seeds)
     if len(runs) < 2:

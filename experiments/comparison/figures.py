@@ -1,6 +1,6 @@
-"""The figures of a comparison, as small PNG files that a phone can show.
+"""The figures of a comparison, as PNG files that are small enough for a phone.
 
-An agent has one colour, line style and marker in all of them. The colours are Okabe and Ito's,
+Each agent has one colour, line style and marker in all figures. The colours are Okabe and Ito's,
 which colour-blind people can tell apart.
 """
 
@@ -35,7 +35,7 @@ _LOOK: dict[Any, Any] = {
     "axes.spines.right": False,
     "axes.grid": True,
     "grid.alpha": 0.25,
-    "text.parse_math": False,  # names may hold a dollar
+    "text.parse_math": False,  # names may contain a dollar sign
 }
 _WIDTH, _HEIGHT, _DPI = 5.6, 4.2, 120
 _ROW = 0.3
@@ -49,13 +49,16 @@ _AXES: dict[CurveUnit, str] = {
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure on the disk, and what to say of it."""
+    """A figure's file, and the texts that belong to it."""
 
     path: Path
+    """The PNG file."""
     alt: str
+    """The text for people who cannot see the figure."""
     caption: str
+    """The text below the figure."""
     task: str | None = None
-    """Whose task it shows; None for all."""
+    """The name of the task that the figure shows; None for all tasks."""
 
 
 class _Style(NamedTuple):
@@ -65,7 +68,8 @@ class _Style(NamedTuple):
 
 
 def draw(results: Results, folder: Path) -> list[Picture]:
-    """Draw all figures for which there are data into a new or an existing folder."""
+    """Draw all figures for which there are data, as files in `folder`, which is made if it is
+    missing."""
     folder.mkdir(parents=True, exist_ok=True)
     with matplotlib.rc_context(_LOOK):
         pictures = [_scores(results, folder / "scores.png")]
@@ -79,7 +83,7 @@ def draw(results: Results, folder: Path) -> list[Picture]:
 
 
 def _style(results: Results, agent: str) -> _Style:
-    """How an agent is drawn."""
+    """The colour, line style and marker of an agent."""
     position = results.agents.index(agent)
     return _Style(*(kinds[position % len(kinds)] for kinds in (_COLOURS, _LINES, _MARKERS)))
 
@@ -175,7 +179,8 @@ def _times(results: Results, path: Path) -> Picture | None:
     ticks: dict[float, str] = {}
     row = 0.0
     for task, shown in groups:
-        # The name of a task has a line of its own: beside the axis it would leave no room for it.
+        # A task's name has its own line, as names beside the axis would leave little room for the
+        # plot.
         transform = axes.get_yaxis_transform()
         axes.text(0, row, task.name, transform=transform, va="center", weight="bold", fontsize=10)
         for agent, times in shown.items():
@@ -210,7 +215,8 @@ def _interval_of_time(
     face = "white" if times.median.exceeded else colour
     axes.plot([middle], [row], color=colour, marker=marker, markersize=8, markerfacecolor=face)
     if high.exceeded:
-        # The arrow leads from the text, which is empty, to its point: it is drawn backwards.
+        # matplotlib draws the arrow from the (empty) text to the point, so text and point are
+        # exchanged.
         axes.annotate(
             *("", (ends[1], row)),
             xytext=(26, 0),
@@ -221,7 +227,7 @@ def _interval_of_time(
 
 
 def _rows(count: float) -> tuple[Figure, Axes]:
-    """A figure of one line for each of `count`."""
+    """A figure with room for `count` rows."""
     size = (_WIDTH, 0.9 + _ROW * count)
     figure = Figure(figsize=size, dpi=_DPI, layout="constrained")
     axes = figure.subplots()
@@ -230,12 +236,12 @@ def _rows(count: float) -> tuple[Figure, Axes]:
 
 
 def _short(name: str) -> str:
-    """A name that leaves room for what it names."""
+    """A shortened name."""
     return name if len(name) <= _LONGEST else name[: _LONGEST - 3] + "..."
 
 
 def _log_axis(axes: Axes, unit: CurveUnit) -> None:
-    """A logarithmic x axis of what is drawn, with plain numbers and never a lonely one."""
+    """Make the x axis logarithmic, with plain numbers and at least two labels."""
     axes.set_xscale("log")
     low, high = axes.get_xlim()
     axes.xaxis.set_major_locator(LogLocator(subs=(1.0,) if high > 100 * low else (1.0, 2.0, 5.0)))
@@ -254,7 +260,7 @@ def _legend(figure: Figure, axes: Axes) -> None:
 
 
 def _save(figure: Figure, path: Path) -> None:
-    # Without the version of the library the same results are the same bytes.
+    # The library's version is left out of the file, so that equal results give equal bytes.
     with whole(path) as file:
         figure.savefig(
             file, format="png", metadata={"Software": None}, pil_kwargs={"optimize": True}

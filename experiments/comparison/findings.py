@@ -1,4 +1,4 @@
-"""What the report of a comparison says: sentences and tables, made from the numbers alone."""
+"""The sentences and tables of a comparison's report, made from its results."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -38,16 +38,21 @@ Outcome: TypeAlias = Literal["better", "worse", "no clear difference", "too few 
 
 @dataclass(frozen=True)
 class TextTable:
-    """A table as it is printed; the first cell of a row names it."""
+    """A table of text; the first cell of each row is the row's name."""
 
     title: str
+    """The heading of the table."""
     head: tuple[str, ...]
+    """The names of the columns."""
     rows: tuple[tuple[str, ...], ...]
+    """The cells of each row, one per column."""
     notes: tuple[str, ...] = ()
+    """Sentences that are shown below the table."""
 
 
 def outcome(results: Results, task: Task, agent: str, other: str) -> Outcome | None:
-    """Whether an agent is better than another on a task: what the interval says."""
+    """Whether an agent is better than another on a task, judged by the interval of the
+    difference."""
     found, _ = _judged(results, task, agent, other)
     if found is None:
         return None
@@ -59,7 +64,8 @@ def outcome(results: Results, task: Task, agent: str, other: str) -> Outcome | N
 
 
 def summary(results: Results) -> list[str]:
-    """The sentences at the top: what was run, the first agent against the others, and scores."""
+    """The sentences at the top of the report: what was run, the first agent against the others, and
+    scores."""
     total, failed = len(results.runs), len(results.failed())
     agents, tasks = ", ".join(results.agents), _count(len(results.tasks), "task")
     return [
@@ -71,7 +77,7 @@ def summary(results: Results) -> list[str]:
 
 
 def head_to_head(results: Results) -> TextTable | None:
-    """The first agent against each other one, task by task; None with a single agent."""
+    """The first agent against each other agent, task by task; None if there is only one agent."""
     if len(results.agents) < 2:
         return None
     first, *others = results.agents
@@ -93,7 +99,7 @@ def head_to_head(results: Results) -> TextTable | None:
 
 
 def scores_table(found: Aggregate) -> TextTable | None:
-    """Normalised scores over all tasks; None where there are none."""
+    """Normalised scores over all tasks; None if there are no scores."""
     if not found.scores:
         return None
     rows = tuple((agent, estimate_text(score)) for agent, score in found.scores.items())
@@ -106,7 +112,7 @@ def scores_table(found: Aggregate) -> TextTable | None:
 
 
 def improvement_table(results: Results) -> TextTable | None:
-    """P(X > Y) of every pair; None where no two agents play a common task."""
+    """P(X > Y) of every pair of agents; None if no two agents have a task in common."""
     rows = []
     for agent, other in combinations(results.agents, 2):
         found = improvement(results, agent, other)
@@ -148,7 +154,7 @@ def returns_table(results: Results, task: Task) -> TextTable:
 
 
 def times_table(results: Results, task: Task) -> TextTable:
-    """What the threshold of a task costs."""
+    """The time and env steps that agents need to reach the threshold of a task."""
     units: tuple[Unit, ...] = ("seconds", "device_seconds", "env_steps")
     rows: list[tuple[str, ...]] = []
     for agent in results.agents:
@@ -175,7 +181,7 @@ def times_table(results: Results, task: Task) -> TextTable:
 
 
 def _times_as_long(results: Results, task: Task, agent: str) -> str:
-    """How many times as long as the first agent another one takes."""
+    """The ratio of an agent's time to the threshold to that of the first agent, as text."""
     first = results.agents[0]
     ours, theirs = (to_threshold(results, task, name, "seconds") for name in (first, agent))
     if agent == first or ours is None or theirs is None:
@@ -184,7 +190,7 @@ def _times_as_long(results: Results, task: Task, agent: str) -> str:
 
 
 def failed_table(results: Results) -> TextTable | None:
-    """The runs that failed; None without any."""
+    """The runs that failed; None if none did."""
     rows = tuple((r.task, r.agent, str(r.seed), r.error or "") for r in results.failed())
     return (
         TextTable("They have no return", ("task", "agent", "seed", "error"), rows) if rows else None
@@ -192,7 +198,7 @@ def failed_table(results: Results) -> TextTable | None:
 
 
 def runs_table(results: Results) -> TextTable:
-    """Every run."""
+    """One row for each run."""
     head = ("task", "agent", "seed", "return", "episodes", "env steps", "seconds", "devices")
     more = ("device-seconds", "compilation", "evaluation")
     notes = ("The first seed compiles for those after it.",)
@@ -200,7 +206,7 @@ def runs_table(results: Results) -> TextTable:
 
 
 def tasks_table(results: Results) -> TextTable:
-    """The tasks, their scale and their budgets."""
+    """The tasks, their thresholds, scales of scores, and budgets."""
     rows = []
     for task in results.tasks:
         kwargs = ", ".join(f"{name}={value}" for name, value in task.env_kwargs.items())
@@ -219,7 +225,7 @@ def tasks_table(results: Results) -> TextTable:
 
 
 def protocol(results: Results) -> list[str]:
-    """How it was measured, and how far to trust the intervals."""
+    """Sentences on how the comparison was measured, and on how far to trust the intervals."""
     episodes = sorted({len(run.returns) for run in results.runs if run.error is None})
     counts = " or ".join(map(str, episodes)) or "no"
     return [
@@ -289,7 +295,7 @@ def _scored(found: Aggregate) -> Iterable[str]:
 
 
 def _judged(results: Results, task: Task, agent: str, other: str) -> tuple[Estimate | None, str]:
-    """By what one agent is better than another on a task, and its name."""
+    """The estimate that compares two agents on a task, and the name of the quantity."""
     if not task.stop_when_solved:
         return difference(results, task.name, agent, other), ""
     if not (results.of(task.name, agent) and results.of(task.name, other)):

@@ -1,7 +1,7 @@
-"""The report of a comparison: one HTML page that needs nothing but itself, with all of its data.
+"""The report of a comparison: one self-contained HTML page that includes all of the data.
 
-The page has no script and names no address; its policy of content forbids both. Everything that
-comes from results is escaped.
+The page has no scripts and loads nothing from any address; its content security policy forbids
+both. Everything that comes from results is escaped.
 """
 
 import base64
@@ -24,7 +24,7 @@ from experiments.comparison.tables import csv_text, number
 _TEMPLATE = Path(__file__).with_name("report.html")
 _MEDIA_TYPES = {".png": "image/png", ".gif": "image/gif", ".mp4": "video/mp4"}
 
-# An interval, or a quantity with its unit, in escaped text: a line never breaks within one.
+# Matches an interval, or a quantity with its unit, in escaped text; lines must not break inside.
 _UNBROKEN = re.compile(r"\[[^]]*\]|(?:&gt; )?[\d.,]+ [skMG]\b")
 
 
@@ -32,13 +32,13 @@ def write_report(results: Results, folder: Path, media: Mapping[tuple[str, str],
     """Write `report.html`, and the figures in it, into a folder that exists.
 
     Args:
-      results: of the whole comparison.
-      folder: the comparison's.
-      media: (task, agent) -> a replay of the policy of `best_run`, as `data_uri` reads it; sections
-        of those that are missing are left out.
+      results: the results of the whole comparison.
+      folder: the comparison's folder.
+      media: (task, agent) -> the replay of the policy of `best_run`, as a URI from `data_uri`.
+        Missing replays are left out of the page.
 
     Returns:
-      The page.
+      The path of the page.
 
     Raises:
       UserError: a replay is neither a data URI of a video nor one of an image.
@@ -53,12 +53,12 @@ def write_report(results: Results, folder: Path, media: Mapping[tuple[str, str],
 
 
 def data_uri(path: Path) -> str:
-    """A picture or a video as a data URI: .png, .gif or .mp4."""
+    """Read an image or a video (.png, .gif or .mp4) as a data URI."""
     return _data_uri(_MEDIA_TYPES[path.suffix.lower()], path.read_bytes())
 
 
 def best_run(results: Results, task: str, agent: str) -> Run | None:
-    """The run of an agent on a task with the highest final return: whose replay is shown."""
+    """The run of an agent on a task with the highest final return, whose replay is shown."""
     return max(results.of(task, agent), key=lambda run: run.return_mean, default=None)
 
 
@@ -162,7 +162,7 @@ def _replays(results: Results, task: Task, media: Mapping[tuple[str, str], str])
 def _settings(results: Results, task: Task) -> str:
     parts = []
     for agent in results.agents:
-        # The settings of all seeds are the same; those of a run that failed may be missing.
+        # All seeds have the same settings, but a failed run may lack them.
         run = next((r for r in results.of(task.name, agent)), None)
         if run is None:
             continue
@@ -182,7 +182,7 @@ def _figures(pictures: Iterable[figures.Picture]) -> str:
 
 
 def _table(table: TextTable | None) -> str:
-    """A table in a box that scrolls by itself; nothing for none."""
+    """A table as HTML, in a box that scrolls by itself; "" for None."""
     if table is None:
         return ""
     head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in table.head)
@@ -197,7 +197,7 @@ def _table(table: TextTable | None) -> str:
 
 def _cells(row: Sequence[str]) -> str:
     first, *others = map(escape, row)
-    name = first.replace("/", "/<wbr>")  # where the name of an environment may break
+    name = first.replace("/", "/<wbr>")  # allows a line break in the id of an environment
     return f'<th scope="row">{name}</th>' + "".join(
         f"<td>{_UNBROKEN.sub(_span, cell)}</td>" for cell in others
     )

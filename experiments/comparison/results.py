@@ -1,4 +1,4 @@
-"""What a comparison leaves behind: tasks, runs, and how they are read and written."""
+"""The results of a comparison (tasks and runs), and how they are saved and loaded."""
 
 import json
 from collections.abc import Sequence
@@ -17,37 +17,41 @@ class Point(NamedTuple):
 
     env_steps: int
     seconds: float
-    """Of training, without compilation and evaluation."""
+    """Seconds of training, without compilation and evaluation."""
     return_mean: float
+    """The mean return of the evaluation."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """An environment, and when it counts as solved."""
+    """An environment, and the return at which it counts as solved."""
 
     env: str
     """The id of the environment, as `envs.make` takes it."""
     threshold: float
     """An evaluation return that solves the task."""
     env_steps: int
-    """Budget of a run; it ends with whichever budget is spent first."""
+    """The budget of env steps of a run, which ends when the first of its budgets is spent."""
     seconds: float
-    """Budget of a run: training, without compilation and evaluation."""
+    """The budget of a run in seconds of training, without compilation and evaluation."""
     stop_when_solved: bool = False
-    """Whether a run ends with the evaluation that reaches the threshold; then the time to it is
-    what agents are compared by, and final returns say no more than that it was reached."""
+    """Whether a run ends with the evaluation that reaches the threshold. If so, agents are compared
+    by the time to the threshold, and final returns only show that it was reached."""
     evaluations: int = 20
-    """How often a run that spends its seconds is evaluated, in even intervals of training time;
-    times to the threshold are about as coarse. There are more: after the first generation,
-    and, where runs stop when solved, whenever the returns of training reach the threshold."""
+    """The number of evaluations of a run that uses all of its seconds, at even intervals of
+    training time. This interval limits the precision of times to the threshold. There are further
+    evaluations after the first generation and, if runs stop when solved, whenever the training
+    returns reach the threshold."""
     evaluation_episodes: int = 32
-    """Of each of these; the fewer, the more a run that stops when solved may owe to luck."""
+    """The episodes of each of these evaluations. With few episodes, a run that stops when solved
+    may reach the threshold by luck."""
     env_kwargs: dict[str, Any] = field(default_factory=dict)
+    """The arguments of the environment."""
     random_return: float | None = None
-    """The mean return of random actions, the zero of normalised scores."""
+    """The mean return of random actions, which has the normalised score 0."""
     name: str = ""
-    """What the task is called: the environment's id unless given, so that one environment can stand
-    in two tasks with other arguments."""
+    """The name of the task, the environment's id unless given. With names, two tasks can use the
+    same environment with different arguments."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", self.name or self.env)
@@ -63,27 +67,31 @@ class Run:
     """The agent's name in the suite."""
     seed: int
     error: str | None
-    """Why it failed, in one line; None if it did not. All fields after this one are empty if it
+    """Why the run failed, in one line; None if it did not fail. The fields below are empty if it
     failed."""
     returns: tuple[float, ...] = ()
-    """Of the episodes of the final evaluation, whose seeds no evaluation before has used."""
+    """The returns of the final evaluation, whose episodes no earlier evaluation has played."""
     env_steps: int = 0
+    """Env steps of training."""
     seconds: float = 0.0
-    """Of training, without compilation and evaluation."""
+    """Seconds of training, without compilation and evaluation."""
     compile_seconds: float = 0.0
-    """Spent by the first seed of a task and agent; the others use what it compiled."""
+    """Seconds of compilation. They are spent by the first seed of a task and agent; the other seeds
+    use its programs."""
     evaluation_seconds: float = 0.0
+    """Seconds of the evaluations during training."""
     devices: int = 1
-    """How many devices (on a CPU: cores) it had, so that device-seconds = devices x seconds."""
+    """The number of devices (on a CPU: cores) of the run; device-seconds = devices x seconds."""
     curve: tuple[Point, ...] = ()
+    """The evaluations during training, in order."""
     settings: dict[str, Any] = field(default_factory=dict)
     """The agent's configuration."""
     kind: str = ""
-    """The registered name of the agent, which a suite may give a name of its own."""
+    """The registered name of the agent; `agent` is its name in the suite."""
     source: str = ""
     """Where its hyperparameters come from."""
     policy: str | None = None
-    """The folder of the final policy, from the comparison's folder."""
+    """The folder of the final policy, relative to the comparison's folder."""
 
     @property
     def return_mean(self) -> float:
@@ -95,7 +103,8 @@ class Run:
         return next((p for p in self.curve if p.return_mean >= threshold), None)
 
     def last_below(self, threshold: float) -> Point | None:
-        """The evaluation before that one; the last of all where there is none."""
+        """The evaluation before `first_reaching(threshold)`; the last evaluation if none reaches
+        the threshold."""
         first = self.first_reaching(threshold)
         before = self.curve if first is None else self.curve[: self.curve.index(first)]
         return before[-1] if before else None
@@ -106,18 +115,23 @@ class Results:
     """A whole comparison."""
 
     suite: str
+    """The name of the suite."""
     command: str
-    """That made it."""
+    """The command line that made the comparison."""
     agents: tuple[str, ...]
+    """The names of the agents; the first is compared with each of the others."""
     tasks: tuple[Task, ...]
+    """The tasks of the suite."""
     runs: tuple[Run, ...]
-    """By task, agent and seed, failed ones included; where an agent cannot play a task at all
-    (as `sbx_ppo` outside Gymnasium) there are none."""
+    """All runs, in the order of task, agent and seed, including failed ones. There are none for an
+    agent on a task that it cannot play (such as `sbx_ppo` outside Gymnasium)."""
     versions: dict[str, str]
+    """The versions of Python and the libraries."""
     machine: dict[str, str]
+    """The machine on which the comparison ran."""
 
     def of(self, task: str, agent: str) -> list[Run]:
-        """The runs of an agent on a task that did not fail, by seed."""
+        """The runs of an agent on a task that did not fail, in the order of seeds."""
         return [r for r in self.runs if (r.task, r.agent, r.error) == (task, agent, None)]
 
     def failed(self) -> list[Run]:
@@ -126,12 +140,12 @@ class Results:
 
 
 def save(results: Results, path: Path) -> None:
-    """Write as JSON."""
+    """Write results as a JSON file."""
     write_whole(path, (json.dumps(asdict(results), indent=1) + "\n").encode())
 
 
 def load(path: Path) -> Results:
-    """Read what `save` wrote.
+    """Read the results that `save` wrote.
 
     Raises:
       UserError: the file is missing or damaged.
@@ -153,10 +167,10 @@ def load(path: Path) -> Results:
 
 
 def run_from_json(raw: dict[str, Any]) -> Run:
-    """The run that `asdict` described.
+    """The run that `asdict` converted to JSON values.
 
     Raises:
-      KeyError, TypeError: it is none.
+      KeyError, TypeError: the values do not describe a run.
     """
     points = (Point(*point) for point in raw["curve"])
     curve = tuple(p._replace(return_mean=np.nan) if p.return_mean is None else p for p in points)

@@ -1,8 +1,8 @@
-"""What the seeds of a comparison say: every number with its interval, or why it has none.
+"""Statistics over the seeds of a comparison: each has an interval, or a reason why it has none.
 
 Interquartile means, stratified bootstrap intervals, normalised scores and the probability of
-improvement as Agarwal et al. 2021 propose (arXiv 2108.13264). All is deterministic, and no order of
-the seeds changes anything.
+improvement follow Agarwal et al. 2021 (arXiv 2108.13264). All results are deterministic, and do not
+depend on the order of the seeds.
 """
 
 import math
@@ -15,61 +15,67 @@ from scipy.stats import bootstrap, trim_mean
 
 from experiments.comparison.results import Point, Results, Run, Task
 
-RESAMPLES = 9_999  # so that the quantiles of 95 % are the 250th from either end
+RESAMPLES = 9_999  # the ends of the 95 % interval are then the 250th values from either end
 _CONFIDENCE = 0.95
 _SEED = 0
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 Statistic: TypeAlias = Callable[..., Array]
-"""Called with samples (..., n) and axis=-1; gives (...)."""
+"""Called with samples (..., n) and axis=-1; returns (...)."""
 Unit: TypeAlias = Literal["env_steps", "seconds", "device_seconds"]
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number, and the 95 % interval of it."""
+    """A number and its 95 % interval."""
 
     value: float
     interval: tuple[float, float] | None
+    """The ends of the interval; None if it cannot be computed."""
     reason: str = ""
     """Why there is no interval."""
 
 
 class Bound(NamedTuple):
-    """A time, or what it exceeds."""
+    """A time, or a lower bound of it."""
 
     value: float
     exceeded: bool
-    """The true one is larger, nobody knows by how much."""
+    """Whether the true time is larger than `value` by an unknown amount."""
 
 
 @dataclass(frozen=True)
 class ToThreshold:
-    """What an agent spends until its policy reaches the threshold of a task.
+    """What an agent spends (time or env steps) until its policy reaches the threshold of a task.
 
-    That is seen at evaluations only: a seed reaches it after its last evaluation below, and not
-    after its first one at or above it.
+    This is known only to the precision of evaluations: a seed reaches the threshold between its
+    last evaluation below it and its first evaluation at or above it.
     """
 
     reached: int
+    """The number of seeds that reached the threshold."""
     seeds: int
+    """The number of seeds."""
     after: float
-    """The median over seeds of what was spent at the former..."""
+    """The median over seeds of what was spent at the last evaluation below the threshold. It is a
+    lower bound of the true median."""
     median: Bound
-    """...and at the latter: the true median lies between them."""
+    """The median over seeds of what was spent at the first evaluation at or above the threshold. It
+    is an upper bound of the true median."""
     interval: tuple[Bound, Bound] | None
-    """From the low end of that of `after` to the high end of that of `median`."""
+    """From the low end of the interval of `after` to the high end of the interval of `median`."""
     reason: str = ""
     """Why there is no interval."""
 
 
 @dataclass(frozen=True)
 class Improvement:
-    """How likely a run of one agent is better than one of another."""
+    """The probability that a run of one agent is better than a run of another."""
 
     tasks: tuple[str, ...]
-    """That both play; the probability is the mean over them."""
+    """The tasks that both agents play; the probability is the mean over these tasks."""
     probability: Estimate
+    """The probability, where a tie counts as half."""
 
 
 @dataclass(frozen=True)
@@ -78,13 +84,13 @@ class Aggregate:
 
     tasks: tuple[str, ...]
     scores: dict[str, Estimate]
-    """By agent."""
+    """The IQM of each agent's scores, by the agent's name."""
     left_out: tuple[str, ...]
-    """Sentences: which task or agent, and why."""
+    """Sentences that name a task or an agent that was left out, and why."""
 
 
 def iqm(*samples: Array, axis: int = -1) -> Array:
-    """The interquartile mean of all samples together; of fewer than 4 values, their mean."""
+    """The interquartile mean of all samples together; the mean if there are fewer than 4 values."""
     return trim_mean(np.concatenate(samples, axis=axis), 0.25, axis=axis)
 
 
@@ -99,11 +105,12 @@ def median(*samples: Array, axis: int = -1) -> Array:
 
 
 def estimate(samples: Sequence[Sequence[float]], statistic: Statistic) -> Estimate:
-    """A statistic with its interval: percentiles of a bootstrap that resamples every sample alone.
+    """A statistic with the percentile interval of a bootstrap that resamples each stratum
+    separately.
 
     Args:
-      samples: the strata, as the seeds of each task; none empty.
-      statistic: called with one array for each of them.
+      samples: the strata, for example the seeds of each task; none may be empty.
+      statistic: called with one array per stratum.
     """
     strata = [np.sort(np.asarray(sample, float)) for sample in samples]
     value = float(statistic(*strata, axis=-1))
@@ -114,17 +121,18 @@ def estimate(samples: Sequence[Sequence[float]], statistic: Statistic) -> Estima
 
 
 def resampled(strata: Sequence[Array], statistic: Statistic, resamples: int) -> Array:
-    """The statistic of every resample, of shape (..., resamples)."""
+    """The statistic of every resample, (..., resamples)."""
     rng = np.random.default_rng(_SEED)
     options: dict[str, Any] = {"method": "percentile", "vectorized": True, "axis": -1}
-    # Infinite times make what SciPy computes besides, and we do not use, NaN.
+    # With infinite times, SciPy also computes values that are NaN, which are not used here.
     with np.errstate(invalid="ignore"):
         found = bootstrap(strata, statistic, n_resamples=resamples, rng=rng, **options)
     return found.bootstrap_distribution
 
 
 def percentiles(distribution: Array) -> tuple[Array, Array]:
-    """The ends of the interval along the last axis; values that occur, as some are infinite."""
+    """The ends of the interval along the last axis. They are not interpolated, as values may be
+    infinite."""
     ordered = np.sort(distribution, axis=-1)
     tail = round((ordered.shape[-1] + 1) * (1 - _CONFIDENCE) / 2)
     return ordered[..., tail - 1], ordered[..., -tail]
@@ -133,19 +141,19 @@ def percentiles(distribution: Array) -> tuple[Array, Array]:
 def final_return(
     results: Results, task: str, agent: str, statistic: Statistic = iqm
 ) -> Estimate | None:
-    """Of the mean returns of the final evaluations, over seeds; None without runs."""
+    """A statistic over seeds of the mean returns of the final evaluations; None without runs."""
     returns = _returns(results, task, agent)
     return estimate([returns], statistic) if returns else None
 
 
 def final_score(results: Results, task: Task, agent: str) -> Estimate | None:
-    """The IQM over seeds of normalised scores; None without runs or such a scale."""
+    """The IQM over seeds of normalised scores; None without runs or if the task has no scale."""
     scores = _scores(results, task, agent)
     return estimate([scores], iqm) if scores else None
 
 
 def difference(results: Results, task: str, agent: str, other: str) -> Estimate | None:
-    """The IQM of the returns of an agent less that of another; None where one has no runs."""
+    """The IQM of an agent's returns minus that of another's; None if either has no runs."""
     samples = [_returns(results, task, agent), _returns(results, task, other)]
     if not all(samples):
         return None
@@ -153,7 +161,7 @@ def difference(results: Results, task: str, agent: str, other: str) -> Estimate 
 
 
 def improvement(results: Results, agent: str, other: str) -> Improvement | None:
-    """P(agent better than other): the mean over tasks; None without a common task."""
+    """P(agent is better than other), as the mean over common tasks; None if there are none."""
     tasks = [t for t in results.tasks if results.of(t.name, agent) and results.of(t.name, other)]
     if not tasks:
         return None
@@ -162,9 +170,11 @@ def improvement(results: Results, agent: str, other: str) -> Improvement | None:
 
 
 def chance_of_better(results: Results, tasks: Sequence[Task], agent: str, other: str) -> Estimate:
-    """How likely a run of an agent is better than one of another; the mean over tasks of both.
+    """The probability that a run of an agent is better than a run of another, as the mean over
+    tasks.
 
-    A tie counts half, as that of two runs which never solve a task whose runs stop when solved.
+    A tie counts as half, for example if neither of two runs solves a task whose runs stop when
+    solved.
     """
     samples = [
         [performance(task, run) for run in results.of(task.name, name)]
@@ -175,10 +185,10 @@ def chance_of_better(results: Results, tasks: Sequence[Task], agent: str, other:
 
 
 def performance(task: Task, run: Run) -> float:
-    """What a run is judged by, more is better.
+    """The number by which a run is judged; larger is better.
 
-    Its final return; but where runs stop when solved, as soon as they return enough, it is minus
-    the seconds to the threshold, minus infinity for those that never get there.
+    It is the final return. If runs stop when solved, it is minus the seconds to the threshold, or
+    minus infinity if the run never reaches it.
     """
     if not task.stop_when_solved:
         return run.return_mean
@@ -189,9 +199,10 @@ def performance(task: Task, run: Run) -> float:
 def to_threshold(results: Results, task: Task, agent: str, unit: Unit) -> ToThreshold | None:
     """What the median seed spends until it reaches the threshold; None without runs.
 
-    Nothing is interpolated between evaluations. A seed that never gets there counts as infinite:
-    where that makes the median or the end of its interval infinite, the bound is the same quantile
-    of what was spent below the threshold, by those seeds in all.
+    Nothing is interpolated between evaluations. A seed that never reaches the threshold counts as
+    infinite. If that makes the median or an end of its interval infinite, the bound is the same
+    quantile of what seeds had spent below the threshold; for seeds that never reach it, that is all
+    that they spent.
     """
     runs = results.of(task.name, agent)
     if not runs:
@@ -209,17 +220,17 @@ def to_threshold(results: Results, task: Task, agent: str, unit: Unit) -> ToThre
     )
     if times.interval is None or floors.interval is None:
         return found
-    if math.isinf(times.interval[0]):  # nearly every resample: nothing that was measured
+    if math.isinf(times.interval[0]):  # nearly every resample is infinite, so nothing is known
         return replace(found, reason="too few seeds, no interval")
     low, high = Bound(floors.interval[0], False), _bound(times.interval[1], floors.interval[1])
     return replace(found, interval=(low, high))
 
 
 def times_as_long(ours: ToThreshold, theirs: ToThreshold) -> tuple[float, float]:
-    """Between which bounds the ratio of their median to ours lies, as far as evaluations tell.
+    """Bounds of the ratio of their median to ours, given the times of evaluations.
 
-    The bounds are those of the grid of evaluations alone, for these seeds: 0 and infinity where
-    they tell nothing.
+    The bounds account only for the time between evaluations of these seeds, not for the choice of
+    seeds. They are 0 and infinity if nothing is known.
     """
     low = 0.0 if ours.median.exceeded else theirs.after / ours.median.value
     open_end = theirs.median.exceeded or ours.after == 0
@@ -227,7 +238,8 @@ def times_as_long(ours: ToThreshold, theirs: ToThreshold) -> tuple[float, float]
 
 
 def _spent_below(run: Run, threshold: float, unit: Unit) -> float:
-    """What a run had spent at its last evaluation below a threshold; in all if it stays below."""
+    """What a run had spent at its last evaluation below a threshold; its total if it stays
+    below."""
     if run.first_reaching(threshold) is None:
         return spent_until(run, None, unit)
     point = run.last_below(threshold)
@@ -235,7 +247,7 @@ def _spent_below(run: Run, threshold: float, unit: Unit) -> float:
 
 
 def spent_until(run: Run, point: Point | None, unit: Unit) -> float:
-    """What a run has spent at an evaluation; at its end without one."""
+    """What a run had spent at an evaluation; its total if `point` is None."""
     at = run if point is None else point
     match unit:
         case "env_steps":
@@ -247,9 +259,10 @@ def spent_until(run: Run, point: Point | None, unit: Unit) -> float:
 
 
 def normalised(task: Task, value: float) -> float | None:
-    """0 is the return of random actions, 1 the threshold; None where the task has no such scale.
+    """A return as a score: 0 for the return of random actions, 1 for the threshold.
 
-    Where runs stop when solved more than 1 is luck, and counts as 1.
+    The score is None if the task has no such scale. If runs stop when solved, scores above 1 are
+    due to luck, and count as 1.
     """
     if task.random_return is None or task.threshold <= task.random_return:
         return None
@@ -260,7 +273,7 @@ def normalised(task: Task, value: float) -> float | None:
 def aggregate(results: Results) -> Aggregate:
     """The IQM over tasks and seeds of normalised scores, on the tasks that all agents play.
 
-    An agent without a single run is left out, so that it does not take all tasks from the others.
+    An agent without any run is left out; otherwise no task would remain for the others.
     """
     played = {a: [t.name for t in results.tasks if results.of(t.name, a)] for a in results.agents}
     agents = [agent for agent in results.agents if played[agent]]
@@ -292,7 +305,8 @@ def _scores(results: Results, task: Task, agent: str) -> list[float]:
 
 
 def _share_of_wins(*samples: Array, axis: int) -> Array:
-    """The samples are those of either agent on the first task, on the second, and so on."""
+    """The mean over tasks of P(ours > theirs). The samples are ours and theirs on the first task,
+    ours and theirs on the second task, and so on."""
     shares = []
     for ours, theirs in zip(samples[::2], samples[1::2], strict=True):
         x, y = ours[..., :, None], theirs[..., None, :]

@@ -1,4 +1,4 @@
-"""What a comparison is to run: TOML files of tasks, agents, budgets and settings.
+"""Suites: TOML files that define the tasks, agents, budgets and settings of a comparison.
 
 A suite has these fields (README, "Comparisons of your own", shows a whole one):
 
@@ -32,33 +32,33 @@ _BUNDLED = Path(__file__).parent / "suites"
 _KINDS = {f.name: f.type for f in fields(Task) if f.name != "random_return"}
 _DEFAULTS = {f.name: f.default for f in fields(Task)}
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,99}")
-"""The name of an agent, or of a task, which become names of folders."""
+"""A valid name of an agent or a task; names become names of folders."""
 
 
 @dataclass(frozen=True)
 class Contestant:
-    """An agent as it takes part in a comparison."""
+    """An agent that takes part in a comparison."""
 
     name: str
-    """What it is called in tables and figures."""
+    """The agent's name in tables and figures."""
     kind: str
     """The registered name of the agent."""
     settings: dict[str, Any] = field(default_factory=dict)
-    """Settings on all tasks, which replace those of the agent's presets."""
+    """Settings for all tasks, which replace those of the agent's presets."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A task of a suite, and the settings of agents on it."""
+    """A task of a suite, and the agents' settings on it."""
 
     task: Task
     settings: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Settings on this task alone, by the name of the contestant."""
+    """Settings on this task only, by the name of the contestant."""
 
     def settings_of(self, contestant: Contestant) -> dict[str, Any]:
         """The whole configuration of a contestant on this task, as JSON values.
 
-        The preset of the agent holds for what neither the contestant nor the task sets.
+        A setting that neither the contestant nor the task sets comes from the agent's preset.
 
         Raises:
           UserError: a setting is unknown, or its value out of range.
@@ -69,17 +69,20 @@ class Entry:
 
 @dataclass(frozen=True)
 class Suite:
-    """Tasks, and who is to learn them."""
+    """The tasks of a comparison, and the contestants that are trained on them."""
 
     name: str
     contestants: tuple[Contestant, ...]
+    """The agents that are compared."""
     entries: tuple[Entry, ...]
+    """The tasks, with the settings of agents on each."""
 
     def choose(self, names: Sequence[str]) -> tuple[Contestant, ...]:
-        """The contestants of these names, or agents as they are registered; all for no names.
+        """The contestants with these names, which may also be registered agents; all contestants if
+        there are no names.
 
         Raises:
-          UserError: a name stands for no agent, or is given twice.
+          UserError: a name is unknown, or is given twice.
         """
         known = {contestant.name: contestant for contestant in self.contestants}
         others = {name: Contestant(name, name) for name in list_agents()}
@@ -95,22 +98,22 @@ class Suite:
 
 
 def bundled() -> list[str]:
-    """The names of the suites that come along."""
+    """The names of the suites that are part of this package."""
     return sorted(path.stem for path in _BUNDLED.glob("*.toml"))
 
 
 def load(name: str, imported: Sequence[str] = ()) -> Suite:
-    """A bundled suite by its name, or one of your own by its path.
+    """Load a bundled suite by its name, or a suite of your own by its path.
 
     The modules that the suite names are imported.
 
     Args:
-      name: of the suite.
+      name: the name or path of the suite.
       imported: modules, besides those of the suite, that ids of environments may name
         ("gymnasium/my_module:MyEnv-v0").
 
     Raises:
-      UserError: there is none, or something in it is wrong; the message says what is accepted.
+      UserError: there is no such suite, or it is invalid; the message says what is accepted.
     """
     path = Path(name) if name.endswith(".toml") else _BUNDLED / f"{name}.toml"
     if not path.is_file():
@@ -133,7 +136,7 @@ def _suite(name: str, raw: dict[str, Any], imported: Sequence[str]) -> Suite:
     modules = raw.get("modules", [])
     if not isinstance(modules, list) or not all(isinstance(m, str) for m in modules):
         raise UserError("modules must be a list of names of modules")
-    # They may register the agents and environments that the rest of the suite names.
+    # Modules may register agents and environments that the rest of the suite names.
     import_modules(modules)
     contestants = _contestants(raw.get("agents"))
     tasks = raw.get("tasks")
@@ -186,7 +189,7 @@ def _entry(raw: dict[str, Any], modules: Sequence[str], contestants: Sequence[Co
         for name, given in settings.items()
     }
     entry = Entry(Task(**raw), checked)
-    # `es-rl compare --agents` may choose agents that the suite has settings for and does not name.
+    # `es-rl compare --agents` may choose agents for which the suite has only settings.
     others = [Contestant(name, name) for name in checked if kinds[name] == name]
     for contestant in (*contestants, *others):
         try:
@@ -197,7 +200,7 @@ def _entry(raw: dict[str, Any], modules: Sequence[str], contestants: Sequence[Co
 
 
 def _check_values(raw: dict[str, Any], where: str) -> None:
-    """Refuse fields of a task that are of another type, or out of range."""
+    """Refuse fields of a task that have a wrong type or are out of range."""
     for key, kind in _KINDS.items():
         largest = math.inf if key == "env_steps" else LARGEST
         wanted = expected(raw.get(key, _DEFAULTS.get(key)), kind, largest=largest)

@@ -1,4 +1,5 @@
-"""A comparison as text: how numbers are printed, one row a run as CSV, a table for the README."""
+"""A comparison as text: printed numbers, a CSV file with one row per run, a table for the
+README."""
 
 import csv
 import io
@@ -38,22 +39,22 @@ COVERAGE = (
 
 
 def number(value: float, scale: float | None = None) -> str:
-    """A number with 3 to 4 digits that mean something.
+    """A number as text, with 3 to 4 significant digits.
 
     Args:
       value: what to print.
-      scale: the largest of the numbers beside it, so that all get the same decimals.
+      scale: the largest of the numbers beside it, so that all have the same number of decimals.
     """
     size = abs(value if scale is None else scale)
     if 0 < size < 0.01:
         return f"{value:.2g}"
     decimals = 0 if size >= 1000 or size == 0 else 1 if size >= 10 else 2 if size >= 1 else 3
-    rounded = round(value, decimals) + 0.0  # no -0.0
+    rounded = round(value, decimals) + 0.0  # turns -0.0 into 0.0
     return f"{rounded:,.{decimals}f}"
 
 
 def estimate_text(found: Estimate | None) -> str:
-    """As "12.3 [11.0, 13.1]"."""
+    """An estimate as text, such as "12.3 [11.0, 13.1]"."""
     if found is None:
         return "-"
     if found.interval is None:
@@ -64,7 +65,7 @@ def estimate_text(found: Estimate | None) -> str:
 
 
 def quantity(value: float, unit: Unit) -> str:
-    """As "12.3 s" or "1.25 M"."""
+    """A quantity as text, such as "12.3 s" or "1.25 M"."""
     if unit != "env_steps":
         return f"{number(value)} s"
     for factor, name in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
@@ -74,12 +75,13 @@ def quantity(value: float, unit: Unit) -> str:
 
 
 def bound_text(bound: Bound, unit: Unit) -> str:
-    """As "12.3 s", or "> 40.0 s" where the true one is larger."""
+    """A bound as text, such as "12.3 s", or "> 40.0 s" if the true value is larger."""
     return ("> " if bound.exceeded else "") + quantity(bound.value, unit)
 
 
 def to_threshold_text(found: ToThreshold | None, unit: Unit) -> str:
-    """As "11.8 to 12.3 s [10.1, > 40.0]", or "1.2 M to 1.25 M [800 k, 2.1 M]"."""
+    """Bounds and interval as text: "11.8 to 12.3 s [10.1, > 40.0]" or "1.2 M to 1.25 M [800 k, 2.1
+    M]"."""
     if found is None:
         return "-"
     middle = bound_text(found.median, unit)
@@ -92,7 +94,7 @@ def to_threshold_text(found: ToThreshold | None, unit: Unit) -> str:
 
 
 def ratio_text(bounds: tuple[float, float]) -> str:
-    """As "2.89 to 14.1", or "at least 2.89" where there is no upper bound."""
+    """The bounds of a ratio as text: "2.89 to 14.1", or "at least 2.89" without an upper bound."""
     low, high = bounds
     if math.isinf(high):
         return "not known" if low == 0 else f"at least {number(low)}"
@@ -111,12 +113,12 @@ def failures(results: Results, task: str, agent: str) -> int:
 
 
 def write_csv(results: Results, path: Path) -> None:
-    """Write one row a run, failed ones included; what a run does not have is empty."""
+    """Write a CSV file with one row per run, including failed runs; missing values are empty."""
     write_whole(path, csv_text(results).encode())
 
 
 def csv_text(results: Results) -> str:
-    """What `write_csv` writes."""
+    """The text that `write_csv` writes."""
     tasks = {task.name: task for task in results.tasks}
     text = io.StringIO()
     rows = csv.DictWriter(text, _COLUMNS, lineterminator="\n")
@@ -126,7 +128,8 @@ def csv_text(results: Results) -> str:
 
 
 def markdown_table(results: Results) -> str:
-    """Task x agent for the README: the IQM of the return, and the median time to the threshold."""
+    """A Markdown table of tasks and agents: the IQM of the return, and the median time to the
+    threshold."""
     head = ["task", *results.agents]
     lines = [_markdown_row(head), _markdown_row(["---"] * len(head))]
     for task in results.tasks:

@@ -1,4 +1,4 @@
-"""The runs of a comparison: one agent on one task, seed after seed, each kept once it is done."""
+"""The runs of one agent on one task of a comparison, seed by seed; each is saved when it ends."""
 
 import json
 import math
@@ -29,13 +29,13 @@ from experiments.comparison.results import Point, Run, Task, run_from_json
 from experiments.comparison.suites import Contestant
 
 _MOST_COUNT = 2**62
-"""Of env steps."""
+"""The largest number of env steps in a file."""
 _FINAL_SEED, _FINAL_EPISODES = 1, 128
-"""Of the evaluation that is reported; those during training are of seed 0."""
+"""The seed and episodes of the reported evaluation; evaluations during training use seed 0."""
 
 
 class Stopped(Exception):
-    """A signal ended a run before its time."""
+    """A signal ended a run early."""
 
     def __init__(self, signal: int):
         super().__init__(f"stopped by signal {signal}")
@@ -44,25 +44,28 @@ class Stopped(Exception):
 
 @dataclass
 class Trials:
-    """Trains an agent on a task from several seeds; what is compiled serves all of them."""
+    """Trains an agent on a task from several seeds, which share the compiled programs."""
 
     task: Task
+    """The task on which the agent is trained."""
     env: Env | HostEnv
+    """The environment of the task."""
     agent: Contestant
+    """The agent that is trained."""
     settings: dict[str, Any]
     """The agent's whole configuration on this task."""
     root: Path
     """The comparison's folder."""
     folder: Path
-    """Of these runs."""
+    """The folder of these runs."""
     _made: tuple[Agent, Evaluator] | None = field(default=None, init=False)
     _opened: ExitStack = field(default_factory=ExitStack, init=False)
 
     def runs(self, seeds: int) -> Iterator[Run]:
-        """Those of seeds 0 ... seeds-1: kept ones as they are, the others as they end.
+        """Yield the runs of seeds 0 to seeds-1: those that are saved, and the others when they end.
 
         Raises:
-          Stopped: SIGINT or SIGTERM came; the run at hand is not kept.
+          Stopped: SIGINT or SIGTERM was received; the current run is not saved.
         """
         with self._opened:
             for seed in range(seeds):
@@ -89,10 +92,10 @@ class Trials:
         return run
 
     def _check(self, run: Run, seed: int) -> None:
-        """Refuse a kept run that cannot be one of these: a stranger may have written it.
+        """Refuse a saved run that does not belong here; the file may come from an untrusted source.
 
         Raises:
-          UserError: it is another one.
+          UserError: the file is of a different run.
         """
         for name, kind in get_type_hints(Run).items():
             wanted = expected(getattr(run, name), kind, largest=_MOST_COUNT)
@@ -126,7 +129,8 @@ class Trials:
         return str((self._path(seed) / "policy").relative_to(self.root))
 
     def _attempt(self, seed: int) -> Run:
-        """Train; a run that fails must not stop the others."""
+        """Train from a seed; if that fails, return a failed run, so that the other runs
+        continue."""
         try:
             run = self._train(seed)
         except Stopped:
@@ -137,7 +141,7 @@ class Trials:
                 reason += _place(error)
                 traceback.print_exception(error, file=sys.stderr)
             return Run(self.task.name, self.agent.name, seed, reason)
-        # JSON has no NaN: the mean of an evaluation that is not finite is null.
+        # JSON has no NaN, so the mean of an evaluation that is not finite becomes null.
         curve = [p if math.isfinite(p.return_mean) else (*p[:2], None) for p in run.curve]
         text = json.dumps({**asdict(run), "curve": curve}, indent=1, allow_nan=False) + "\n"
         write_whole(self._path(seed) / "run.json", text.encode())
@@ -150,7 +154,7 @@ class Trials:
             agent = self._opened.enter_context(made)
             self._made = agent, make_evaluator(agent)
         agent, evaluator = self._made
-        shutil.rmtree(path, ignore_errors=True)  # what an interrupted run left
+        shutil.rmtree(path, ignore_errors=True)  # left by an interrupted run
         curve: list[Point] = []
 
         def note(metrics: dict[str, Any], _: Any) -> None:
@@ -167,7 +171,7 @@ class Trials:
             target_return=task.threshold if task.stop_when_solved else None,
             eval_seconds=task.seconds / task.evaluations,
             eval_episodes=task.evaluation_episodes,
-            checkpoint_seconds=None,  # an interrupted run is made again from its start
+            checkpoint_seconds=None,  # an interrupted run is repeated from its start
             evaluator=evaluator,
             on_generation=note,
         )
@@ -199,18 +203,18 @@ class Trials:
 
 
 def _place(error: Exception) -> str:
-    """Where an exception comes from, unless its message says so."""
+    """The place where an exception was raised, as text; "" if its message names it."""
     if isinstance(error.__cause__, RemoteTraceback):
         return ""
     return f" ({fault_of(error).place})"
 
 
 def make_evaluator(agent: Agent) -> Evaluator:
-    """An evaluator of the agent's policies, on what the agent itself uses."""
+    """An evaluator of the agent's policies, which uses the agent's own stage."""
     policy = agent.snapshot(agent.init(jax.random.key(0)))
     return Evaluator(agent.env, policy.actor, agent.stage)
 
 
 def final_returns(evaluator: Evaluator, policy: Policy) -> np.ndarray:
-    """(128,) returns on episodes that no evaluation during training has played."""
+    """(128,) returns of episodes that no evaluation during training has played."""
     return evaluator(policy.weights, episodes=_FINAL_EPISODES, seed=_FINAL_SEED).returns
