@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from envs.suites.brax_suite import from_brax
     from envs.suites.functional import from_func_env
     from envs.suites.gymnasium_suite import from_gymnasium, import_module
+    from envs.suites.gymnax_suite import from_gymnax
 
 __all__ = [
     "Env",
@@ -32,6 +33,7 @@ __all__ = [
     "from_brax",
     "from_func_env",
     "from_gymnasium",
+    "from_gymnax",
     "import_module",
     "list_ids",
     "make",
@@ -47,6 +49,7 @@ _NAMES = {
     "envs.suites.brax_suite": ("from_brax",),
     "envs.suites.functional": ("from_func_env",),
     "envs.suites.gymnasium_suite": ("from_gymnasium", "import_module"),
+    "envs.suites.gymnax_suite": ("from_gymnax",),
 }
 _MODULES = {name: module for module, names in _NAMES.items() for name in names}
 

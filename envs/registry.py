@@ -12,7 +12,7 @@ import gymnasium
 from envs.base import PLACES, Env, EnvSpec, HostEnv
 from envs.errors import UserError
 from envs.precision import in_32_bits
-from envs.suites import brax_suite, gymnasium_suite, probes
+from envs.suites import brax_suite, gymnasium_suite, gymnax_suite, probes
 from envs.suites.available import obstacle
 from envs.suites.making import takes
 from envs.values import is_json, plain
@@ -247,4 +247,5 @@ register_suite("brax", make=brax_suite.make, list_ids=brax_suite.names)
 register_suite(
     "gymnasium", make=gymnasium_suite.make, list_ids=gymnasium_suite.names, names_modules=True
 )
+register_suite("gymnax", make=gymnax_suite.make, list_ids=gymnax_suite.names)
 register_suite("probe", make=probes.make, list_ids=probes.names)

@@ -12,6 +12,8 @@ _NEEDS = {"gymnasium.envs.box2d": ("Box2D", "box2d"), "gymnasium.envs.mujoco": (
 _REGISTER = {"ale_py": ("atari", ("ALE/",)), "minigrid": ("minigrid", ("MiniGrid-", "BabyAI-"))}
 """Maps packages that register environments on import to es-rl's extra that installs them and to the
 prefixes of their environments' names."""
+_SUITES = {"gymnax": ("gymnax", "gymnax")}
+"""Maps suites to the package that they need and to es-rl's extra that installs it."""
 _OBSTACLES = {"Pusher-v4": "needs mujoco before 3"}
 """Maps names of Gymnasium environments that cannot run here to the reason."""
 
@@ -35,7 +37,10 @@ def exists(env_id: str) -> bool:
 
 def obstacle(env_id: str) -> str | None:
     """Return the known reason why an environment cannot run here, in a few words, or None."""
-    entry, name = _entry_point(env_id), env_id.partition("/")[2]
+    entry, (suite, _, name) = _entry_point(env_id), env_id.partition("/")
+    if suite in _SUITES and find_spec(_SUITES[suite][0]) is None:
+        package, extra = _SUITES[suite]
+        return f'needs {package}: pip install "es-rl[{extra}]"'
     for package, (extra, starts) in _REGISTER.items():
         if name.startswith(starts) and find_spec(package) is None:
             return f'needs {package}: pip install "es-rl[{extra}]"'

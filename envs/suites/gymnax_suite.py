@@ -1,0 +1,161 @@
+"""Adapter of gymnax (https://github.com/RobertTLange/gymnax): classic control, bsuite, MinAtar."""
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import fields
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from gymnasium import spaces
+
+from envs.base import EnvSpec, State, time_limited
+from envs.errors import NoPicture, UserError, one_line
+from envs.pictures.scene import Scene, no_scene
+from envs.precision import in_32_bits
+
+_NAMES = (
+    *("CartPole-v1", "Pendulum-v1", "Acrobot-v1", "MountainCar-v0", "MountainCarContinuous-v0"),
+    *("Asterix-MinAtar", "Breakout-MinAtar", "Freeway-MinAtar", "SpaceInvaders-MinAtar"),
+    *("Catch-bsuite", "DeepSea-bsuite", "MemoryChain-bsuite", "UmbrellaChain-bsuite"),
+    *("DiscountingChain-bsuite", "SimpleBandit-bsuite"),
+    *("FourRooms-misc", "MetaMaze-misc", "PointRobot-misc", "BernoulliBandit-misc"),
+    *("GaussianBandit-misc", "Reacher-misc", "Swimmer-misc", "Pong-misc"),
+)
+"""Every environment of gymnax 0.0.9 but MNISTBandit, which downloads its images."""
+
+
+def names() -> tuple[str, ...]:
+    """Return the names of the environments, without importing gymnax."""
+    return _NAMES
+
+
+def make(name: str, max_episode_steps: int | None = None, **kwargs: Any) -> "GymnaxEnv":
+    """Build an environment of gymnax.
+
+    Args:
+      name: its name, such as "Breakout-MinAtar".
+      max_episode_steps: the steps after which an episode is truncated; gymnax's own limit
+        (`EnvParams.max_steps_in_episode`) unless given.
+      **kwargs: arguments of the environment's class, or fields of its `EnvParams`.
+
+    Raises:
+      UserError: gymnax is not installed, or an argument is unknown.
+    """
+    if name not in _NAMES:
+        raise UserError(f"env='gymnax/{name}': must be one of {', '.join(_NAMES)}")
+    try:
+        import gymnax
+    except ImportError as error:
+        raise UserError(
+            f'gymnax/{name}: {one_line(error)} (pip install "es-rl[gymnax]")'
+        ) from error
+    _, defaults = gymnax.make(name)
+    known = {field.name for field in fields(defaults)}
+    own = {key: value for key, value in kwargs.items() if key not in known}
+    try:
+        env, params = gymnax.make(name, **own)
+    except TypeError as error:
+        raise UserError(f"env='gymnax/{name}': {one_line(error)}") from error
+    params = params.replace(**{key: value for key, value in kwargs.items() if key in known})
+    return GymnaxEnv(f"gymnax/{name}", env, params, max_episode_steps)
+
+
+@in_32_bits
+def from_gymnax(
+    env: Any, params: Any, *, id: str, max_episode_steps: int | None = None
+) -> "GymnaxEnv":
+    """Adapt a `gymnax.environments.environment.Environment` of your own.
+
+    Args:
+      env: the environment.
+      params: its `EnvParams`.
+      id: the name of the environment, such as "mine/maze".
+      max_episode_steps: the steps after which an episode is truncated;
+        `params.max_steps_in_episode` unless given.
+    """
+    return GymnaxEnv(id, env, params, max_episode_steps)
+
+
+class GymnaxEnv:
+    """A gymnax environment with the interface `envs.Env`, stepped without gymnax's auto-reset.
+
+    gymnax reports one `done` for both kinds of end. Here the environment's own limit is moved
+    beyond ours, so that `done` means termination, and reaching `max_episode_steps` is truncation.
+    MinAtar's observations of zeros and ones are images here (uint8, 0 and 255).
+    """
+
+    def __init__(self, id: str, env: Any, params: Any, max_episode_steps: int | None):
+        limit = int(params.max_steps_in_episode if max_episode_steps is None else max_episode_steps)
+        self._env = env
+        self._params = params.replace(max_steps_in_episode=limit + 1)
+        observations = _space(env.observation_space(params))
+        self._is_image = str(getattr(env, "name", "")).endswith("-MinAtar")
+        if self._is_image:
+            observations = spaces.Box(0, 255, observations.shape, np.uint8)
+        self.spec = EnvSpec(id, observations, _space(env.action_space(params)), limit)
+
+    def _observation(self, obs: jax.Array) -> jax.Array:
+        space = self.spec.observation_space
+        scaled = obs * 255 if self._is_image else obs
+        return jnp.reshape(jnp.asarray(scaled).astype(space.dtype), space.shape)
+
+    def reset(self, key: jax.Array) -> State:
+        with _quiet():
+            obs, inner = self._env.reset_env(jax.random.key_data(key), self._params)
+            # Start states may hold Python scalars and other types than the states after a step.
+            action = jnp.asarray(self.spec.action_space.sample())
+            like = jax.eval_shape(self._step, inner, action, jax.random.key_data(key))[1]
+        inner = jax.tree.map(
+            lambda x, to: jnp.broadcast_to(jnp.asarray(x).astype(to.dtype), to.shape), inner, like
+        )
+        no = jnp.zeros((), bool)
+        return State(inner, self._observation(obs), jnp.float32(0), no, no, jnp.int32(0))
+
+    def _step(self, inner: Any, action: jax.Array, key: jax.Array) -> Any:
+        return self._env.step_env(key, inner, action, self._params)
+
+    def step(self, state: State, action: jax.Array, key: jax.Array) -> State:
+        with _quiet():
+            obs, inner, reward, done, _ = self._step(state.inner, action, jax.random.key_data(key))
+        steps = state.steps + 1
+        done = jnp.reshape(jnp.asarray(done, bool), ())
+        terminated, truncated = time_limited(steps, done, self.spec.max_episode_steps)
+        reward = jnp.reshape(jnp.asarray(reward, jnp.float32), ())
+        return State(inner, self._observation(obs), reward, terminated, truncated, steps)
+
+    def render(self, states: Sequence[State]) -> list[np.ndarray]:
+        if not self._is_image:
+            raise NoPicture(f"{self.spec.id} has no picture")
+        return [_picture(np.asarray(state.obs)) for state in states]
+
+    def scene(self, states: Sequence[State]) -> Scene:
+        raise no_scene(self.spec.id)
+
+
+def _picture(obs: np.ndarray) -> np.ndarray:
+    """Draw an observation of MinAtar (height, width, channels) with one colour per channel."""
+    hues = np.linspace(0, 2 * np.pi, obs.shape[-1], endpoint=False)[:, None]
+    colors = 150 + 105 * np.cos(hues - np.array([0, 2, 4]) * np.pi / 3)
+    last = obs.shape[-1] - 1 - np.argmax(obs[..., ::-1], axis=-1)
+    image = np.where(obs.any(-1, keepdims=True), colors[last], 0).astype(np.uint8)
+    return image.repeat(32, axis=0).repeat(32, axis=1)
+
+
+def _space(space: Any) -> spaces.Space:
+    """Convert a space of gymnax to Gymnasium's."""
+    if hasattr(space, "n"):
+        return spaces.Discrete(int(space.n))
+    shape = tuple(map(int, np.atleast_1d(space.shape))) if space.shape != () else ()
+    low, high = (np.broadcast_to(np.asarray(x, np.float32), shape) for x in (space.low, space.high))
+    return spaces.Box(low, high, shape, np.float32)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Hide JAX's warnings about types that gymnax mixes; its results are what it means."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=FutureWarning, module="jax")
+        yield
