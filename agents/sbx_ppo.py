@@ -56,9 +56,9 @@ class SbxPPOConfig:
     clip_range: float = 0.2
     """How far an update may move the probability of an action, as a part of it."""
     entropy_coefficient: float = 0.0
-    """Weight of the entropy in the objective."""
+    """Coefficient of the entropy in the objective."""
     value_coefficient: float = 0.5
-    """Weight of the critic's mean squared error."""
+    """Coefficient of the critic's mean squared error."""
     max_grad_norm: float = 0.5
     """To which gradients are clipped; sbx clips those of policy and critic apart."""
     log_std_init: float = 0.0

@@ -124,7 +124,7 @@ class Received(NamedTuple):
     """What environments did wrong, by the number of the lane."""
 
 
-class Lanes(Protocol):
+class LanePool(Protocol):
     """Host environments stepped side by side; no lane is ever reset unasked.
 
     Spans of lanes take turns: while one is stepped the actions of another can be computed.
@@ -197,7 +197,7 @@ class HostEnv(Protocol):
         """
         ...
 
-    def lanes(self, count: int, busy: int | None = None) -> Lanes:
+    def open_lanes(self, count: int, busy: int | None = None) -> LanePool:
         """`count` independent copies, to be reset before they step.
 
         There is none of a lane that was never reset.

@@ -1,8 +1,8 @@
-"""Fitness shaping: from one raw fitness per member to the weights of the update.
+"""Fitness shaping: from one raw fitness per member to the shaped fitness that the update uses.
 
 Every function takes fitness (population_size,), higher is better, and a group size; members
-i*G ... i*G+G-1 form a group and `group_size=0` makes the population one group. Constant fitness
-gives zero weights, and equal fitness equal weights. A function of one's own may stand in for them.
+i*G ... i*G+G-1 form a group and `group_size=0` makes the population one group. Constant fitness is
+shaped to zeros, and equal fitness to equal numbers. A user's function may stand in for them.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,8 @@ from envs.errors import UserError
 
 ShapingName: TypeAlias = Literal["zscore", "centered_rank", "none"]
 Shaping: TypeAlias = ShapingName | Callable[[jax.Array, int], jax.Array]
-"""A name, or a function (fitness (N,), group size) -> weights (N,) that JAX can trace and hash."""
+"""A name, or a function (fitness (N,), group size) -> shaped fitness (N,) that JAX can trace and
+hash."""
 GroupStd: TypeAlias = Literal["group", "population"]
 
 _EPSILON = 1e-8
@@ -119,7 +120,7 @@ def centered_rank(fitness: jax.Array, group_size: int = 0) -> jax.Array:
 def shape_fitness(
     fitness: jax.Array, method: Shaping, group_size: int = 0, group_std: GroupStd = "group"
 ) -> jax.Array:
-    """The weights (population_size,) of the update for finite fitness.
+    """Shaped fitness (population_size,), of finite fitness.
 
     Raises:
       UserError: a function returns another shape.
@@ -131,24 +132,24 @@ def shape_fitness(
             return centered_rank(fitness, group_size)
         case "none":
             return fitness
-    weights = jnp.asarray(method(fitness, group_size))
-    if weights.shape != fitness.shape:
+    shaped = jnp.asarray(method(fitness, group_size))
+    if shaped.shape != fitness.shape:
         name = getattr(method, "__qualname__", type(method).__qualname__)
         raise UserError(
-            f"shaping={name}: returns shape {weights.shape} for fitness of shape {fitness.shape}: "
-            "must return one weight per member"
+            f"shaping={name}: returns shape {shaped.shape} for fitness of shape {fitness.shape}: "
+            "must return one number per member"
         )
-    return weights.astype(fitness.dtype)
+    return shaped.astype(fitness.dtype)
 
 
-def without_dead_groups(weights: jax.Array, fitness: jax.Array, group_size: int = 0) -> jax.Array:
-    """Weights (population_size,), but 0 in groups without any finite fitness.
+def without_dead_groups(shaped: jax.Array, fitness: jax.Array, group_size: int = 0) -> jax.Array:
+    """Shaped fitness (population_size,), but 0 in groups without any finite fitness.
 
     Args:
-      weights: of the members.
+      shaped: (population_size,), shaped fitness.
       fitness: (population_size,), raw.
       group_size: G, or 0.
     """
-    groups = _groups(weights, group_size)
+    groups = _groups(shaped, group_size)
     live = jnp.isfinite(_groups(fitness, group_size)).any(axis=1, keepdims=True)
-    return jnp.where(live, groups, 0.0).reshape(weights.shape)
+    return jnp.where(live, groups, 0.0).reshape(shaped.shape)

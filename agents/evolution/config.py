@@ -75,7 +75,7 @@ class EvolutionConfig(NetworkConfig):
     group_std: GroupStd = "group"
     """Whose standard deviation divides the fitness of a group."""
     shaping: ShapingName = "zscore"
-    """How fitness becomes weights."""
+    """How fitness is shaped for the update."""
     freeze_vectors: bool = False
     """Whether biases and other vectors stay as they are."""
     lanes: int | None = field(default=None, metadata=MAY_CHANGE)

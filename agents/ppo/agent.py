@@ -40,8 +40,8 @@ class PPOState:
     opt_state: optax.OptState
     moments: Moments
     """Of the observations of all batches so far; those of this one are added at its end."""
-    lanes: Any
-    """The environments between two steps, as the collector has left them."""
+    episodes: Any
+    """What the environments are playing, as the collector has left them."""
     discounted: jax.Array
     """(N,) the discounted return so far, whose moments scale rewards."""
     discounted_moments: Moments
@@ -106,7 +106,7 @@ class PPOAgent(Agent):
             params=everywhere,
             opt_state=everywhere,
             moments=everywhere,
-            lanes=apart,
+            episodes=apart,
             discounted=apart,
             discounted_moments=everywhere,
             finished=everywhere,
@@ -136,8 +136,8 @@ class PPOAgent(Agent):
 
     @in_32_bits
     def init(self, key: jax.Array) -> PPOState:
-        params_key, lanes_key, key = jax.random.split(key, 3)
-        return replace(self._init(params_key, key), lanes=self.collector.start(lanes_key))
+        params_key, episodes_key, key = jax.random.split(key, 3)
+        return replace(self._init(params_key, key), episodes=self.collector.start(episodes_key))
 
     def _initial(self, params_key: jax.Array, key: jax.Array) -> PPOState:
         params = self.learner.init(params_key, self.config.log_std_init)
@@ -145,7 +145,7 @@ class PPOAgent(Agent):
             params=params,
             opt_state=self.optimizer.init(params),
             moments=observations.empty(self.network.statistics_size),
-            lanes=(),
+            episodes=(),
             discounted=jnp.zeros(self.config.num_envs),
             discounted_moments=observations.empty(1),
             finished=jnp.full(4, jnp.nan),
@@ -155,12 +155,12 @@ class PPOAgent(Agent):
 
     @in_32_bits
     def compile(self, state: PPOState) -> None:
-        lanes, state = state.lanes, replace(state, lanes=())
+        episodes, state = state.episodes, replace(state, episodes=())
         self._begin.compile(state.key, state.iteration, state.moments)
         shared, keys = self._shared_and_keys(state)
-        collected = self.collector.shapes(shared, lanes, keys)
+        collected = self.collector.shapes(shared, episodes, keys)
         devices.all_at_once(
-            lambda: self.collector.compile(shared, lanes, keys),
+            lambda: self.collector.compile(shared, episodes, keys),
             lambda: self._update.compile(state, collected),
         )
 
@@ -168,12 +168,12 @@ class PPOAgent(Agent):
     def step(
         self, state: PPOState, notify: Notify | None = None
     ) -> tuple[PPOState, dict[str, Any]]:
-        lanes, state = state.lanes, replace(state, lanes=())
+        episodes, state = state.episodes, replace(state, episodes=())
         shared, keys = self._shared_and_keys(state)
-        lanes, collected, failed = self.collector.collect(shared, lanes, keys)
+        episodes, collected, failed = self.collector.collect(shared, episodes, keys)
         state, metrics = self._update(state, collected)
         counts = {"env_steps": self.config.batch_size, "failed_episodes": failed}
-        return replace(state, lanes=lanes), {**counts, **metrics}
+        return replace(state, episodes=episodes), {**counts, **metrics}
 
     @in_32_bits
     def with_policy(self, state: PPOState, policy: Policy) -> PPOState:
@@ -257,7 +257,7 @@ class PPOAgent(Agent):
             params=params,
             opt_state=opt_state,
             moments=moments,
-            lanes=(),
+            episodes=(),
             discounted=discounted,
             discounted_moments=discounted_moments,
             finished=finished,

@@ -35,9 +35,9 @@ class PPOConfig(NetworkConfig):
     clip_range: float = 0.2
     """How far the ratio of new to old probability may pay to go from 1."""
     entropy_coefficient: float = 0.0
-    """Weight of the entropy, which is kept high."""
+    """Coefficient of the entropy, which is kept high."""
     value_coefficient: float = 0.5
-    """Weight of the critic's mean squared error."""
+    """Coefficient of the critic's mean squared error."""
     max_grad_norm: float = 0.5
     """Gradients are scaled down to this global norm."""
     log_std_init: float = 0.0

@@ -110,30 +110,30 @@ class Collector(Protocol):
     """Steps N lanes; where an episode ends its lane goes on with a new one."""
 
     def start(self, key: jax.Array) -> PyTree:
-        """The lanes before the first step; `key` is typed."""
+        """The episodes before the first step; `key` is typed."""
         ...
 
-    def shapes(self, shared: PyTree, lanes: PyTree, keys: CollectionKeys) -> Collected:
-        """What `collect` will return besides the lanes, as `jax.ShapeDtypeStruct`s."""
+    def shapes(self, shared: PyTree, episodes: PyTree, keys: CollectionKeys) -> Collected:
+        """What `collect` will return besides the episodes, as `jax.ShapeDtypeStruct`s."""
         ...
 
-    def compile(self, shared: PyTree, lanes: PyTree, keys: CollectionKeys) -> None:
+    def compile(self, shared: PyTree, episodes: PyTree, keys: CollectionKeys) -> None:
         """Compile for arguments like these; without it the first `collect` does so."""
         ...
 
     def collect(
-        self, shared: PyTree, lanes: PyTree, keys: CollectionKeys
+        self, shared: PyTree, episodes: PyTree, keys: CollectionKeys
     ) -> tuple[PyTree, Collected, int]:
-        """T steps of the lanes.
+        """T steps of the episodes, and of those that begin where one ends.
 
         Args:
           shared: given to `Act`.
-          lanes: from `start` or the last `collect`. They may have been saved and loaded; on devices
-            their memory is used again.
+          episodes: from `start` or the last `collect`. They may have been saved and loaded; on
+            devices their memory is used again.
           keys: see there.
 
         Returns:
-          The lanes as they are afterwards, what was collected, and how many episodes the
+          The episodes as they are afterwards, what was collected, and how many episodes the
           environment failed: their last steps earn nothing and are truncated.
 
         Raises:

@@ -7,7 +7,7 @@ from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
-from envs.base import IDLE, RESET, STEP, Lanes
+from envs.base import IDLE, RESET, STEP, LanePool
 from es_rl.play.host_player import busy_lanes
 
 _SECONDS = 0.6
@@ -29,7 +29,7 @@ _Episode: TypeAlias = list[_Seen] | None
 """None where the environment failed."""
 
 
-def check_repeats(env_id: str, lanes: Lanes, workers: int, actions: np.ndarray) -> None:
+def check_repeats(env_id: str, pool: LanePool, workers: int, actions: np.ndarray) -> None:
     """Play the start of one episode three times, and warn if it is not the same each time.
 
     The third time others play beside it, where several lanes are used: environments that share
@@ -38,7 +38,7 @@ def check_repeats(env_id: str, lanes: Lanes, workers: int, actions: np.ndarray) 
 
     Args:
       env_id: for messages.
-      lanes: what to play on.
+      pool: what to play on.
       workers: how many processes step the lanes.
       actions: (steps, ...) of the episode, if it lasts so long.
 
@@ -46,14 +46,14 @@ def check_repeats(env_id: str, lanes: Lanes, workers: int, actions: np.ndarray) 
       UserError: what the environment returns is not what it declares.
       RuntimeError: it cannot be started.
     """
-    lanes.begin()
+    pool.begin()
     # One more than there are workers: one of them has the same worker as the first.
-    used = busy_lanes(lanes.busy)[: workers + 1]
-    once = _play(lanes, used[:1], actions, _SECONDS)
+    used = busy_lanes(pool.busy)[: workers + 1]
+    once = _play(pool, used[:1], actions, _SECONDS)
     if once is None:
         return
     actions = actions[: len(once) - 1]
-    again = _play(lanes, used[:1], actions)
+    again = _play(pool, used[:1], actions)
     difference = _difference(once, again)
     if difference:
         _log.warning(
@@ -62,7 +62,7 @@ def check_repeats(env_id: str, lanes: Lanes, workers: int, actions: np.ndarray) 
             *(env_id, difference),
         )
     elif len(used) > 1:
-        difference = _difference(once, _play(lanes, used, actions))
+        difference = _difference(once, _play(pool, used, actions))
         if difference:
             _log.warning(
                 "%s is not the same beside others of its kind in one process: with the same seed "
@@ -73,22 +73,22 @@ def check_repeats(env_id: str, lanes: Lanes, workers: int, actions: np.ndarray) 
 
 
 def _play(
-    lanes: Lanes, used: np.ndarray, actions: np.ndarray, seconds: float = math.inf
+    pool: LanePool, used: np.ndarray, actions: np.ndarray, seconds: float = math.inf
 ) -> _Episode:
     """What the first of the lanes sees, to the end of its episode, of the actions or of time.
 
     Time is counted from the end of the reset, for which a worker may have to start.
     """
-    span, lane, seen = slice(0, lanes.count), used[0], []
-    command = np.full(lanes.count, IDLE, np.uint8)
+    span, lane, seen = slice(0, pool.count), used[0], []
+    command = np.full(pool.count, IDLE, np.uint8)
     command[used] = RESET
-    seeds = np.full(lanes.count, _SEED_BESIDE)
+    seeds = np.full(pool.count, _SEED_BESIDE)
     seeds[lane] = _SEED
     deadline = math.inf
     for i in range(len(actions) + 1):
-        rows = None if i == 0 else np.stack([actions[i - 1]] * lanes.count)
-        lanes.send(span, command, seeds, rows)
-        received = lanes.receive(span)
+        rows = None if i == 0 else np.stack([actions[i - 1]] * pool.count)
+        pool.send(span, command, seeds, rows)
+        received = pool.receive(span)
         if received.lost[used].any():
             return None
         if i == 0:

@@ -53,8 +53,8 @@ class EvolutionStrategy:
     group_std: GroupStd
     """Whose std divides a group's fitness: the "group"'s or the "population"'s."""
     shaping: Shaping
-    """"zscore", "centered_rank" or "none", or a function (fitness (N,), group size) -> weights
-    (N,), which is given finite fitness only."""
+    """"zscore", "centered_rank" or "none", or a function (fitness (N,), group size) -> shaped
+    fitness (N,), which is given finite fitness only."""
     freeze_vectors: bool
     """Whether leaves that are not matrices stay as they are."""
     layout: Layout | None = None
@@ -118,14 +118,14 @@ class EvolutionStrategy:
         sigma = self.sigma(state.generation) if callable(self.sigma) else self.sigma
         return Noise(leaves, jnp.asarray(sigma, jnp.float32), self.noise_reuse)
 
-    def gradient(self, params: PyTree, noise: Noise, weights: jax.Array) -> PyTree:
-        """The ascent direction g = 1 / (N sigma) sum_i w_i s_i E_i for weights (N,).
+    def gradient(self, params: PyTree, noise: Noise, shaped: jax.Array) -> PyTree:
+        """The ascent direction g = 1 / (N sigma) sum_i w_i s_i E_i for shaped fitness w (N,).
 
         Mirrored members are folded into one coefficient c_d per draw first; a matrix then costs
         one product over the draws x rank axis (EGGROLL, arXiv 2511.16652, section 3).
         """
         _, signs = _noise.draw_and_sign(jnp.arange(self.population_size), self.noise_reuse)
-        folded = (weights * signs).reshape(self.num_draws, -1).sum(axis=1)
+        folded = (shaped * signs).reshape(self.num_draws, -1).sum(axis=1)
         folded = folded / (self.population_size * noise.sigma)
 
         def estimate(leaf: jax.Array, folded: jax.Array, eps: LeafNoise) -> jax.Array:
@@ -178,7 +178,7 @@ class EvolutionStrategy:
           optimiser's state holds it (see `optimizers.learning_rate_of`).
 
         Raises:
-          UserError: the fitness has another shape, or a shaping function's weights have.
+          UserError: the fitness has another shape, or a shaping function returns another shape.
         """
         if jnp.shape(fitness) != (self.population_size,):
             raise UserError(
@@ -187,10 +187,10 @@ class EvolutionStrategy:
             )
         fitness = jnp.asarray(fitness)
         finite, nonfinite = _shaping.replace_nonfinite(fitness, self.group_size, self.shaping)
-        weights = _shaping.shape_fitness(finite, self.shaping, self.group_size, self.group_std)
+        shaped = _shaping.shape_fitness(finite, self.shaping, self.group_size, self.group_std)
         if callable(self.shaping):  # the others see to this themselves
-            weights = _shaping.without_dead_groups(weights, fitness, self.group_size)
-        gradient = self.gradient(state.params, noise, weights)
+            shaped = _shaping.without_dead_groups(shaped, fitness, self.group_size)
+        gradient = self.gradient(state.params, noise, shaped)
         statistics = _shaping.statistics(fitness, finite)
         updates, opt_state = self._step(state, noise, gradient, statistics["mean"])
         # That of this update, also where it is skipped.
