@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from envs.pictures.headless import go_headless
 
 if TYPE_CHECKING:
-    from envs.base import Env, EnvSpec, HostEnv, Lanes, Received, State
+    from envs.base import Env, EnvSpec, HostEnv, LanePool, Received, State
     from envs.errors import NoPicture, UserError
     from envs.pictures.scene import Geom, Scene
     from envs.registry import list_ids, make, register, register_suite
@@ -24,7 +24,7 @@ __all__ = [
     "EnvSpec",
     "Geom",
     "HostEnv",
-    "Lanes",
+    "LanePool",
     "NoPicture",
     "Received",
     "Scene",
@@ -42,7 +42,7 @@ __all__ = [
 ]
 
 _NAMES = {
-    "envs.base": ("Env", "EnvSpec", "HostEnv", "Lanes", "Received", "State"),
+    "envs.base": ("Env", "EnvSpec", "HostEnv", "LanePool", "Received", "State"),
     "envs.errors": ("NoPicture", "UserError"),
     "envs.pictures.scene": ("Geom", "Scene"),
     "envs.registry": ("list_ids", "make", "register", "register_suite"),

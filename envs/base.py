@@ -113,7 +113,7 @@ class Received(NamedTuple):
     """
 
     obs: np.ndarray
-    """(n, ...) observations. The array may be overwritten at the next `Lanes.send` to these
+    """(n, ...) observations. The array may be overwritten at the next `LanePool.send` to these
     lanes."""
     reward: np.ndarray
     """(n,) float64 rewards."""
@@ -131,7 +131,7 @@ class Received(NamedTuple):
     """The errors of environments, by lane number."""
 
 
-class Lanes(Protocol):
+class LanePool(Protocol):
     """Host environments that are stepped side by side. Each of them is called a lane.
 
     A lane is only reset on request. Spans of lanes can take turns: while one span is stepped, the
@@ -206,7 +206,7 @@ class HostEnv(Protocol):
         """
         ...
 
-    def lanes(self, count: int, busy: int | None = None) -> Lanes:
+    def open_lanes(self, count: int, busy: int | None = None) -> LanePool:
         """Return `count` independent copies, each of which must be reset before it steps.
 
         The environment of a lane is only made when the lane is first reset.

@@ -6,8 +6,8 @@ from es_rl.neighbours import check
 check(__file__, "envs")
 
 from es_rl import devices
-from es_rl.description import Description, describe
 from es_rl.noise import Frozen, Full, Layout, LowRank, Noise, View
+from es_rl.noise_report import Description, describe
 from es_rl.perturbed import apply_selected, layout, materialize, perturbed_apply, select
 from es_rl.shaping import centered_rank, replace_nonfinite, shape_fitness, zscore
 from es_rl.strategies import ESState, EvolutionStrategy, Strategy, eggroll, open_es

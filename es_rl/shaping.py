@@ -1,8 +1,8 @@
-"""Fitness shaping: the weights of the update, from one raw fitness per member.
+"""Fitness shaping: one number per member for the update, from one raw fitness per member.
 
 Every function takes the fitness (population_size,), where higher is better, and a group size G.
 Members i*G ... i*G+G-1 form a group; with `group_size=0` the whole population is one group.
-Constant fitness gives zero weights, and equal fitness gives equal weights. Users may supply their
+Constant fitness is shaped to zeros, and equal fitness to equal numbers. Users may supply their
 own function instead.
 """
 
@@ -17,7 +17,7 @@ from envs.errors import UserError
 
 ShapingName: TypeAlias = Literal["zscore", "centered_rank", "none"]
 Shaping: TypeAlias = ShapingName | Callable[[jax.Array, int], jax.Array]
-"""A name, or a function (fitness (N,), group size) -> weights (N,) that JAX can trace and hash."""
+"""A name, or a function (fitness (N,), group size) -> (N,) that JAX can trace and hash."""
 GroupStd: TypeAlias = Literal["group", "population"]
 """Whose standard deviation divides the fitness: that of the group or that of the population."""
 
@@ -37,7 +37,7 @@ def replace_nonfinite(
     """Give members without a finite fitness the worst finite fitness of their group.
 
     A group without any finite fitness gets a constant. It is chosen for `shaping` so that this
-    group gets zero weights, and so that the other groups get the weights that they would get
+    group gets zeros, and so that the other groups get the numbers that they would get
     without this group. If `shaping` is a function, the constant is the mean of all finite fitness.
 
     Returns:
@@ -102,7 +102,7 @@ def zscore(fitness: jax.Array, group_size: int = 0, group_std: GroupStd = "group
     groups = _groups(fitness - fitness[0], group_size)
     centred = groups - jnp.mean(groups, axis=1, keepdims=True)
     std = jnp.std(groups, axis=1, keepdims=True) if group_std == "group" else jnp.std(groups)
-    # Without this, the rounding error of the mean would turn a constant group into weights near 1.
+    # Without this, the rounding error of the mean would turn a constant group into numbers near 1.
     varies = jnp.max(groups, axis=1, keepdims=True) > jnp.min(groups, axis=1, keepdims=True)
     return jnp.where(varies, centred / (std + _EPSILON), 0.0).reshape(fitness.shape)
 
@@ -122,7 +122,7 @@ def centered_rank(fitness: jax.Array, group_size: int = 0) -> jax.Array:
 def shape_fitness(
     fitness: jax.Array, method: Shaping, group_size: int = 0, group_std: GroupStd = "group"
 ) -> jax.Array:
-    """Return the weights (population_size,) of the update for finite fitness.
+    """Return the shaped fitness (population_size,) for finite fitness.
 
     Raises:
       UserError: `method` is a function and returns a wrong shape.
@@ -134,24 +134,24 @@ def shape_fitness(
             return centered_rank(fitness, group_size)
         case "none":
             return fitness
-    weights = jnp.asarray(method(fitness, group_size))
-    if weights.shape != fitness.shape:
+    shaped = jnp.asarray(method(fitness, group_size))
+    if shaped.shape != fitness.shape:
         name = getattr(method, "__qualname__", type(method).__qualname__)
         raise UserError(
-            f"shaping={name}: returns shape {weights.shape} for fitness of shape {fitness.shape}: "
-            "must return one weight per member"
+            f"shaping={name}: returns shape {shaped.shape} for fitness of shape {fitness.shape}: "
+            "must return one number per member"
         )
-    return weights.astype(fitness.dtype)
+    return shaped.astype(fitness.dtype)
 
 
-def without_dead_groups(weights: jax.Array, fitness: jax.Array, group_size: int = 0) -> jax.Array:
-    """Set the weights of groups without any finite fitness to 0.
+def without_dead_groups(shaped: jax.Array, fitness: jax.Array, group_size: int = 0) -> jax.Array:
+    """Set the shaped fitness of groups without any finite fitness to 0.
 
     Args:
-      weights: (population_size,), the weights of the members.
+      shaped: (population_size,), the shaped fitness.
       fitness: (population_size,), the raw fitness.
       group_size: G, or 0 for one group.
     """
-    groups = _groups(weights, group_size)
+    groups = _groups(shaped, group_size)
     live = jnp.isfinite(_groups(fitness, group_size)).any(axis=1, keepdims=True)
-    return jnp.where(live, groups, 0.0).reshape(weights.shape)
+    return jnp.where(live, groups, 0.0).reshape(shaped.shape)

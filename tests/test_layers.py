@@ -1,4 +1,4 @@
-"""The house rule: data flows one way, and a folder imports only from those above it."""
+"""House rules: a folder imports only from those above it; modules and functions stay short."""
 
 import ast
 import subprocess
@@ -15,6 +15,8 @@ MAY_IMPORT = {
     "experiments": {"experiments", "agents", "es_rl", "envs"},
 }
 OURS = {*MAY_IMPORT, "tests"}
+MOST_LINES_OF_MODULE = 400
+MOST_LINES_OF_FUNCTION = 60
 
 
 def imported_modules(path):
@@ -58,6 +60,24 @@ def test_only_the_stage_asks_whether_an_environment_steps_on_the_host():
         for path in sorted((ROOT / folder).rglob("*.py")):
             if path != stage:
                 assert not list(asks_for_host_env(path)), path
+
+
+def _length(function):
+    """How many lines a function has, without decorators."""
+    return function.end_lineno - function.lineno + 1
+
+
+@pytest.mark.parametrize("folder", sorted(OURS))
+def test_modules_and_functions_are_short(folder):
+    paths = sorted((ROOT / folder).rglob("*.py"))
+    assert paths
+    for path in paths:
+        text = path.read_text()
+        assert len(text.splitlines()) <= MOST_LINES_OF_MODULE, path
+        nodes = ast.walk(ast.parse(text))
+        functions = [n for n in nodes if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
+        long = [f.name for f in functions if _length(f) > MOST_LINES_OF_FUNCTION]
+        assert not long, f"{path}: {long}"
 
 
 _MODULES = "import sys, {}; print(*{{name.split('.')[0] for name in sys.modules}})"

@@ -78,7 +78,7 @@ class EvolutionConfig(NetworkConfig):
     """Whether the fitness of a group is divided by the standard deviation of the group or of the
     population."""
     shaping: ShapingName = "zscore"
-    """How fitness is normalised to the weights of the update."""
+    """How fitness is shaped for the update."""
     freeze_vectors: bool = False
     """Whether biases and other vectors are neither perturbed nor trained."""
     lanes: int | None = field(default=None, metadata=MAY_CHANGE)

@@ -47,7 +47,7 @@ def _shaping_of(objects: Mapping[str, Any]) -> Any:
     if "shaping" in objects and not callable(shaping):
         raise UserError(
             f"shaping={described(shaping)}: must be a text or a function (fitness (N,), group "
-            "size) -> weights (N,)"
+            "size) -> shaped fitness (N,)"
         )
     return shaping
 

@@ -18,7 +18,7 @@ import jax
 import numpy as np
 import safetensors.numpy
 
-from agents.policies import description, nested, weight_names
+from agents.policies import nested, policy_json, weight_names
 from agents.policies.actors import Actor, ZeroActor
 from agents.policies.functions import described
 from agents.policies.network import NetworkConfig, Weights
@@ -198,12 +198,12 @@ def read_network_config(folder: str | Path) -> NetworkConfig:
     folder = _with_policy_inside(Path(folder))
     try:
         saved = read_description(folder / DESCRIPTION)
-        description.check_format(saved)
-        with description.reading():
+        policy_json.check_format(saved)
+        with policy_json.reading():
             options = dict(saved["actor"])
             kind = options.pop("kind")
             if kind == "network":
-                return description.network_config(options)
+                return policy_json.network_config(options)
         raise UserError(f"its actor is of the kind {one_line(kind)}: must be a built-in network")
     except ValueError as error:
         raise UserError(f"policy {str(folder)!r}: {one_line(error)}") from error
@@ -255,13 +255,13 @@ def check_savable(policy: Policy, *, episodes: int = 0) -> None:
 def _to_json(policy: Policy, digest: str) -> dict[str, Any]:
     """The content of `policy.json`; `digest` is the SHA-256 of the weights file."""
     return {
-        "format": description.FORMAT,
+        "format": policy_json.FORMAT,
         "agent": policy.agent,
-        "env": description.spec_to_json(policy.spec),
-        "actor": description.actor_to_json(policy.actor),
+        "env": policy_json.spec_to_json(policy.spec),
+        "actor": policy_json.actor_to_json(policy.actor),
         "weights_sha256": digest,
         "training": policy.training,
-        "evaluation": description.evaluation_to_json(policy.evaluation),
+        "evaluation": policy_json.evaluation_to_json(policy.evaluation),
     }
 
 
@@ -280,23 +280,23 @@ def _from_json(saved: dict[str, Any], network: Any) -> tuple[Policy, str]:
       UserError: the description is not of a policy, has another format, or needs a network that was
         not given.
     """
-    description.check_format(saved)
-    with description.reading():
+    policy_json.check_format(saved)
+    with policy_json.reading():
         unknown = saved.keys() - _KEYS
         if unknown:
             raise UserError(f"it has no {min(unknown)!r}")
-        spec = description.spec_from_json(saved["env"])
-        actor = description.actor_from_json(saved["actor"], spec)
+        spec = policy_json.spec_from_json(saved["env"])
+        actor = policy_json.actor_from_json(saved["actor"], spec)
         policy = Policy(
             spec,
-            ZeroActor(spec.action_space) if isinstance(actor, description.OwnNetwork) else actor,
+            ZeroActor(spec.action_space) if isinstance(actor, policy_json.OwnNetwork) else actor,
             Weights({}, np.zeros(0), np.zeros(0)),
             saved["agent"],
             dict(saved["training"]),
-            description.evaluation_from_json(saved["evaluation"]),
+            policy_json.evaluation_from_json(saved["evaluation"]),
         )
         digest = saved["weights_sha256"]
-    if isinstance(actor, description.OwnNetwork):
+    if isinstance(actor, policy_json.OwnNetwork):
         policy = replace(policy, actor=actor.with_network(spec, network))
     elif network is not None:
         raise UserError(

@@ -42,7 +42,7 @@ class PPOState:
     moments: Moments
     """Statistics of the observations of all batches so far. The observations of a batch are added
     when it ends."""
-    lanes: Any
+    episodes: Any
     """The environments, between two steps of their episodes."""
     discounted: jax.Array
     """(N,) the running discounted return of each lane."""
@@ -112,7 +112,7 @@ class PPOAgent(Agent):
             params=everywhere,
             opt_state=everywhere,
             moments=everywhere,
-            lanes=apart,
+            episodes=apart,
             discounted=apart,
             discounted_moments=everywhere,
             finished=everywhere,
@@ -142,8 +142,8 @@ class PPOAgent(Agent):
 
     @in_32_bits
     def init(self, key: jax.Array) -> PPOState:
-        params_key, lanes_key, key = jax.random.split(key, 3)
-        return replace(self._init(params_key, key), lanes=self.collector.start(lanes_key))
+        params_key, episodes_key, key = jax.random.split(key, 3)
+        return replace(self._init(params_key, key), episodes=self.collector.start(episodes_key))
 
     def _initial(self, params_key: jax.Array, key: jax.Array) -> PPOState:
         params = self.learner.init(params_key, self.config.log_std_init)
@@ -151,7 +151,7 @@ class PPOAgent(Agent):
             params=params,
             opt_state=self.optimizer.init(params),
             moments=observations.empty(self.network.statistics_size),
-            lanes=(),
+            episodes=(),
             discounted=jnp.zeros(self.config.num_envs),
             discounted_moments=observations.empty(1),
             finished=jnp.full(4, jnp.nan),
@@ -161,12 +161,12 @@ class PPOAgent(Agent):
 
     @in_32_bits
     def compile(self, state: PPOState) -> None:
-        lanes, state = state.lanes, replace(state, lanes=())
+        episodes, state = state.episodes, replace(state, episodes=())
         self._begin.compile(state.key, state.iteration, state.moments)
         shared, keys = self._shared_and_keys(state)
-        collected = self.collector.shapes(shared, lanes, keys)
+        collected = self.collector.shapes(shared, episodes, keys)
         devices.all_at_once(
-            lambda: self.collector.compile(shared, lanes, keys),
+            lambda: self.collector.compile(shared, episodes, keys),
             lambda: self._update.compile(state, collected),
         )
 
@@ -174,12 +174,12 @@ class PPOAgent(Agent):
     def step(
         self, state: PPOState, notify: Notify | None = None
     ) -> tuple[PPOState, dict[str, Any]]:
-        lanes, state = state.lanes, replace(state, lanes=())
+        episodes, state = state.episodes, replace(state, episodes=())
         shared, keys = self._shared_and_keys(state)
-        lanes, collected, failed = self.collector.collect(shared, lanes, keys)
+        episodes, collected, failed = self.collector.collect(shared, episodes, keys)
         state, metrics = self._update(state, collected)
         counts = {"env_steps": self.config.batch_size, "failed_episodes": failed}
-        return replace(state, lanes=lanes), {**counts, **metrics}
+        return replace(state, episodes=episodes), {**counts, **metrics}
 
     @in_32_bits
     def with_policy(self, state: PPOState, policy: Policy) -> PPOState:
@@ -263,7 +263,7 @@ class PPOAgent(Agent):
             params=params,
             opt_state=opt_state,
             moments=moments,
-            lanes=(),
+            episodes=(),
             discounted=discounted,
             discounted_moments=discounted_moments,
             finished=finished,

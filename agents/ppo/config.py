@@ -36,9 +36,9 @@ class PPOConfig(NetworkConfig):
     clip_range: float = 0.2
     """The ratio of new to old action probability is clipped to within this distance from 1."""
     entropy_coefficient: float = 0.0
-    """Weight of the entropy bonus in the objective."""
+    """Coefficient of the entropy bonus in the objective."""
     value_coefficient: float = 0.5
-    """Weight of the critic's mean squared error."""
+    """Coefficient of the critic's mean squared error."""
     max_grad_norm: float = 0.5
     """Gradients are scaled down to this global norm."""
     log_std_init: float = 0.0

@@ -24,7 +24,10 @@ from es_rl import processes
 _AGREE_SECONDS = 0.2
 """The least seconds between two exchanges among processes, of the time and of signals to stop."""
 OnGeneration: TypeAlias = Callable[[dict[str, Any], Callable[[], Policy]], None]
+"""(metrics of a generation, a function that returns the policy as it is now)."""
 OnProgress: TypeAlias = Callable[[str, int, int], None]
+"""(what is played, "generation 3" or "evaluation"; number of its episodes that have ended; number
+of its episodes)."""
 SKIPPED_LIMIT = 10
 """Training ends with an error after this many skipped updates in a row."""
 

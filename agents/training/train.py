@@ -62,11 +62,9 @@ def train(
         parameters. A run that is resumed needs it again only where it has no checkpoint yet.
       loggers: are told the metrics of each generation, and closed at the end.
       evaluator: of the agent's policies; several runs of an agent may share what it compiled.
-      on_generation: called after each generation with its metrics, and with a function that
-        gives the policy as it stands.
-      on_progress: called about twice a second within long generations and evaluations, with what is
-        played ("generation 3" or "evaluation"), how many of its episodes have ended, and how many
-        there are.
+      on_generation: see `OnGeneration`; called after each generation.
+      on_progress: see `OnProgress`; called about twice a second within long generations and
+        evaluations.
       **options: fields of `RunConfig`, such as `env_steps`, `seed` and `target_return`. Those that
         are not given have their defaults, and with `resume` the values of the run.
 
@@ -88,13 +86,10 @@ def train(
         state = agent.init(jax.random.key(config.seed))
         if initial is not None:
             state = agent.with_policy(state, initial)
-        run = None if out is None else _open_folder(agent, config, initial, out, resume)
-        if run is not None:
-            stack.callback(run.close)
+        run = stack.enter_context(_opened_folder(agent, config, initial, out, resume))
         ready = _prepare(agent, config, run, evaluator, state)
-        main = processes.is_main()
         watchdog = stack.enter_context(Watchdog(agent.stage.advice))
-        told = (loggers, on_generation, on_progress) if main else ((), None, None)
+        told = (loggers, on_generation, on_progress) if processes.is_main() else ((), None, None)
         loop = Loop(
             agent, config, ready.progress, ready.evaluator, run, *told, caught, watchdog,
             saved_at=ready.saved_at,
@@ -123,15 +118,24 @@ def _configure(agent: Agent, resumed: str | Path | None, options: Mapping[str, A
     return config
 
 
-def _open_folder(
-    agent: Agent, config: RunConfig, initial: Policy | None, out: str | Path, resume: bool
-) -> RunFolder | None:
-    """The run's folder, which process 0 alone has."""
+@contextmanager
+def _opened_folder(
+    agent: Agent, config: RunConfig, initial: Policy | None, out: str | Path | None, resume: bool
+) -> Iterator[RunFolder | None]:
+    """The run's folder, closed at the end; None where `out` is, and in processes other than 0."""
+    if out is None:
+        yield None
+        return
     values = {**_config(agent, config), "initial": None if initial is None else initial.digest}
     changeable = may_change(agent.config)
-    return processes.on_main(
+    run = processes.on_main(
         lambda: RunFolder(out, config=values, resume=resume, may_change=changeable)
     )
+    try:
+        yield run
+    finally:
+        if run is not None:
+            run.close()
 
 
 class _Ready(NamedTuple):

@@ -42,7 +42,7 @@ _log = logging.getLogger("es_rl")
 
 
 class WorkerPool:
-    """Lanes (see `envs.base.Lanes`) that are spread over worker processes.
+    """A `LanePool` (see `envs.base`) that is spread over worker processes.
 
     A worker is replaced if its environment raises, if it ends, or if it stops making progress; its
     lanes are reported as lost. Workers end with the process that made them, however it ends.

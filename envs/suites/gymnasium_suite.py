@@ -253,7 +253,7 @@ class GymnasiumEnv:
         placed._start_timeout = start_timeout or self._start_timeout
         return placed
 
-    def lanes(self, count: int, busy: int | None = None) -> WorkerPool:
+    def open_lanes(self, count: int, busy: int | None = None) -> WorkerPool:
         return WorkerPool(
             self.spec,
             self._single,

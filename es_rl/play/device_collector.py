@@ -15,7 +15,7 @@ from es_rl.play.player import Act, Collected, CollectionKeys, PyTree
 from es_rl.play.rollout import where
 
 
-class DeviceLanes(NamedTuple):
+class DeviceEpisodes(NamedTuple):
     """The state of N lanes between two steps."""
 
     state: State
@@ -46,7 +46,9 @@ class DeviceCollector:
         self._env, self._act = env, act
         self._num_steps = num_steps
         apart, by_lane = PartitionSpec(AXIS), PartitionSpec(None, AXIS)
-        self._started = jax.jit(partial(self._start_lanes, num_lanes), out_shardings=spread(mesh))
+        self._started = jax.jit(
+            partial(self._first_episodes, num_lanes), out_shardings=spread(mesh)
+        )
         self._on_devices = jax.shard_map(
             self._collect_share,
             mesh=mesh,
@@ -56,43 +58,43 @@ class DeviceCollector:
         )
         self._program = Program(self._on_devices, donate_argnums=1)
 
-    def start(self, key: jax.Array) -> DeviceLanes:
+    def start(self, key: jax.Array) -> DeviceEpisodes:
         """See `Collector`."""
-        lanes: DeviceLanes = self._started(np.asarray(jax.random.key_data(key)))
-        return lanes
+        episodes: DeviceEpisodes = self._started(np.asarray(jax.random.key_data(key)))
+        return episodes
 
-    def shapes(self, shared: PyTree, lanes: DeviceLanes, keys: CollectionKeys) -> Collected:
+    def shapes(self, shared: PyTree, episodes: DeviceEpisodes, keys: CollectionKeys) -> Collected:
         """See `Collector`."""
-        collected: Collected = jax.eval_shape(self._on_devices, shared, lanes, keys)[1]
+        collected: Collected = jax.eval_shape(self._on_devices, shared, episodes, keys)[1]
         return collected
 
-    def compile(self, shared: PyTree, lanes: DeviceLanes, keys: CollectionKeys) -> None:
+    def compile(self, shared: PyTree, episodes: DeviceEpisodes, keys: CollectionKeys) -> None:
         """See `Collector`."""
-        self._program.compile(shared, lanes, keys)
+        self._program.compile(shared, episodes, keys)
 
     def collect(
-        self, shared: PyTree, lanes: DeviceLanes, keys: CollectionKeys
-    ) -> tuple[DeviceLanes, Collected, int]:
+        self, shared: PyTree, episodes: DeviceEpisodes, keys: CollectionKeys
+    ) -> tuple[DeviceEpisodes, Collected, int]:
         """See `Collector`; nothing fails here."""
-        return *self._program(shared, lanes, keys), 0
+        return *self._program(shared, episodes, keys), 0
 
-    def _start_lanes(self, num_lanes: int, key: jax.Array) -> DeviceLanes:
+    def _first_episodes(self, num_lanes: int, key: jax.Array) -> DeviceEpisodes:
         state = _reset(self._env, num_lanes, jax.random.wrap_key_data(key))
-        return DeviceLanes(state, jnp.zeros(num_lanes))
+        return DeviceEpisodes(state, jnp.zeros(num_lanes))
 
     def _collect_share(
-        self, shared: PyTree, lanes: DeviceLanes, keys: CollectionKeys
-    ) -> tuple[DeviceLanes, Collected]:
+        self, shared: PyTree, episodes: DeviceEpisodes, keys: CollectionKeys
+    ) -> tuple[DeviceEpisodes, Collected]:
         """Collect the steps of one device's lanes."""
         actions, dynamics, starting = (jax.random.wrap_key_data(jnp.asarray(x)[0]) for x in keys)
-        count = lanes.total.shape[0]
+        count = episodes.total.shape[0]
 
-        def step(carry: tuple[DeviceLanes, _Starts], number: jax.Array) -> Any:
-            lanes, starts = carry
-            action, record = self._act(shared, lanes.state.obs, at_step(actions, number))
+        def step(carry: tuple[DeviceEpisodes, _Starts], number: jax.Array) -> Any:
+            episodes, starts = carry
+            action, record = self._act(shared, episodes.state.obs, at_step(actions, number))
             lane_keys = jax.random.split(at_step(dynamics, number), count)
-            state = jax.vmap(self._env.step)(lanes.state, action, lane_keys)
-            total = lanes.total + state.reward
+            state = jax.vmap(self._env.step)(episodes.state, action, lane_keys)
+            total = episodes.total + state.reward
             ended = state.terminated | state.truncated
             totals = jnp.where(ended, total, jnp.nan)
             collected = Collected(record, state.reward, state.terminated, ended, state.obs, totals)
@@ -105,13 +107,15 @@ class DeviceCollector:
             # The index of a lane that has not ended may be out of range; its value is not used.
             fresh = jax.tree.map(lambda x: x[starts.used + wanted - 1], starts.state)
             state = jax.tree.map(lambda new, old: where(ended, new, old), fresh, state)
-            lanes = DeviceLanes(state, jnp.where(ended, 0.0, total))
+            episodes = DeviceEpisodes(state, jnp.where(ended, 0.0, total))
             starts = starts._replace(used=starts.used + wanted[-1])
-            return (lanes, starts), collected
+            return (episodes, starts), collected
 
-        none_left = _Starts(lanes.state, jnp.int32(count))
-        (lanes, _), collected = jax.lax.scan(step, (lanes, none_left), jnp.arange(self._num_steps))
-        return lanes, collected
+        none_left = _Starts(episodes.state, jnp.int32(count))
+        (episodes, _), collected = jax.lax.scan(
+            step, (episodes, none_left), jnp.arange(self._num_steps)
+        )
+        return episodes, collected
 
 
 def _reset(env: Env, count: int, key: jax.Array) -> State:

@@ -75,13 +75,13 @@ def device_states(
 
     @jax.jit
     def run(shared: PyTree, keys: jax.Array) -> tuple[State, State]:
-        def body(lanes: tuple[State, Any], _: None) -> tuple[tuple[State, Any], State]:
-            following = jax.vmap(one_lane, in_axes=(0, None, 0))(lanes, shared, keys)
+        def body(carry: tuple[State, Any], _: None) -> tuple[tuple[State, Any], State]:
+            following = jax.vmap(one_lane, in_axes=(0, None, 0))(carry, shared, keys)
             return following, jax.tree.map(lambda x: x[0], following[0])
 
         states = jax.vmap(lambda key: env.reset(reset_key(key)))(keys)
-        lanes = (states, _alike(behaviour.memory))
-        _, rest = jax.lax.scan(body, lanes, None, env.spec.max_episode_steps)
+        carry = (states, _alike(behaviour.memory))
+        _, rest = jax.lax.scan(body, carry, None, env.spec.max_episode_steps)
         return jax.tree.map(lambda x: x[0], states), rest
 
     for key in jax.random.wrap_key_data(jnp.asarray(keys)):

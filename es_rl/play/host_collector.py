@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from envs.base import IDLE, RESET, STEP, EnvSpec, Fault, Lanes, Received
+from envs.base import IDLE, RESET, STEP, EnvSpec, Fault, LanePool, Received
 from envs.errors import environment_error
 from es_rl.play.host_acting import as_float32
 from es_rl.play.host_player import empty
@@ -21,7 +21,7 @@ _FAILURES_IN_VAIN = 16
 or in one attempt to restart lanes."""
 
 
-class Episodes(NamedTuple):
+class HostEpisodes(NamedTuple):
     """The current episodes of N lanes on the host, with all that is needed to replay them."""
 
     seeds: np.ndarray
@@ -42,27 +42,27 @@ class HostCollector:
     episodes are replayed up to that state.
     """
 
-    def __init__(self, spec: EnvSpec, act: Act, lanes: Lanes, num_lanes: int, num_steps: int):
+    def __init__(self, spec: EnvSpec, act: Act, pool: LanePool, num_lanes: int, num_steps: int):
         self._spec, self._of_agent = spec, act
         self._num_steps = num_steps
-        self._lanes = lanes
+        self._pool = pool
         self._begun = -1
-        """The value of `Lanes.begun` when the current episodes were taken up."""
+        """The value of `LanePool.begun` when the current episodes were taken up."""
         self._span = slice(0, num_lanes)
-        self._current: Episodes | None = None
+        self._current: HostEpisodes | None = None
         self._warned = False
         self._total = np.zeros(num_lanes)
         self._seeds, self._steps, self._actions, self._obs = self._nothing()
 
-    def start(self, key: jax.Array) -> Episodes:
+    def start(self, key: jax.Array) -> HostEpisodes:
         """See `Collector`. The key is not used: the first `collect` starts the episodes."""
         del key
         return self._nothing()
 
-    def shapes(self, shared: PyTree, lanes: Episodes, keys: CollectionKeys) -> Collected:
+    def shapes(self, shared: PyTree, episodes: HostEpisodes, keys: CollectionKeys) -> Collected:
         """See `Collector`."""
-        _, record = jax.eval_shape(self._act, shared, lanes.obs, keys.actions, 0)
-        count = len(lanes.obs)
+        _, record = jax.eval_shape(self._act, shared, episodes.obs, keys.actions, 0)
+        count = len(episodes.obs)
         number: Any
         flag: Any
         number, flag = (jax.ShapeDtypeStruct((count,), kind) for kind in (np.float32, np.bool_))
@@ -71,20 +71,20 @@ class HostCollector:
             dtype = jax.dtypes.canonicalize_dtype(x.dtype)
             return jax.ShapeDtypeStruct((self._num_steps, *x.shape), dtype)
 
-        outcome = record, number, flag, flag, lanes.obs, number
+        outcome = record, number, flag, flag, episodes.obs, number
         return Collected(*jax.tree.map(over_steps, outcome))
 
-    def compile(self, shared: PyTree, lanes: Episodes, keys: CollectionKeys) -> None:
+    def compile(self, shared: PyTree, episodes: HostEpisodes, keys: CollectionKeys) -> None:
         """See `Collector`. The arguments must be arrays, because actions are computed."""
-        self._act(shared, lanes.obs, keys.actions, 0)
+        self._act(shared, episodes.obs, keys.actions, 0)
 
     def collect(
-        self, shared: PyTree, lanes: Episodes, keys: CollectionKeys
-    ) -> tuple[Episodes, Collected, int]:
+        self, shared: PyTree, episodes: HostEpisodes, keys: CollectionKeys
+    ) -> tuple[HostEpisodes, Collected, int]:
         """See `Collector`."""
         rng = np.random.default_rng(np.asarray(keys.starts)[0])
-        if lanes is not self._current or self._lanes.begun != self._begun:
-            self._take_up(lanes, rng)
+        if episodes is not self._current or self._pool.begun != self._begun:
+            self._take_up(episodes, rng)
         outcomes, failed, fault = [], 0, Fault("")
         for step in range(self._num_steps):
             actions, record = jax.tree.map(
@@ -104,7 +104,7 @@ class HostCollector:
                 f"{self._spec.id}: {failed} episodes failed and none ended", fault
             )
         current = self._seeds, self._steps, self._actions, self._obs
-        self._current = Episodes(*map(np.copy, current))
+        self._current = HostEpisodes(*map(np.copy, current))
         return self._current, collected, failed
 
     @cached_property
@@ -115,13 +115,13 @@ class HostCollector:
 
         return jax.jit(act)
 
-    def _nothing(self) -> Episodes:
+    def _nothing(self) -> HostEpisodes:
         """Return the episodes before the first `collect`."""
         count = len(self._total)
         obs = as_float32(empty(self._spec.observation_space))
         action = empty(self._spec.action_space)
         longest = (count, self._spec.max_episode_steps)
-        return Episodes(
+        return HostEpisodes(
             seeds=np.zeros(count, np.int64),
             steps=np.full(count, -1, np.int32),
             actions=np.zeros((*longest, *action.shape), action.dtype),
@@ -141,10 +141,10 @@ class HostCollector:
         total = np.where(ended & ~lost, self._total, np.nan).astype(np.float32)
         return reward, terminated, ended, self._obs, total
 
-    def _take_up(self, episodes: Episodes, rng: np.random.Generator) -> None:
+    def _take_up(self, episodes: HostEpisodes, rng: np.random.Generator) -> None:
         """Bring the lanes to the state of `episodes`, by replay or with new episodes."""
-        self._lanes.begin()
-        self._begun = self._lanes.begun
+        self._pool.begin()
+        self._begun = self._pool.begun
         self._seeds, self._steps, self._actions, self._obs = map(np.copy, episodes)
         self._total[:] = 0.0
         going = episodes.steps >= 0
@@ -160,7 +160,7 @@ class HostCollector:
         if not going.all():
             self._restart(~going, rng)
 
-    def _play_again(self, episodes: Episodes, going: np.ndarray) -> np.ndarray:
+    def _play_again(self, episodes: HostEpisodes, going: np.ndarray) -> np.ndarray:
         """Replay the episodes of some lanes. Returns (N,) bool, which of them are the same."""
         received = self._exchange(np.where(going, RESET, IDLE), self._seeds, None)
         obs, same = as_float32(received.obs).copy(), ~received.lost
@@ -216,5 +216,5 @@ class HostCollector:
         self._obs = obs
 
     def _exchange(self, command: np.ndarray, seeds: np.ndarray, actions: Any) -> Received:
-        self._lanes.send(self._span, command.astype(np.uint8), seeds.astype(np.int64), actions)
-        return self._lanes.receive(self._span)
+        self._pool.send(self._span, command.astype(np.uint8), seeds.astype(np.int64), actions)
+        return self._pool.receive(self._span)

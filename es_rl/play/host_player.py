@@ -18,7 +18,7 @@ import numpy as np
 from gymnasium import spaces
 from jax.sharding import Mesh
 
-from envs.base import IDLE, RESET, STEP, EnvSpec, Fault, Lanes, Received
+from envs.base import IDLE, RESET, STEP, EnvSpec, Fault, LanePool, Received
 from envs.errors import environment_error
 from es_rl import processes
 from es_rl.devices import replicated
@@ -69,7 +69,7 @@ class HostPlayer:
 
     spec: EnvSpec
     """The description of the environment."""
-    lanes: Lanes
+    pool: LanePool
     """At least `with_idle_lanes(busy)` lanes, of which only `busy` are ever started."""
     behaviour: Behaviour
     """How members act."""
@@ -113,7 +113,7 @@ class HostPlayer:
         return is NaN and its length 0. Jobs that were lost because they shared the worker process
         with it are played again.
         """
-        self.lanes.begin()
+        self.pool.begin()
         mine = processes.share(len(self.jobs.member))
         play = _Play(self, Jobs(*(x[mine] for x in self.jobs)), shared, keys)
         middle = with_idle_lanes(self.busy) // 2
@@ -139,11 +139,11 @@ class HostPlayer:
         """See `Player`. Process 0 resets a lane and sends the observation to the others."""
         obs, known = empty(self.spec.observation_space), np.zeros(1, bool)
         if processes.is_main():
-            self.lanes.begin()
+            self.pool.begin()
             span = slice(0, 1)
             seeds = episode_seeds(keys, evaluation=self.evaluation)[:1]
-            self.lanes.send(span, np.array([RESET], np.uint8), seeds, None)
-            received = self.lanes.receive(span)
+            self.pool.send(span, np.array([RESET], np.uint8), seeds, None)
+            received = self.pool.receive(span)
             obs, known = received.obs[0].copy(), ~received.lost
         obs, known = processes.broadcast([obs, known])
         return as_float32(obs) if known[0] else None
@@ -188,7 +188,7 @@ class _Play:
         return np.where(jobs < self.num_jobs, jobs, -1)
 
     def finish(
-        self, jobs: np.ndarray, half: "_Half", lanes: np.ndarray, success: np.ndarray
+        self, jobs: np.ndarray, half: "_Half", which: np.ndarray, success: np.ndarray
     ) -> None:
         """Record the results of jobs that have ended.
 
@@ -203,10 +203,10 @@ class _Play:
         sums, squares = (np.concatenate(np.asarray(x)) for x in (carry.obs_sum, carry.obs_squares))
         if self.obs_moments is None:
             self.obs_moments = np.zeros((2, self.num_jobs, sums.shape[1]), np.float32)
-        self.returns[jobs], self.lengths[jobs] = half.total[lanes], half.steps[lanes]
-        for lane in lanes[~np.isfinite(half.total[lanes])]:
+        self.returns[jobs], self.lengths[jobs] = half.total[which], half.steps[which]
+        for lane in which[~np.isfinite(half.total[which])]:
             self.warn_of("the rewards so far are", half.job[lane], half.steps[lane])
-        self.obs_moments[:, jobs] = sums[lanes], squares[lanes]
+        self.obs_moments[:, jobs] = sums[which], squares[which]
 
     def may_retry(self, job: int, step: int, fault: Fault) -> bool:
         """Record that a job has failed. Returns whether to play it once more.
@@ -282,26 +282,26 @@ class _Half:
         """The number of lanes that have a job."""
         return int(np.sum(self.job >= 0))
 
-    def assign(self, lanes: np.ndarray) -> None:
+    def assign(self, which: np.ndarray) -> None:
         """Give lanes new jobs, as long as there are waiting jobs."""
-        self.job[lanes] = self._play.next_jobs(len(lanes))
-        self._command[lanes] = IDLE
-        self._restart(lanes[self.job[lanes] >= 0])
+        self.job[which] = self._play.next_jobs(len(which))
+        self._command[which] = IDLE
+        self._restart(which[self.job[which] >= 0])
 
-    def _restart(self, lanes: np.ndarray) -> None:
-        self._command[lanes] = RESET
-        self.steps[lanes] = 0
-        self.total[lanes] = 0.0
+    def _restart(self, which: np.ndarray) -> None:
+        self._command[which] = RESET
+        self.steps[which] = 0
+        self.total[which] = 0.0
 
     def send(self) -> None:
         play, player = self._play, self._play.player
         seeds = play.seeds[play.jobs.episode[self.job]]
-        player.lanes.send(self._span, self._command, seeds, self._actions)
+        player.pool.send(self._span, self._command, seeds, self._actions)
         play.executed += len(self.job)
 
     def exchange(self) -> None:
         """Wait for the results of the lanes, and send their next commands."""
-        received = self._play.player.lanes.receive(self._span)
+        received = self._play.player.pool.receive(self._span)
         playing, commanded = (self.job >= 0) & ~received.lost, self._command
         stepped = playing & (commanded == STEP)
         fresh = playing & (commanded == RESET)
@@ -346,9 +346,9 @@ class _Half:
         numbers = np.stack((fresh, member, episode, self.steps))
         actions, self.carry = acting.act(play.shared, play.keys, self.carry, numbers, obs)
         self._actions = np.asarray(actions)
-        lanes = self._note_nonfinite("the action is", self._actions)
-        if len(lanes):
-            self._play.nonfinite_actions[self.job[lanes]] += 1
+        which = self._note_nonfinite("the action is", self._actions)
+        if len(which):
+            self._play.nonfinite_actions[self.job[which]] += 1
 
     def _note_nonfinite(self, what: str, rows: np.ndarray) -> np.ndarray:
         """Return the lanes about to step whose row is not finite, and warn about the first one."""
@@ -358,7 +358,7 @@ class _Half:
         if rows.dtype.kind != "f" or math.isfinite(np.vdot(flat, flat)):
             return np.empty(0, int)
         finite = np.isfinite(rows.reshape(len(rows), -1)).all(axis=1)
-        lanes = np.flatnonzero((self._command == STEP) & ~finite)
-        for lane in lanes[:1]:
+        which = np.flatnonzero((self._command == STEP) & ~finite)
+        for lane in which[:1]:
             self._play.warn_of(what, self.job[lane], self.steps[lane])
-        return lanes
+        return which

@@ -114,16 +114,16 @@ class Collector(Protocol):
         """Return the lanes before the first step. `key` is a typed key."""
         ...
 
-    def shapes(self, shared: PyTree, lanes: PyTree, keys: CollectionKeys) -> Collected:
+    def shapes(self, shared: PyTree, episodes: PyTree, keys: CollectionKeys) -> Collected:
         """Return the collected data of `collect`, as `jax.ShapeDtypeStruct`s."""
         ...
 
-    def compile(self, shared: PyTree, lanes: PyTree, keys: CollectionKeys) -> None:
+    def compile(self, shared: PyTree, episodes: PyTree, keys: CollectionKeys) -> None:
         """Compile for arguments like these. Otherwise the first `collect` compiles."""
         ...
 
     def collect(
-        self, shared: PyTree, lanes: PyTree, keys: CollectionKeys
+        self, shared: PyTree, episodes: PyTree, keys: CollectionKeys
     ) -> tuple[PyTree, Collected, int]:
         """Play T steps of all lanes.
 

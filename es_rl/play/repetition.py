@@ -7,7 +7,7 @@ from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
-from envs.base import IDLE, RESET, STEP, Lanes
+from envs.base import IDLE, RESET, STEP, LanePool
 from es_rl.play.host_player import busy_lanes
 
 _SECONDS = 0.6
@@ -33,7 +33,7 @@ _Episode: TypeAlias = list[_Seen] | None
 """The results of the reset and of each step; None if the environment failed."""
 
 
-def check_repeats(env_id: str, lanes: Lanes, workers: int, actions: np.ndarray) -> None:
+def check_repeats(env_id: str, pool: LanePool, workers: int, actions: np.ndarray) -> None:
     """Play the start of one episode up to three times, and warn if it is not always the same.
 
     If several lanes are used, other lanes play as well during the third time: environments that
@@ -50,14 +50,14 @@ def check_repeats(env_id: str, lanes: Lanes, workers: int, actions: np.ndarray) 
       UserError: the environment violates its spaces or Gymnasium's interface.
       RuntimeError: the environment cannot be started.
     """
-    lanes.begin()
+    pool.begin()
     # With one lane more than there are workers, another lane has the same worker as the first.
-    used = busy_lanes(lanes.busy)[: workers + 1]
-    once = _play(lanes, used[:1], actions, _SECONDS)
+    used = busy_lanes(pool.busy)[: workers + 1]
+    once = _play(pool, used[:1], actions, _SECONDS)
     if once is None:
         return
     actions = actions[: len(once) - 1]
-    again = _play(lanes, used[:1], actions)
+    again = _play(pool, used[:1], actions)
     difference = _difference(once, again)
     if difference:
         _log.warning(
@@ -66,7 +66,7 @@ def check_repeats(env_id: str, lanes: Lanes, workers: int, actions: np.ndarray) 
             *(env_id, difference),
         )
     elif len(used) > 1:
-        difference = _difference(once, _play(lanes, used, actions))
+        difference = _difference(once, _play(pool, used, actions))
         if difference:
             _log.warning(
                 "%s is not the same beside others of its kind in one process: with the same seed "
@@ -77,23 +77,23 @@ def check_repeats(env_id: str, lanes: Lanes, workers: int, actions: np.ndarray) 
 
 
 def _play(
-    lanes: Lanes, used: np.ndarray, actions: np.ndarray, seconds: float = math.inf
+    pool: LanePool, used: np.ndarray, actions: np.ndarray, seconds: float = math.inf
 ) -> _Episode:
     """Play on the lanes `used`, and return what the first of them returns.
 
     The play ends with the first lane's episode, after the last action, or after `seconds`, which
     are counted from the end of the reset, as a worker may have to start for the reset.
     """
-    span, lane, seen = slice(0, lanes.count), used[0], []
-    command = np.full(lanes.count, IDLE, np.uint8)
+    span, lane, seen = slice(0, pool.count), used[0], []
+    command = np.full(pool.count, IDLE, np.uint8)
     command[used] = RESET
-    seeds = np.full(lanes.count, _SEED_BESIDE)
+    seeds = np.full(pool.count, _SEED_BESIDE)
     seeds[lane] = _SEED
     deadline = math.inf
     for i in range(len(actions) + 1):
-        rows = None if i == 0 else np.stack([actions[i - 1]] * lanes.count)
-        lanes.send(span, command, seeds, rows)
-        received = lanes.receive(span)
+        rows = None if i == 0 else np.stack([actions[i - 1]] * pool.count)
+        pool.send(span, command, seeds, rows)
+        received = pool.receive(span)
         if received.lost[used].any():
             return None
         if i == 0:

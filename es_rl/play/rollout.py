@@ -30,7 +30,7 @@ NO_LIMIT = 2**31 - 1
 """More steps than any rollout takes."""
 
 
-class _Lanes(NamedTuple):
+class _LaneState(NamedTuple):
     """The data of S lanes that change in every step. The first axis of every array is S."""
 
     state: State
@@ -51,7 +51,7 @@ class Progress(NamedTuple):
     The first axis of every array is spread over the devices. Shapes are those on one device.
     """
 
-    lanes: _Lanes
+    lane_state: _LaneState
     """The data of the lanes."""
     job: jax.Array
     """(S,) int32, the job of each lane. The numbers of inactive lanes have no meaning."""
@@ -81,7 +81,7 @@ class Episodes(NamedTuple):
 
     queue: _Queue
     """The jobs of each device."""
-    pool: State
+    starts: State
     """The start states of each device's episodes."""
 
 
@@ -102,7 +102,7 @@ class Rollout:
     """The jobs to play."""
     mesh: Mesh
     """A mesh with one axis, over which the jobs are spread in contiguous shares."""
-    lanes: int
+    num_lanes: int
     """S, the number of environments that each device steps side by side."""
     tail: int = 0
     """When no job waits and at most this many lanes still play, these finish one after the other,
@@ -126,8 +126,8 @@ class Rollout:
 
     def start(self, shared: PyTree, keys: jax.Array) -> tuple[Episodes, Progress]:
         """Make the start states. No lane has a job yet. Takes the same arguments as `play`."""
-        member, episode, pool, lengths = map(jnp.asarray, self._shares)
-        queue = _Queue(member, episode, keys[pool], lengths)
+        member, episode, starting, lengths = map(jnp.asarray, self._shares)
+        queue = _Queue(member, episode, keys[starting], lengths)
         return self._on_devices(self._start_share, self.shared_spec, self._apart)(shared, queue)
 
     def advance(
@@ -188,20 +188,20 @@ class Rollout:
         shares = zip(numbers, padded, strict=True)
         local = [np.searchsorted(n, self.jobs.episode[jobs]) for n, jobs in shares]
         most = max(map(len, numbers))
-        pool = [np.pad(n, (0, most - len(n)), mode="edge") for n in numbers]
+        starting = [np.pad(n, (0, most - len(n)), mode="edge") for n in numbers]
         lengths = np.clip(count - share * np.arange(devices), 0, share)
-        as_int = [np.asarray(x, np.int32) for x in (local, pool, lengths)]
+        as_int = [np.asarray(x, np.int32) for x in (local, starting, lengths)]
         return self.jobs.member[padded].reshape(-1), *(x.reshape(-1) for x in as_int)
 
     def _start_share(self, shared: PyTree, queue: _Queue) -> tuple[Episodes, Progress]:
-        pool = jax.vmap(lambda key: self.env.reset(reset_key(key)))(queue.keys)
-        num_jobs, size = queue.member.shape[0], self._observation_size(shared, pool)
-        zeros, per_job = jnp.zeros((self.lanes, size)), jnp.zeros((num_jobs, size))
-        nobody = _Lanes(
+        starts = jax.vmap(lambda key: self.env.reset(reset_key(key)))(queue.keys)
+        num_jobs, size = queue.member.shape[0], self._observation_size(shared, starts)
+        zeros, per_job = jnp.zeros((self.num_lanes, size)), jnp.zeros((num_jobs, size))
+        nobody = _LaneState(
             # These values do not matter: every lane takes a job before the first step.
-            jax.tree.map(lambda x: jnp.broadcast_to(x[:1], (self.lanes, *x.shape[1:])), pool),
-            self._fresh_memory(self.lanes),
-            jnp.zeros(self.lanes),
+            jax.tree.map(lambda x: jnp.broadcast_to(x[:1], (self.num_lanes, *x.shape[1:])), starts),
+            self._fresh_memory(self.num_lanes),
+            jnp.zeros(self.num_lanes),
             zeros,
             zeros,
         )
@@ -211,21 +211,21 @@ class Rollout:
             obs_sum=per_job,
             obs_squares=per_job,
             lane_steps=jnp.zeros(1, jnp.int32),
-            success=jnp.full(num_jobs, jnp.nan) if "success" in pool.info else None,
+            success=jnp.full(num_jobs, jnp.nan) if "success" in starts.info else None,
         )
         progress = Progress(
             nobody,
-            job=jnp.zeros(self.lanes, jnp.int32),
-            active=jnp.zeros(self.lanes, bool),
+            job=jnp.zeros(self.num_lanes, jnp.int32),
+            active=jnp.zeros(self.num_lanes, bool),
             queued=jnp.zeros(1, jnp.int32),
             played=nothing,
         )
-        return Episodes(queue, pool), progress
+        return Episodes(queue, starts), progress
 
     def _advance_share(
         self, shared: PyTree, episodes: Episodes, progress: Progress, steps: jax.Array
     ) -> Progress:
-        queue, pool = episodes
+        queue, starts = episodes
 
         def many_left(carry: tuple[Progress, jax.Array]) -> jax.Array:
             progress, steps = carry
@@ -234,7 +234,7 @@ class Rollout:
 
         def refill_and_go_on(carry: tuple[Progress, jax.Array]) -> tuple[Progress, jax.Array]:
             progress, steps = carry
-            progress = self._refill(queue, pool, progress)
+            progress = self._refill(queue, starts, progress)
             return self._until_one_ends(shared, queue, progress, steps)
 
         def some_left(carry: tuple[Progress, jax.Array]) -> jax.Array:
@@ -245,34 +245,37 @@ class Rollout:
             progress, steps = carry
             lane = jnp.argmax(progress.active)[None]
             alone = progress._replace(
-                lanes=jax.tree.map(lambda x: _rows(x, lane), progress.lanes),
+                lane_state=jax.tree.map(lambda x: _rows(x, lane), progress.lane_state),
                 job=_rows(progress.job, lane),
                 active=jnp.ones(1, bool),
             )
             alone, steps = self._until_one_ends(shared, queue, alone, steps)
-            lanes = jax.tree.map(lambda x, of: x.at[lane].set(of), progress.lanes, alone.lanes)
+            lane_state = jax.tree.map(
+                lambda x, of: x.at[lane].set(of), progress.lane_state, alone.lane_state
+            )
             active = progress.active.at[lane].set(alone.active)
-            return progress._replace(lanes=lanes, active=active, played=alone.played), steps
+            progress = progress._replace(lane_state=lane_state, active=active, played=alone.played)
+            return progress, steps
 
         carry = jax.lax.while_loop(many_left, refill_and_go_on, (progress, steps))
         if self.tail:
             carry = jax.lax.while_loop(some_left, go_on_with_one, carry)
         return carry[0]
 
-    def _refill(self, queue: _Queue, pool: State, progress: Progress) -> Progress:
+    def _refill(self, queue: _Queue, starts: State, progress: Progress) -> Progress:
         """Give the next jobs of the queue to the idle lanes, in lane order."""
         idle = ~progress.active
         job = jnp.where(idle, progress.queued + jnp.cumsum(idle) - 1, progress.job)
         fresh = idle & (job < queue.length)
         job = jnp.minimum(job, queue.member.shape[0] - 1)
         episode = _rows(queue.episode, job)
-        started = _Lanes(
-            jax.tree.map(lambda x: _rows(x, episode), pool),
+        started = _LaneState(
+            jax.tree.map(lambda x: _rows(x, episode), starts),
             self._fresh_memory(len(job)),
-            *jax.tree.map(jnp.zeros_like, progress.lanes[2:]),
+            *jax.tree.map(jnp.zeros_like, progress.lane_state[2:]),
         )
         return Progress(
-            jax.tree.map(lambda new, old: where(fresh, new, old), started, progress.lanes),
+            jax.tree.map(lambda new, old: where(fresh, new, old), started, progress.lane_state),
             job,
             progress.active | fresh,
             progress.queued + jnp.sum(fresh),
@@ -294,55 +297,56 @@ class Rollout:
         episode_key = _rows(queue.keys, _rows(queue.episode, job))
         act = jax.vmap(self.behaviour.act, in_axes=(None, 0, 0, 0, 0))
 
-        def step(carry: tuple[_Lanes, jax.Array]) -> tuple[_Lanes, jax.Array]:
-            lanes, steps = carry
-            policy_key, env_key = jax.vmap(step_keys)(episode_key, lanes.state.steps)
-            seen = _whole_blocks((lanes.memory, lanes.state.obs, policy_key))
+        def step(carry: tuple[_LaneState, jax.Array]) -> tuple[_LaneState, jax.Array]:
+            lane_state, steps = carry
+            policy_key, env_key = jax.vmap(step_keys)(episode_key, lane_state.state.steps)
+            seen = _whole_blocks((lane_state.memory, lane_state.state.obs, policy_key))
             acted = act(shared, selected, *seen)
             action, memory, vector = jax.tree.map(lambda x: x[: len(job)], acted)
-            state = jax.vmap(self.env.step)(lanes.state, action, env_key)
-            lanes = _Lanes(
+            state = jax.vmap(self.env.step)(lane_state.state, action, env_key)
+            lane_state = _LaneState(
                 state,
                 memory,
-                lanes.total + state.reward,
-                lanes.obs_sum + vector,
-                lanes.obs_squares + vector**2,
+                lane_state.total + state.reward,
+                lane_state.obs_sum + vector,
+                lane_state.obs_squares + vector**2,
             )
-            return lanes, steps + 1
+            return lane_state, steps + 1
 
-        def ended(lanes: _Lanes) -> jax.Array:
-            over = lanes.state.terminated | lanes.state.truncated
+        def ended(lane_state: _LaneState) -> jax.Array:
+            over = lane_state.state.terminated | lane_state.state.truncated
             if self.max_steps is not None:
-                over |= lanes.state.steps >= self.max_steps
+                over |= lane_state.state.steps >= self.max_steps
             return active & over
 
-        lanes, steps = jax.lax.while_loop(
+        lane_state, steps = jax.lax.while_loop(
             lambda carry: ~ended(carry[0]).any() & (carry[1] < most),
             step,
-            (progress.lanes, jnp.int32(0)),
+            (progress.lane_state, jnp.int32(0)),
         )
+        over = ended(lane_state)
         # A lane that still plays gets a job number one past the end, which `_noted` drops.
-        finished = jnp.where(ended(lanes), job, queue.member.shape[0])
-        played = _noted(progress.played, lanes, finished, steps * len(job))
-        progress = progress._replace(lanes=lanes, active=active & ~ended(lanes), played=played)
+        finished = jnp.where(over, job, queue.member.shape[0])
+        played = _noted(progress.played, lane_state, finished, steps * len(job))
+        progress = progress._replace(lane_state=lane_state, active=active & ~over, played=played)
         return progress, most - steps
 
-    def _fresh_memory(self, lanes: int) -> PyTree:
+    def _fresh_memory(self, count: int) -> PyTree:
         def stack(x: jax.Array) -> jax.Array:
-            return jnp.broadcast_to(x, (lanes, *x.shape))
+            return jnp.broadcast_to(x, (count, *x.shape))
 
         return jax.tree.map(stack, self.behaviour.memory)
 
-    def _observation_size(self, shared: PyTree, pool: State) -> int:
+    def _observation_size(self, shared: PyTree, starts: State) -> int:
         def observe(shared: PyTree, obs: jax.Array, key: jax.Array) -> jax.Array:
             selected = self.behaviour.select(shared, jnp.int32(0))
             return self.behaviour.act(shared, selected, self.behaviour.memory, obs, key)[2]
 
-        (size,) = jax.eval_shape(observe, shared, pool.obs[0], jax.random.key(0)).shape
+        (size,) = jax.eval_shape(observe, shared, starts.obs[0], jax.random.key(0)).shape
         return size
 
 
-def _noted(played: Played, lanes: _Lanes, job: jax.Array, lane_steps: jax.Array) -> Played:
+def _noted(played: Played, lane_state: _LaneState, job: jax.Array, lane_steps: jax.Array) -> Played:
     """Add the results of lanes whose episodes have ended.
 
     Args:
@@ -352,31 +356,32 @@ def _noted(played: Played, lanes: _Lanes, job: jax.Array, lane_steps: jax.Array)
       lane_steps: the number of steps that all lanes together have made.
     """
 
-    def put(jobs: Array, lanes: jax.Array) -> jax.Array:
-        return jnp.asarray(jobs).at[job].set(lanes, mode="drop")
+    def put(jobs: Array, values: jax.Array) -> jax.Array:
+        return jnp.asarray(jobs).at[job].set(values, mode="drop")
 
     success = played.success
     if success is not None:
-        over = lanes.state.terminated | lanes.state.truncated  # not cut by `max_steps`
-        reported = lanes.state.info["success"].astype(jnp.float32)
+        state = lane_state.state
+        over = state.terminated | state.truncated  # not cut by `max_steps`
+        reported = state.info["success"].astype(jnp.float32)
         success = put(success, jnp.where(over, reported, jnp.nan))
     return Played(
-        returns=put(played.returns, lanes.total),
-        lengths=put(played.lengths, lanes.state.steps),
-        obs_sum=put(played.obs_sum, lanes.obs_sum),
-        obs_squares=put(played.obs_squares, lanes.obs_squares),
+        returns=put(played.returns, lane_state.total),
+        lengths=put(played.lengths, lane_state.state.steps),
+        obs_sum=put(played.obs_sum, lane_state.obs_sum),
+        obs_squares=put(played.obs_squares, lane_state.obs_squares),
         lane_steps=played.lane_steps + lane_steps,
         success=success,
     )
 
 
-def _whole_blocks(lanes: PyTree) -> PyTree:
+def _whole_blocks(rows: PyTree) -> PyTree:
     """Repeat lanes until their number is a multiple of `_BLOCK`."""
 
     def fill(x: jax.Array) -> jax.Array:
         return x if len(x) % _BLOCK == 0 else x[np.arange(_BLOCK * -(-len(x) // _BLOCK)) % len(x)]
 
-    return jax.tree.map(fill, lanes)
+    return jax.tree.map(fill, rows)
 
 
 def _rows(x: jax.Array, index: jax.Array) -> jax.Array:

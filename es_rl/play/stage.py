@@ -12,7 +12,7 @@ from weakref import WeakSet
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
-from envs.base import Env, HostEnv, Lanes
+from envs.base import Env, HostEnv, LanePool
 from envs.errors import UserError
 from es_rl import devices, processes
 from es_rl.play import films
@@ -251,10 +251,10 @@ class HostStage(_Closes):
         self._lanes = 1 if alone and env.workers == 1 else lanes
         self._evaluated = min(EVALUATION_LANES, episodes)
         self._jobs = self._evaluated if jobs is None else jobs
-        self._opened: list[Lanes] = []
+        self._opened: list[LanePool] = []
         self._closed = False
         self._opening = Lock()
-        self._played: Lanes | None = None
+        self._played: LanePool | None = None
         self.mesh = devices.make_mesh(1, local=True)
 
     @property
@@ -263,7 +263,7 @@ class HostStage(_Closes):
         return processes.count()
 
     @property
-    def lanes(self) -> Lanes:
+    def pool(self) -> LanePool:
         """The lanes that all players of this stage use."""
         with self._opening:
             if self._played is None:
@@ -285,18 +285,18 @@ class HostStage(_Closes):
     ) -> HostPlayer:
         """See `Stage`. `shared_spec` is not used, as there is only one device."""
         del shared_spec
-        count = min(EVALUATION_LANES, self.lanes.busy)
+        count = min(EVALUATION_LANES, self.pool.busy)
         busy = count if evaluation else self._busy(len(jobs.member))
         return HostPlayer(
-            self._env.spec, self.lanes, behaviour, jobs, self.mesh, busy, evaluation, max_steps
+            self._env.spec, self.pool, behaviour, jobs, self.mesh, busy, evaluation, max_steps
         )
 
     def collector(self, act: Act, num_lanes: int, num_steps: int) -> HostCollector:
         """See `Stage`."""
         # If there may be only one environment, use the lanes of the players.
-        alone = num_lanes == 1 and self.lanes.busy == 1
-        lanes = self.lanes if alone else self._open(num_lanes, num_lanes)
-        return HostCollector(self._env.spec, act, lanes, num_lanes, num_steps)
+        alone = num_lanes == 1 and self.pool.busy == 1
+        pool = self.pool if alone else self._open(num_lanes, num_lanes)
+        return HostCollector(self._env.spec, act, pool, num_lanes, num_steps)
 
     def film(
         self, behaviour: Behaviour, shared: PyTree, key: Array, every: int
@@ -319,13 +319,13 @@ class HostStage(_Closes):
         """See `Stage`. Only process 0 checks."""
         if self._env not in self._checked and processes.is_main():
             self._checked.add(self._env)
-            check_repeats(self._env.spec.id, self.lanes, self._env.workers, actions)
+            check_repeats(self._env.spec.id, self.pool, self._env.workers, actions)
 
     def close(self) -> None:
         """See `Stage`."""
         self._closed = True
-        for lanes in self._opened:
-            lanes.close()
+        for pool in self._opened:
+            pool.close()
 
     def _busy(self, jobs: int) -> int:
         """Return how many lanes of this process play its share of `jobs`."""
@@ -333,9 +333,9 @@ class HostStage(_Closes):
         lanes = self._lanes and -(-self._lanes // count)
         return lanes_for(-(-jobs // count), self._env.workers, lanes)
 
-    def _open(self, count: int, busy: int) -> Lanes:
+    def _open(self, count: int, busy: int) -> LanePool:
         if self._closed:
             raise RuntimeError(f"{self._env.spec.id}: the stage was closed")
-        lanes = self._env.lanes(count, busy)
-        self._opened.append(lanes)
-        return lanes
+        pool = self._env.open_lanes(count, busy)
+        self._opened.append(pool)
+        return pool

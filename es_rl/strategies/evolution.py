@@ -58,8 +58,8 @@ class EvolutionStrategy:
     group_std: GroupStd
     """Whose standard deviation divides a group's fitness: "group" or "population"."""
     shaping: Shaping
-    """"zscore", "centered_rank" or "none", or a function (fitness (N,), group size) -> weights
-    (N,). The function only gets finite fitness."""
+    """"zscore", "centered_rank" or "none", or a function (fitness (N,), group size) -> (N,).
+    The function only gets finite fitness."""
     freeze_vectors: bool
     """Whether leaves that are not matrices are neither perturbed nor updated."""
     layout: Layout | None = None
@@ -127,15 +127,17 @@ class EvolutionStrategy:
         sigma = self.sigma(state.generation) if callable(self.sigma) else self.sigma
         return Noise(leaves, jnp.asarray(sigma, jnp.float32), self.noise_reuse)
 
-    def gradient(self, params: PyTree, noise: Noise, weights: jax.Array) -> PyTree:
-        """Return the ascent direction g = 1 / (N sigma) sum_i w_i s_i E_i for weights w (N,).
+    def gradient(self, params: PyTree, noise: Noise, shaped: jax.Array) -> PyTree:
+        """Return the ascent direction g = 1 / (N sigma) sum_i f_i s_i E_i.
 
-        First the members that share a draw d are summed to one coefficient c_d = sum_i w_i s_i.
+        Here f (N,) is the shaped fitness.
+
+        First the members that share a draw d are summed to one coefficient c_d = sum_i f_i s_i.
         Then each matrix needs one matrix product over draws and ranks (EGGROLL, arXiv 2511.16652,
         section 3).
         """
         _, signs = _noise.draw_and_sign(jnp.arange(self.population_size), self.noise_reuse)
-        folded = (weights * signs).reshape(self.num_draws, -1).sum(axis=1)
+        folded = (shaped * signs).reshape(self.num_draws, -1).sum(axis=1)
         folded = folded / (self.population_size * noise.sigma)
 
         def estimate(leaf: jax.Array, folded: jax.Array, eps: LeafNoise) -> jax.Array:
@@ -188,7 +190,7 @@ class EvolutionStrategy:
           learning_rate if the optimiser's state holds it (see `optimizers.learning_rate_of`).
 
         Raises:
-          UserError: the fitness or the weights of a shaping function have a wrong shape.
+          UserError: the fitness, or what a shaping function returns, has a wrong shape.
         """
         if jnp.shape(fitness) != (self.population_size,):
             raise UserError(
@@ -197,10 +199,10 @@ class EvolutionStrategy:
             )
         fitness = jnp.asarray(fitness)
         finite, nonfinite = _shaping.replace_nonfinite(fitness, self.group_size, self.shaping)
-        weights = _shaping.shape_fitness(finite, self.shaping, self.group_size, self.group_std)
-        if callable(self.shaping):  # the named shapings already give such groups zero weights
-            weights = _shaping.without_dead_groups(weights, fitness, self.group_size)
-        gradient = self.gradient(state.params, noise, weights)
+        shaped = _shaping.shape_fitness(finite, self.shaping, self.group_size, self.group_std)
+        if callable(self.shaping):  # the named shapings already give such groups zeros
+            shaped = _shaping.without_dead_groups(shaped, fitness, self.group_size)
+        gradient = self.gradient(state.params, noise, shaped)
         statistics = _shaping.statistics(fitness, finite)
         updates, opt_state = self._step(state, noise, gradient, statistics["mean"])
         # Read before the check below, so that it is this update's rate even if that is skipped.

@@ -143,24 +143,24 @@ def update(rounds: int) -> list[Table]:
 def _update(size: str, population: int, rounds: int) -> Table:
     inputs, hidden, outputs = _SIZES[size]
     params = _MLP(hidden, outputs).init(jax.random.key(0), jnp.zeros(inputs))
-    weights = jax.random.normal(jax.random.key(1), (population,))
+    shaped = jax.random.normal(jax.random.key(1), (population,))
     es, open_es = es_rl.eggroll(population), es_rl.open_es(population)
     noise = jax.jit(es.ask)(es.init(jax.random.key(2), params))
 
-    def bare(noise: es_rl.Noise, weights: jax.Array) -> list[jax.Array]:
+    def bare(noise: es_rl.Noise, shaped: jax.Array) -> list[jax.Array]:
         """Only the matrix products over the draws."""
         matrices = [eps for eps in noise.leaves if isinstance(eps, LowRank)]
         flat = [[x.reshape(-1, x.shape[-1]) for x in (eps.a, eps.b)] for eps in matrices]
         return [a.T @ b for a, b in flat]
 
-    def explicit(noise: es_rl.Noise, weights: jax.Array) -> Any:
+    def explicit(noise: es_rl.Noise, shaped: jax.Array) -> Any:
         """The explicit sum over members, with each perturbation as a full matrix."""
         zeros = jax.tree.map(jnp.zeros_like, params)
         unit = dataclasses.replace(noise, sigma=jnp.float32(1))
 
         def add(total: Any, member: jax.Array) -> tuple[Any, None]:
             own = es_rl.materialize(zeros, unit, member)
-            return jax.tree.map(lambda t, e: t + weights[member] * e, total, own), None
+            return jax.tree.map(lambda t, e: t + shaped[member] * e, total, own), None
 
         total, _ = jax.lax.scan(add, zeros, jnp.arange(population))
         return jax.tree.map(lambda t: t / (population * noise.sigma), total)
@@ -169,12 +169,12 @@ def _update(size: str, population: int, rounds: int) -> Table:
         program = Program(function)
         return Contender(
             name,
-            lambda _: program(noise, weights),
-            lambda _: program.compile(noise, weights),
+            lambda _: program(noise, shaped),
+            lambda _: program.compile(noise, shaped),
         )
 
     def gradient(of: es_rl.EvolutionStrategy) -> Callable[..., Any]:
-        return lambda noise, weights: of.gradient(params, noise, weights)
+        return lambda noise, shaped: of.gradient(params, noise, shaped)
 
     contenders = [
         contender("bare matrix products over the draws", bare, noise),

@@ -114,24 +114,24 @@ def _alone(agent: EvolutionAgent, number: int) -> float:
     """Step the lanes of a rollout with random actions, in two alternating halves as the rollout
     does."""
     player: Any = agent.player
-    lanes, space = player.lanes, agent.env.spec.action_space
+    pool, space = player.pool, agent.env.spec.action_space
     horizon = _STEPS[agent.env.spec.id.removeprefix("gymnasium/")]
-    half = lanes.count // 2
+    half = pool.count // 2
     spans = slice(0, half), slice(half, 2 * half)
     rng = np.random.default_rng(number)
     actions = np.stack([space.sample() for _ in range(half)])
     stepped = 0  # counts resets too, as for the vector environments
-    lanes.begin()
+    pool.begin()
     for span in spans:
-        lanes.send(span, np.full(half, RESET), rng.integers(1 << 31, size=half), None)
+        pool.send(span, np.full(half, RESET), rng.integers(1 << 31, size=half), None)
     for _ in range(horizon):
         for span in spans:
-            received = lanes.receive(span)
+            received = pool.receive(span)
             ended = received.terminated | received.truncated
             command = np.where(ended, RESET, STEP)
             stepped += half
             rng.shuffle(actions)
-            lanes.send(span, command, rng.integers(1 << 31, size=half), actions)
+            pool.send(span, command, rng.integers(1 << 31, size=half), actions)
     for span in spans:
-        lanes.receive(span)
+        pool.receive(span)
     return float(stepped)

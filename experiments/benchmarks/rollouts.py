@@ -72,13 +72,13 @@ class Lockstep:
             zero = jnp.float32(0), jnp.int32(0), zeros, zeros
             return state, behaviour.memory, jnp.bool_(True), *zero
 
-        lanes = jax.lax.fori_loop(
+        carry = jax.lax.fori_loop(
             0,
             horizon,
-            lambda _, lanes: jax.vmap(step)(lanes, selected, keys),
+            lambda _, carry: jax.vmap(step)(carry, selected, keys),
             jax.vmap(start)(selected, keys),
         )
-        return *lanes[3:], jnp.full(1, len(member) * horizon)
+        return *carry[3:], jnp.full(1, len(member) * horizon)
 
 
 class LockstepPlayer(DevicePlayer):

@@ -45,21 +45,21 @@ def test_images_of_every_rank_train_and_replay(shape, name, settings, tmp_path, 
 
 
 def test_images_stay_uint8_in_shared_memory_and_are_not_copied():
-    lanes = envs.make("gymnasium/AnySpot-v0", workers=1).lanes(2)
+    pool = envs.make("gymnasium/AnySpot-v0", workers=1).open_lanes(2)
     try:
         span = slice(0, 2)
-        lanes.begin()
-        lanes.send(span, np.full(2, envs.base.RESET, np.uint8), np.array([1, 2]), None)
-        first = lanes.receive(span).obs
+        pool.begin()
+        pool.send(span, np.full(2, envs.base.RESET, np.uint8), np.array([1, 2]), None)
+        first = pool.receive(span).obs
         assert first.dtype == np.uint8
         assert first.max() == 255
         expected = AnySpot().reset(seed=5)[0]
         assert (first[0] != expected).any()
-        lanes.send(span, np.full(2, envs.base.RESET, np.uint8), np.array([5, 5]), None)
-        lanes.receive(span)
+        pool.send(span, np.full(2, envs.base.RESET, np.uint8), np.array([5, 5]), None)
+        pool.receive(span)
         np.testing.assert_array_equal(first[0], expected)
     finally:
-        lanes.close()
+        pool.close()
 
 
 @pytest.mark.parametrize("number", range(len(SAMPLED)))

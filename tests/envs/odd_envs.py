@@ -1,13 +1,12 @@
-"""Environments as people write them: each is wrong, or unusual, in one way.
+"""Environments as people write them: each is unusual in one way.
 
-Importing the module registers them with Gymnasium: `es-rl train gymnasium/OldReset-v0 --import
-tests.envs.odd_envs`.
+Importing the module registers them with Gymnasium, those of `odd_spaces` and `wrong_envs` too:
+`es-rl train gymnasium/OldReset-v0 --import tests.envs.odd_envs`.
 """
 
 import socket
 import time
 
-import gymnasium
 import numpy as np
 from gymnasium import register, spaces
 from gymnasium.wrappers import (
@@ -17,62 +16,8 @@ from gymnasium.wrappers import (
     TimeAwareObservation,
 )
 
-
-class Base(gymnasium.Env):
-    """10 steps; reward 1 for action equal to the sign of obs[0]."""
-
-    observation_space = spaces.Box(-1, 1, (2,), np.float32)
-    action_space = spaces.Discrete(2)
-    T = 10
-
-    def _obs(self):
-        return self.x
-
-    def _draw(self):
-        self.x = self.np_random.uniform(-1, 1, 2).astype(np.float32)
-
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        self.t = 0
-        self._draw()
-        return self._obs(), {}
-
-    def good(self, action):
-        return float(int(action) == int(self.x[0] > 0))
-
-    def step(self, action):
-        r = self.good(action)
-        self.t += 1
-        self._draw()
-        return self._obs(), r, self.t >= self.T, False, {}
-
-
-class OldReset(Base):
-    def reset(self, *, seed=None, options=None):
-        return super().reset(seed=seed)[0]
-
-
-class OldReset3(OldReset):
-    observation_space = spaces.Box(-1, 1, (3,), np.float32)
-
-    def _draw(self):
-        self.x = self.np_random.uniform(-1, 1, 3).astype(np.float32)
-
-
-class ShortObs(Base):
-    """Declares 4 numbers, returns 1."""
-
-    observation_space = spaces.Box(-1, 1, (4,), np.float32)
-
-    def _obs(self):
-        return self.x[:1]
-
-
-class ScalarObs(Base):
-    observation_space = spaces.Box(-1, 1, (4,), np.float32)
-
-    def _obs(self):
-        return float(self.x[0])
+from tests.envs import odd_spaces, wrong_envs
+from tests.envs.odd_base import Base
 
 
 class RewardArray0(Base):
@@ -85,82 +30,10 @@ class RewardInt(Base):
         return int(super().good(action))
 
 
-class RewardNone(Base):
-    def good(self, action):
-        return None if self.t == 3 else 1.0
-
-
 class DoneNp(Base):
     def step(self, action):
         o, r, d, tr, i = super().step(action)
         return o, np.float32(r), np.bool_(d), np.bool_(tr), i
-
-
-class OldStep(Base):
-    def step(self, action):
-        o, r, d, tr, i = super().step(action)
-        return o, r, d, i
-
-
-class MD32(Base):
-    action_space = spaces.MultiDiscrete([2, 3], dtype=np.int32)
-    observation_space = spaces.Box(-1, 1, (2,), np.float32)
-
-    def good(self, action):
-        return float(int(action[0]) == int(self.x[0] > 0))
-
-
-class DiscObs32(Base):
-    observation_space = spaces.MultiDiscrete([3, 3], dtype=np.uint8)
-
-    def _obs(self):
-        return ((self.x + 1) * 1.49).astype(np.uint8)
-
-
-class MBAct(Base):
-    action_space = spaces.MultiBinary(3)
-
-    def good(self, action):
-        return float(action[0])
-
-
-class MBObs(Base):
-    observation_space = spaces.MultiBinary(2)
-
-    def _obs(self):
-        return (self.x > 0).astype(np.int8)
-
-
-class Huge(Base):
-    action_space = spaces.Box(-np.finfo(np.float32).max, np.finfo(np.float32).max, (1,), np.float32)
-
-    def good(self, action):
-        assert np.isfinite(action).all(), f"action {action}"
-        return float(np.clip(action[0], -1, 1)) * np.sign(self.x[0])
-
-
-class Half(Base):
-    action_space = spaces.Box(0, np.inf, (1,), np.float32)
-
-    def good(self, action):
-        assert self.action_space.contains(action), action
-        return -abs(float(action[0]) - 2 * (self.x[0] > 0))
-
-
-class ScalarBox(Base):
-    action_space = spaces.Box(-1, 1, (), np.float32)
-
-    def good(self, action):
-        assert self.action_space.contains(np.asarray(action, np.float32)), repr(action)
-        return float(action) * np.sign(self.x[0])
-
-
-class Disc5(Base):
-    action_space = spaces.Discrete(2, start=5)
-
-    def good(self, action):
-        assert self.action_space.contains(action)
-        return float(int(action) - 5 == int(self.x[0] > 0))
 
 
 class NoRenderArg(Base):
@@ -298,11 +171,6 @@ class BigInfo(Base):
         return o, r, d, tr, {"frame": np.zeros((500, 500, 3)), "f": lambda: 0}
 
 
-class Kw(Base):
-    def __init__(self, df, scale=1.0):
-        self.df = df
-
-
 class Constant(Base):
     def good(self, action):
         return 0.0
@@ -316,15 +184,6 @@ class Tiny(Base):
 class Offset(Base):
     def good(self, action):
         return 1e8 + super().good(action)
-
-
-class DictObs(Base):
-    observation_space = spaces.Dict(
-        pos=spaces.Box(-1, 1, (2,), np.float32), mode=spaces.Discrete(3)
-    )
-
-    def _obs(self):
-        return {"pos": self.x, "mode": 1}
 
 
 class Flag(Base):
@@ -341,56 +200,6 @@ class Flag(Base):
 class Ragged(Base):
     def _obs(self):
         return [float(v) for v in self.x]
-
-
-class LateShortObs(Base):
-    """Right at first, then of another length."""
-
-    def _obs(self):
-        return self.x if self.t < 3 else self.x[:1]
-
-
-class FloatsForInts(Base):
-    observation_space = spaces.MultiDiscrete([3, 3])
-
-    def _obs(self):
-        return np.array([0.7, 1.2])
-
-
-class NoCategory(Base):
-    observation_space = spaces.Discrete(3)
-
-    def _obs(self):
-        return 3
-
-
-class RewardPair(Base):
-    def good(self, action):
-        return np.array([0.5, 0.5])
-
-
-class EndNone(Base):
-    def step(self, action):
-        o, r, d, tr, i = super().step(action)
-        return o, r, d, None, i
-
-
-class NoInfo(Base):
-    def step(self, action):
-        o, r, d, tr, i = super().step(action)
-        return o, r, d, tr, None
-
-
-class Missing(Base):
-    """A key is missing."""
-
-    def step(self, action):
-        return self.x, {}["speed"], False, False, {}
-
-
-class Unmade(Base):
-    def __init__(self, what="speed"):
-        self.speed = {}[what]
 
 
 class Slow(Base):
@@ -427,11 +236,11 @@ class NaNAction(Base):
         return 1.0
 
 
-for name, cls in list(globals().items()):
+for name, cls in {**globals(), **vars(odd_spaces), **vars(wrong_envs)}.items():
     if isinstance(cls, type) and issubclass(cls, Base) and cls is not Base:
         register(
             f"{name}-v0",
-            entry_point=f"tests.envs.odd_envs:{name}",
+            entry_point=f"{cls.__module__}:{name}",
             max_episode_steps=None if name == "Long" else 200,
         )
 
@@ -449,7 +258,7 @@ register(
 
 register(
     "DictFlat-v0",
-    entry_point="tests.envs.odd_envs:DictObs",
+    entry_point="tests.envs.odd_spaces:DictObs",
     max_episode_steps=50,
     additional_wrappers=(FlattenObservation.wrapper_spec(),),
 )

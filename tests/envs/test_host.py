@@ -57,40 +57,40 @@ class Whereabouts(Counter):
 gymnasium.register("Whereabouts-v0", Whereabouts, max_episode_steps=1000)
 
 
-def exchange(lanes, command, *, seed=0, action=None):
+def exchange(pool, command, *, seed=0, action=None):
     """One lane's exchange: (obs, reward, terminated, truncated)."""
     span = slice(0, 1)
-    lanes.send(span, np.array([command]), np.array([seed]), action)
-    received = lanes.receive(span)
+    pool.send(span, np.array([command]), np.array([seed]), action)
+    received = pool.receive(span)
     assert not received.lost[0]
     return tuple(x[0] for x in received[:4])
 
 
 @contextlib.contextmanager
 def one_lane(name, **kwargs):
-    lanes = envs.make(f"gymnasium/{name}", workers=1, **kwargs).lanes(1)
-    yield lanes
-    lanes.close()
+    pool = envs.make(f"gymnasium/{name}", workers=1, **kwargs).open_lanes(1)
+    yield pool
+    pool.close()
 
 
 def test_lanes_follow_a_plain_loop():
     env = envs.make("gymnasium/CartPole-v1", workers=2)
     assert isinstance(env, envs.HostEnv)
-    lanes = env.lanes(3)
+    pool = env.open_lanes(3)
     single = gymnasium.make("CartPole-v1")
     span, seeds = slice(1, 3), np.array([16, 17])
-    lanes.send(span, np.array([IDLE, RESET]), seeds, None)
+    pool.send(span, np.array([IDLE, RESET]), seeds, None)
     want, _ = single.reset(seed=17)
-    np.testing.assert_array_equal(lanes.receive(span).obs[1], want)
+    np.testing.assert_array_equal(pool.receive(span).obs[1], want)
     for action in (0, 1, 1):
-        lanes.send(span, np.array([IDLE, STEP]), seeds, np.array([1, action]))
-        received = lanes.receive(span)
+        pool.send(span, np.array([IDLE, STEP]), seeds, np.array([1, action]))
+        received = pool.receive(span)
         want, want_reward, *_ = single.step(action)
         np.testing.assert_array_equal(received.obs[1], want)
         assert received.reward[1] == want_reward
         assert not received.terminated[1]
         assert not received.truncated[1]
-    lanes.close()
+    pool.close()
     single.close()
 
 
@@ -99,12 +99,12 @@ def test_a_worker_with_little_to_do_hands_its_lanes_over_when_their_episodes_end
     nap, used, monkeypatch
 ):
     monkeypatch.setattr("envs.suites.gymnasium_suite._cores", lambda: 2)
-    lanes = envs.make("gymnasium/Whereabouts-v0", nap=nap).lanes(6)
+    pool = envs.make("gymnasium/Whereabouts-v0", nap=nap).open_lanes(6)
     span, seeds, actions = slice(1, 5), np.zeros(4, int), np.zeros((4, 2), int)
 
     def processes(*commands):
-        lanes.send(span, np.array(commands), seeds, actions)
-        obs = lanes.receive(span).obs.copy()
+        pool.send(span, np.array(commands), seeds, actions)
+        obs = pool.receive(span).obs.copy()
         time.sleep(0.002)  # what the caller does
         return obs[:, 0].tolist(), obs[:, 1].tolist()
 
@@ -121,14 +121,14 @@ def test_a_worker_with_little_to_do_hands_its_lanes_over_when_their_episodes_end
     assert len(set(third)) == used
     assert set(third) <= set(first)
     assert processes(*4 * [STEP]) == (third, 4 * [1])
-    lanes.close()
+    pool.close()
 
 
 def test_limits_keyword_arguments_and_both_ends_at_once():
     action = np.array([[2, 3]])
-    with one_lane("Counter-v0", length=3) as lanes:
-        exchange(lanes, RESET)
-        ends = [exchange(lanes, STEP, action=action) for _ in range(3)]
+    with one_lane("Counter-v0", length=3) as pool:
+        exchange(pool, RESET)
+        ends = [exchange(pool, STEP, action=action) for _ in range(3)]
         assert [bool(terminated) for *_, terminated, _ in ends] == [False, False, True]
         assert ends[0][1] == 5
     with one_lane("Counter-v0") as both:
@@ -164,9 +164,9 @@ def test_wrappers_modules_and_classes_of_the_script_itself(tmp_path, monkeypatch
     assert (env.spec.max_episode_steps, float(env.spec.action_space.high[0])) == (7, 1.0)
     plain = gymnasium.make("Pendulum-v1")
     plain.reset(seed=3)
-    with one_lane("Own-v0", factor=10.0) as lanes:
-        exchange(lanes, RESET, seed=3)
-        obs, reward, *_ = exchange(lanes, STEP, action=np.array([[0.5]]))
+    with one_lane("Own-v0", factor=10.0) as pool:
+        exchange(pool, RESET, seed=3)
+        obs, reward, *_ = exchange(pool, STEP, action=np.array([[0.5]]))
     want, want_reward, *_ = plain.step(np.array([1.0], np.float32))
     np.testing.assert_array_equal(obs, want)
     assert reward == pytest.approx(10 * want_reward)
@@ -205,9 +205,9 @@ def test_a_missing_package_comes_with_how_to_install_it(monkeypatch):
 
 def test_an_environment_that_workers_cannot_make_is_named():
     gymnasium.register("Here-v0", lambda pid: Elsewhere(pid))
-    lanes = envs.make("gymnasium/Here-v0", pid=os.getpid(), workers=1).lanes(1)
+    pool = envs.make("gymnasium/Here-v0", pid=os.getpid(), workers=1).open_lanes(1)
     with pytest.raises(RuntimeError, match="Here-v0: a worker could not start: OSError: not here"):
-        exchange(lanes, RESET)
+        exchange(pool, RESET)
 
 
 class Elsewhere(Counter):

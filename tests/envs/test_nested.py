@@ -16,19 +16,19 @@ SPAN = slice(0, 1)
 
 def played(name, steps, **kwargs):
     """The observations of an episode of seed 3 in which the action is 0."""
-    lanes = envs.make(f"gymnasium/{name}-v0", workers=1, **kwargs).lanes(1)
+    pool = envs.make(f"gymnasium/{name}-v0", workers=1, **kwargs).open_lanes(1)
     try:
-        lanes.begin()
-        lanes.send(SPAN, np.array([RESET], np.uint8), np.array([3]), None)
-        seen = [lanes.receive(SPAN).obs[0].copy()]
+        pool.begin()
+        pool.send(SPAN, np.array([RESET], np.uint8), np.array([3]), None)
+        seen = [pool.receive(SPAN).obs[0].copy()]
         for _ in range(steps):
-            lanes.send(SPAN, np.array([STEP], np.uint8), np.array([3]), np.array([0]))
-            received = lanes.receive(SPAN)
+            pool.send(SPAN, np.array([STEP], np.uint8), np.array([3]), np.array([0]))
+            received = pool.receive(SPAN)
             assert not received.lost.any()
             seen.append(received.obs[0].copy())
         return seen
     finally:
-        lanes.close()
+        pool.close()
 
 
 @pytest.mark.parametrize("name", ["Rooms", "Unsorted"])

@@ -16,7 +16,8 @@ from es_rl.play.stage import open_stage
 from experiments.comparison.results import Task
 from experiments.comparison.suites import Contestant, Entry
 from experiments.comparison.trials import Trials
-from tests.envs import odd_envs
+from tests.envs import wrong_envs
+from tests.envs.odd_base import Base
 from tests.envs.odd_runs import ES, make, train
 
 ROOT = Path(__file__).parents[2]
@@ -24,59 +25,59 @@ ROOT = Path(__file__).parents[2]
 
 def place(method):
     """Where a method is written, as messages say it."""
-    return f"odd_envs.py:{inspect.getsourcelines(method)[1]}"
+    return f"{Path(inspect.getsourcefile(method)).name}:{inspect.getsourcelines(method)[1]}"
 
 
 BROKEN = {
     "OldReset": (
         "reset(seed=1) returned an array of shape (2,): must be (observation, info), info a dict",
-        odd_envs.OldReset.reset,
+        wrong_envs.OldReset.reset,
     ),
     "OldReset3": (
         "reset(seed=1) returned an array of shape (3,): must be (observation, info)",
-        odd_envs.OldReset.reset,
+        wrong_envs.OldReset.reset,
     ),
     "OldStep": (
         "step 1 of the episode with seed 1 returned 4 values (ndarray, float, bool, dict): must be "
         "(observation, reward, terminated, truncated, info)",
-        odd_envs.OldStep.step,
+        wrong_envs.OldStep.step,
     ),
     "NoInfo": (
         "step 1 of the episode with seed 1 returned 5 values (ndarray, float, bool, bool, "
         "NoneType): must be (observation, reward, terminated, truncated, info), info a dict",
-        odd_envs.NoInfo.step,
+        wrong_envs.NoInfo.step,
     ),
     "ShortObs": (
         "reset(seed=1) returned an observation of shape (1,) and dtype float32: must be an element "
         "of its observation_space, Box (4,) of float32",
-        odd_envs.Base.reset,
+        Base.reset,
     ),
     "ScalarObs": (
         "reset(seed=1) returned an observation of shape () and dtype float64: must be an element "
         "of its observation_space, Box (4,) of float32",
-        odd_envs.Base.reset,
+        Base.reset,
     ),
     "LateShortObs": (
         "step 3 of the episode with seed 1 returned an observation of shape (1,)",
-        odd_envs.Base.step,
+        Base.step,
     ),
     "FloatsForInts": (
         "reset(seed=1) returned an observation of shape (2,) and dtype float64: must be an element "
         "of its observation_space, MultiDiscrete([3 3])",
-        odd_envs.Base.reset,
+        Base.reset,
     ),
-    "NoCategory": ("reset(seed=1) returned the observation 3: must be an", odd_envs.Base.reset),
+    "NoCategory": ("reset(seed=1) returned the observation 3: must be an", Base.reset),
     "RewardNone": (
         "step 4 of the episode with seed 1 returned the reward None: must be one number",
-        odd_envs.Base.step,
+        Base.step,
     ),
     "RewardPair": (
         "step 1 of the episode with seed 1 returned the reward array([0.5, 0.5]): must be one",
-        odd_envs.Base.step,
+        Base.step,
     ),
     "EndNone": (
         "step 1 of the episode with seed 1 returned truncated=None: must be True or False",
-        odd_envs.EndNone.step,
+        wrong_envs.EndNone.step,
     ),
 }
 
@@ -114,9 +115,9 @@ def test_an_exception_of_a_users_step_shows_the_users_line(agent, caplog):
     with pytest.raises(RuntimeError, match="and none ended.*KeyError: 'speed'") as error:
         train(make("Missing"), agent)
     assert isinstance(error.value.__cause__, RemoteTraceback)
-    line = inspect.getsourcelines(odd_envs.Missing.step)[1] + 1
-    assert f'odd_envs.py", line {line}, in step' in shown(error.value)
-    assert f"odd_envs.py:{line}" in str(error.value)
+    line = inspect.getsourcelines(wrong_envs.Missing.step)[1] + 1
+    assert f'wrong_envs.py", line {line}, in step' in shown(error.value)
+    assert f"wrong_envs.py:{line}" in str(error.value)
     assert all("\n" not in record.getMessage() for record in caplog.records)
 
 
@@ -130,8 +131,8 @@ def test_the_command_shows_the_users_line_and_ends_with_1():
         timeout=120,
     )
     assert done.returncode == 1
-    line = inspect.getsourcelines(odd_envs.Missing.step)[1] + 1
-    assert f'odd_envs.py", line {line}, in step' in done.stderr
+    line = inspect.getsourcelines(wrong_envs.Missing.step)[1] + 1
+    assert f'wrong_envs.py", line {line}, in step' in done.stderr
     assert "KeyError: 'speed'" in done.stderr.splitlines()[-1]
 
 
@@ -142,11 +143,11 @@ def test_compare_names_the_line_and_shows_the_traceback(tmp_path, capsys):
     (run,) = Trials(task, make("Missing"), eggroll, settings, tmp_path, tmp_path / "eggroll").runs(
         1
     )
-    line = inspect.getsourcelines(odd_envs.Missing.step)[1] + 1
+    line = inspect.getsourcelines(wrong_envs.Missing.step)[1] + 1
     assert "KeyError: 'speed'" in run.error
-    assert f"odd_envs.py:{line}" in run.error
+    assert f"wrong_envs.py:{line}" in run.error
     assert "\n" not in run.error
-    assert f'odd_envs.py", line {line}, in step' in capsys.readouterr().err
+    assert f'wrong_envs.py", line {line}, in step' in capsys.readouterr().err
 
 
 TASK = {
@@ -164,7 +165,7 @@ TASK = {
 def test_an_exception_of_a_users_constructor_passes_as_it_is():
     with pytest.raises(KeyError, match="speed") as error:
         make("Unmade")
-    assert "odd_envs.py" in shown(error.value)
+    assert "wrong_envs.py" in shown(error.value)
 
 
 @pytest.mark.parametrize(

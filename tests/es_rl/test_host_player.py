@@ -44,13 +44,13 @@ def test_seeds_come_from_the_keys():
 
 def play(env, busy=24, jobs=JOBS):
     """The jobs, played once; the workers are gone afterwards."""
-    lanes = env.lanes(with_idle_lanes(busy))
+    pool = env.open_lanes(with_idle_lanes(busy))
     try:
-        player = HostPlayer(env.spec, lanes, BEHAVIOUR, jobs, make_mesh(1), busy)
+        player = HostPlayer(env.spec, pool, BEHAVIOUR, jobs, make_mesh(1), busy)
         return player.play(SHARED, KEYS)
     finally:
-        pids = lanes.pids
-        lanes.close()
+        pids = pool.pids
+        pool.close()
         assert not any(map(_alive, pids))
 
 
@@ -147,10 +147,10 @@ def test_nothing_but_failures_ends_the_rollout():
 def test_killed_workers_are_replaced():
     env = envs.make("gymnasium/Pendulum-v1", workers=2, max_episode_steps=2000)
     wanted = play(env)
-    lanes = env.lanes(with_idle_lanes(24))
-    player = HostPlayer(env.spec, lanes, BEHAVIOUR, JOBS, make_mesh(1), 24)
+    pool = env.open_lanes(with_idle_lanes(24))
+    player = HostPlayer(env.spec, pool, BEHAVIOUR, JOBS, make_mesh(1), 24)
     player.play(SHARED, KEYS)  # compiles, and starts the workers
-    first = lanes.pids
+    first = pool.pids
 
     def kill_both():
         for pid in first:
@@ -161,20 +161,20 @@ def test_killed_workers_are_replaced():
     killer.start()
     played = player.play(SHARED, KEYS)
     killer.join()
-    assert not set(first) & set(lanes.pids)
+    assert not set(first) & set(pool.pids)
     np.testing.assert_array_equal(played.returns, wanted.returns)
-    lanes.close()
+    pool.close()
 
 
 def test_an_interrupted_rollout_leaves_the_lanes_usable():
     env = envs.make("gymnasium/Faulty-v0", workers=2)
-    lanes = env.lanes(with_idle_lanes(24))
-    player = HostPlayer(env.spec, lanes, BEHAVIOUR, JOBS, make_mesh(1), 24)
+    pool = env.open_lanes(with_idle_lanes(24))
+    player = HostPlayer(env.spec, pool, BEHAVIOUR, JOBS, make_mesh(1), 24)
     span = slice(0, 24)
-    lanes.send(span, np.full(24, envs.base.RESET), np.arange(24), None)
+    pool.send(span, np.full(24, envs.base.RESET), np.arange(24), None)
     played = player.play(SHARED, KEYS)
     assert (played.returns == 20).all()
-    lanes.close()
+    pool.close()
 
 
 def test_numbers_of_lanes():

@@ -144,11 +144,11 @@ def test_the_update_of_any_view_is_the_explicit_sum(view, rank):
     es = es_rl.eggroll(12, rank=rank, sigma=0.5, layout=(view,))
     noise = es.ask(es.init(jax.random.key(0), params))
     assert isinstance(noise.leaves[0], LowRank)
-    weights = jax.random.normal(jax.random.key(5), (12,))
+    shaped = jax.random.normal(jax.random.key(5), (12,))
     members = jax.vmap(lambda i: es_rl.materialize(params, noise, i)["w"])(jnp.arange(12))
     moves = np.float64(members) - np.float64(params["w"])
-    want = np.tensordot(np.float64(weights), moves, axes=1) / (12 * 0.25)
-    got = es.gradient(params, noise, weights)["w"]
+    want = np.tensordot(np.float64(shaped), moves, axes=1) / (12 * 0.25)
+    got = es.gradient(params, noise, shaped)["w"]
     np.testing.assert_allclose(got, want, rtol=1e-4, atol=2e-5)
 
 

@@ -38,15 +38,15 @@ def test_ranks_average_ties():
 @pytest.mark.parametrize("constant", [0.0, 0.1, -3e7])
 @pytest.mark.parametrize("shaping", ["zscore", "centered_rank"])
 def test_constant_fitness_gives_zero_weights(shaping, constant, group_size):
-    weights = shape_fitness(jnp.full(1000, constant), shaping, group_size)
-    np.testing.assert_array_equal(weights, 0.0)
+    shaped = shape_fitness(jnp.full(1000, constant), shaping, group_size)
+    np.testing.assert_array_equal(shaped, 0.0)
 
 
 @pytest.mark.parametrize("shaping", SHAPINGS)
 def test_equal_fitness_gives_equal_weights(shaping):
     f = jnp.array([2.0, 9.0, 2.0, 4.0])
-    weights = shape_fitness(f, shaping)
-    assert weights[0] == weights[2] < weights[3] < weights[1]
+    shaped = shape_fitness(f, shaping)
+    assert shaped[0] == shaped[2] < shaped[3] < shaped[1]
 
 
 @pytest.mark.parametrize("shaping", ["zscore", "centered_rank"])
@@ -63,9 +63,9 @@ def test_a_non_finite_fitness_is_the_worst_of_its_group(shaping, bad):
     finite, count = replace_nonfinite(f, 4)
     np.testing.assert_array_equal(finite, [4, 4, 6, 5, 50, 20, 20, 40])
     assert int(count) == 2
-    weights = shape_fitness(finite, shaping, 4)
-    assert jnp.isfinite(weights).all()
-    assert weights[1] == weights[:4].min()
+    shaped = shape_fitness(finite, shaping, 4)
+    assert jnp.isfinite(shaped).all()
+    assert shaped[1] == shaped[:4].min()
 
 
 @pytest.mark.parametrize("first", [0, 1], ids=["first group", "second group"])
@@ -79,10 +79,10 @@ def test_a_group_without_finite_fitness_weighs_nothing_and_changes_nothing(shapi
     dead = np.arange(12) // 4 == first
     finite, count = replace_nonfinite(f, 4, shaping)
     assert int(count) == 5
-    weights = shape_fitness(finite, shaping, 4, std)
-    np.testing.assert_array_equal(weights[dead], 0.0)
+    shaped = shape_fitness(finite, shaping, 4, std)
+    np.testing.assert_array_equal(shaped[dead], 0.0)
     others = shape_fitness(replace_nonfinite(f[~dead], 4)[0], shaping, 4, std)
-    np.testing.assert_allclose(weights[~dead], others, rtol=1e-6)
+    np.testing.assert_allclose(shaped[~dead], others, rtol=1e-6)
     assert float(jnp.abs(others).max()) > 0.4
 
 

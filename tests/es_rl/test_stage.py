@@ -138,10 +138,10 @@ def test_nothing_is_added_up_where_there_is_nothing(stage):
 
 def test_steps_are_collected(stage):
     collector = stage.collector(collecting, NUM_LANES, NUM_STEPS)
-    lanes, keys = collector.start(jax.random.key(1)), collection_keys(2)
-    shapes = collector.shapes((), lanes, keys)
-    collector.compile((), lanes, keys)
-    lanes, collected, failed = collector.collect((), lanes, keys)
+    episodes, keys = collector.start(jax.random.key(1)), collection_keys(2)
+    shapes = collector.shapes((), episodes, keys)
+    collector.compile((), episodes, keys)
+    episodes, collected, failed = collector.collect((), episodes, keys)
     assert failed == 0
     for wanted, found in zip(*map(jax.tree.leaves, (shapes, collected)), strict=True):
         assert found.shape == wanted.shape
@@ -164,11 +164,11 @@ def test_steps_are_collected(stage):
 
 def test_lanes_that_were_saved_go_on_as_they_would_have(stage):
     collectors = [stage.collector(collecting, NUM_LANES, NUM_STEPS) for _ in range(2)]
-    lanes, _, _ = collectors[0].collect(
+    episodes, _, _ = collectors[0].collect(
         (), collectors[0].start(jax.random.key(1)), collection_keys(2)
     )
-    saved = jax.tree.map(np.array, jax.device_get(lanes))
-    _, wanted, _ = collectors[0].collect((), lanes, collection_keys(3))
+    saved = jax.tree.map(np.array, jax.device_get(episodes))
+    _, wanted, _ = collectors[0].collect((), episodes, collection_keys(3))
     _, found, _ = collectors[1].collect((), saved, collection_keys(3))
     jax.tree.map(np.testing.assert_array_equal, found, wanted)
 

@@ -22,12 +22,12 @@ def start(es, params=PARAMS, seed=0):
     return state, es.ask(state)
 
 
-def explicit_gradient(state, noise, weights):
+def explicit_gradient(state, noise, shaped):
     """1 / (N sigma) sum_i w_i s_i E_i in float64, from the materialised members."""
-    sigma, n = np.float64(noise.sigma), len(weights)
+    sigma, n = np.float64(noise.sigma), len(shaped)
     centre = jax.tree.map(np.float64, state.params)
     total = jax.tree.map(np.zeros_like, centre)
-    for i, w in enumerate(np.float64(weights)):
+    for i, w in enumerate(np.float64(shaped)):
         member = jax.tree.map(np.float64, es_rl.materialize(state.params, noise, i))
         total = jax.tree.map(
             lambda t, m, c, w=w: t + w * (m - c) / (n * sigma**2), total, member, centre
@@ -42,9 +42,9 @@ def explicit_gradient(state, noise, weights):
 def test_update_is_the_explicit_sum(name, options, reuse):
     es = STRATEGIES[name](population_size=12, noise_reuse=reuse, sigma=0.5, **options)
     state, noise = start(es)
-    weights = jax.random.normal(jax.random.key(5), (12,))
-    got = es.gradient(state.params, noise, weights)
-    want = explicit_gradient(state, noise, weights)
+    shaped = jax.random.normal(jax.random.key(5), (12,))
+    got = es.gradient(state.params, noise, shaped)
+    want = explicit_gradient(state, noise, shaped)
     jax.tree.map(lambda g, w: np.testing.assert_allclose(g, w, rtol=1e-4, atol=2e-5), got, want)
 
 
@@ -54,8 +54,8 @@ def test_update_is_the_explicit_sum(name, options, reuse):
 def test_update_has_the_rank_of_the_sum_of_its_draws(draws, rank, want):
     es = es_rl.eggroll(population_size=2 * draws, rank=rank)
     state, noise = start(es, {"w": jnp.zeros((8, 6))})
-    weights = jax.random.normal(jax.random.key(1), (2 * draws,))
-    gradient = es.gradient(state.params, noise, weights)["w"]
+    shaped = jax.random.normal(jax.random.key(1), (2 * draws,))
+    gradient = es.gradient(state.params, noise, shaped)["w"]
     assert np.linalg.matrix_rank(np.asarray(gradient), tol=1e-5) == want
 
 
@@ -115,8 +115,8 @@ def test_estimator_is_unbiased_and_its_error_falls_with_the_population(name):
                 squares = jax.tree.map(lambda p, t: jnp.sum((p - t) ** 2), sample, target)
                 return -0.5 * sum(jax.tree.leaves(squares))
 
-            weights = jax.vmap(fitness)(jnp.arange(population))
-            return es.gradient(params, noise, weights)
+            shaped = jax.vmap(fitness)(jnp.arange(population))
+            return es.gradient(params, noise, shaped)
 
         return jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(0), seeds))
 
@@ -297,8 +297,8 @@ def test_a_group_without_finite_fitness_leaves_the_update_to_the_others():
     others = fitness[4:]
     centred = (others.reshape(2, 4) - others.reshape(2, 4).mean(axis=1, keepdims=True)).ravel()
     std = np.std(others.reshape(2, 4) - others[0])
-    weights = jnp.concatenate([jnp.zeros(4), centred / std])
-    want = explicit_gradient(state, noise, weights)
+    shaped = jnp.concatenate([jnp.zeros(4), centred / std])
+    want = explicit_gradient(state, noise, shaped)
     jax.tree.map(
         lambda new, old, g: np.testing.assert_allclose(new, old + 0.1 * g, rtol=1e-4, atol=1e-4),
         following.params,

@@ -1,0 +1,157 @@
+"""Comparisons and suites from strangers: a folder is checked, and no link followed."""
+
+import json
+import sys
+from contextlib import suppress
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from envs.errors import UserError
+from envs.suites import gymnasium_suite
+from experiments.comparison.results import Task
+from experiments.comparison.suites import Contestant, Entry
+from experiments.comparison.trials import Trials
+from tests.agents.hostile.spoiling import (
+    ODD,
+    SECRET,
+    contents,
+    error_of,
+    inside_and_outside,
+    many,
+    paths_of,
+    replaced,
+    spoil,
+)
+
+KEPT = {
+    "task": "probe/policy_reward",
+    "agent": "eggroll",
+    "kind": "eggroll",
+    "seed": 0,
+    "error": None,
+    "returns": [8.0] * 128,
+    "env_steps": 64,
+    "seconds": 1.5,
+    "compile_seconds": 2.0,
+    "evaluation_seconds": 0.5,
+    "devices": 2,
+    "curve": [[32, 0.5, 4.0], [64, 1.5, None]],
+    "policy": "runs/probe/policy_reward/eggroll/seed-0/policy",
+}
+
+
+@pytest.fixture
+def place(tmp_path):
+    """(a folder for comparisons, a folder outside of it with a file)."""
+    return inside_and_outside(tmp_path)
+
+
+@pytest.fixture
+def trials(tmp_path):
+    """Trials of which the first has been made."""
+    entry = Entry(Task("probe/policy_reward", 8.0, 100, 1.0), {"eggroll": {"hidden": (4,)}})
+    contestant = Contestant("eggroll", "eggroll")
+    chosen = entry.settings_of(contestant)
+    folder = tmp_path / "runs" / "probe" / "policy_reward" / "eggroll"
+    (folder / "seed-0").mkdir(parents=True)
+    return Trials(entry.task, None, contestant, chosen, tmp_path, folder)
+
+
+def kept(trials, run):
+    path = trials.folder / "seed-0" / "run.json"
+    path.write_text(json.dumps(run))
+    return trials._kept(0)
+
+
+def honest_run(trials):
+    from agents.registry import preset
+
+    source = preset("eggroll", "probe/policy_reward").source
+    return {**KEPT, "settings": json.loads(json.dumps(trials.settings)), "source": source}
+
+
+def test_the_kept_run_that_is_spoilt_is_a_good_one(trials):
+    run = kept(trials, honest_run(trials))
+    assert run.return_mean == 8.0
+    assert run.curve[0] == (32, 0.5, 4.0)
+    assert np.isnan(run.curve[1].return_mean)
+
+
+@many
+@given(data=st.data(), other=ODD)
+def test_whatever_stands_in_a_kept_run(trials, data, other):
+    honest = honest_run(trials)
+    path = data.draw(st.sampled_from(list(paths_of(honest))))
+    with suppress(UserError):
+        run = kept(trials, replaced(honest, path, other))
+        assert (run.task, run.agent, run.seed, run.policy) == tuple(
+            honest[name] for name in ("task", "agent", "seed", "policy")
+        )
+        assert np.isfinite(run.returns).all()
+        assert run.first_reaching(4.0) is None or run.curve
+
+
+@pytest.mark.parametrize("name", ["tasks.json", "results.json", "report.html", "figures", "runs"])
+@pytest.mark.parametrize("how", ["file", "folder", "nothing", "pipe"])
+def test_a_comparison_follows_no_link(place, capsys, name, how):
+    inside, outside = place
+    suite = outside / "small.toml"
+    suite.write_text(
+        'agents = ["random"]\n[[tasks]]\nenv = "probe/recall"\n'
+        "threshold = 1\nenv_steps = 10\nseconds = 1\n"
+    )
+    before = contents(outside)
+    spoil(inside / name, outside, how)
+    says = error_of(capsys, "compare", str(suite), "--out", str(inside))
+    assert f"must be a folder of a comparison: {name} is a" in says
+    assert contents(outside) == before
+
+
+def test_files_of_a_comparison_are_replaced(place):
+    from experiments.comparison import figures, report, results, tables
+
+    inside, outside = place
+    found = results.Results("x", "x", (), (), (), {}, {})
+    writers = {
+        "results.json": lambda path: results.save(found, path),
+        "results.csv": lambda path: tables.write_csv(found, path),
+        "report.html": lambda path: report.write_report(found, path.parent, {}),
+        "a.png": lambda path: figures._save(figures.Figure(), path),
+    }
+    for name, write in writers.items():
+        for how in ("file", "hard"):
+            spoil(inside / name, outside, how)
+            write(inside / name)
+            assert not (inside / name).is_symlink()
+            assert (inside / name).read_bytes() != SECRET
+            assert (outside / "file").read_bytes() == SECRET
+
+
+def test_a_suite_of_a_users_own_environments(tmp_path, monkeypatch, capsys):
+    from experiments.commands import compare
+    from experiments.comparison import suites
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(gymnasium_suite, "_IMPORTED", [])  # or later workers look for it
+    (tmp_path / "hostile_runs_envs.py").write_text(
+        "import gymnasium\n"
+        "gymnasium.register('HostileRuns-v0', 'gymnasium.envs.classic_control:CartPoleEnv')\n"
+    )
+    (tmp_path / "small.toml").write_text(
+        'agents = ["random"]\n[[tasks]]\nenv = "gymnasium/hostile_runs_envs:HostileRuns-v0"\n'
+        "threshold = 1\nenv_steps = 10\nseconds = 1\n"
+    )
+    says = error_of(capsys, "compare", "small.toml")
+    assert "needs modules = ['hostile_runs_envs'], or --import" in says
+    assert "hostile_runs_envs" not in sys.modules
+    assert list(tmp_path.glob("runs")) == []
+    reached = []
+    monkeypatch.setattr(compare, "_claim", lambda out, suite: reached.append(suite) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        compare.main(["small.toml", "--import", "hostile_runs_envs"])
+    assert [entry.task.env for entry in reached[0].entries] == ["gymnasium/HostileRuns-v0"]
+    assert suites.load("small.toml", ["hostile_runs_envs"]).entries == reached[0].entries
