@@ -1,7 +1,8 @@
 """Invariant 5 where matrices are no leaves of two axes: the update is the gradient on average.
 
 Members are evaluated with `perturbed_apply`, so that noise, forward and update have to agree about
-which axes are rows, which are columns and which enumerate matrices.
+which axes are rows, which are columns and which enumerate matrices. (That the view is the one in
+which the network uses a kernel is tested in `test_layout`: the update is unbiased in any view.)
 """
 
 import jax
