@@ -8,6 +8,7 @@ longer exist, such as those that a scan runs over, and batch axes of the product
 matrices of a stack.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -15,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from es_rl.noise import Layout, PyTree, View, layout_of_shapes, view_of_axes
-from es_rl.perturbed.apply import as_function, traced
+from es_rl.perturbed.apply import Module, as_function, traced
 from es_rl.perturbed.arrays import STRUCTURE, Perturbed, Rule, take_rows
 from es_rl.perturbed.evaluate import evaluate
 from es_rl.perturbed.products import contraction
@@ -68,7 +69,13 @@ class _Probe(Perturbed):
         self.uses.products.add((found, self.along(columns) - found))
 
 
-def layout(function: Any, params: PyTree, *args: Any, **kwargs: Any) -> Layout:
+def layout(
+    function: Module,
+    params: PyTree,
+    *args: Any,
+    variables: Mapping[str, Any] | None = None,
+    **kwargs: Any,
+) -> Layout:
     """Find how a network uses each leaf of its parameters as a matrix, for a strategy's `layout`.
 
     If a leaf is used in no product, or as different matrices, its shape decides, without the axes
@@ -78,18 +85,23 @@ def layout(function: Any, params: PyTree, *args: Any, **kwargs: Any) -> Layout:
       function: a module or function, as `es_rl.perturbed_apply` takes it.
       params: its parameters; only their shapes and types matter.
       *args: example inputs; only their shapes and types matter.
-      **kwargs: further arguments, passed unchanged.
+      variables: further collections of a linen module, such as "batch_stats"; only their shapes and
+        types matter.
+      **kwargs: further arguments, passed unchanged, such as `train=False`.
 
     Returns:
       The view of each leaf, in `jax.tree.leaves` order.
+
+    Raises:
+      UserError: `variables` are given with a function that is not a linen module.
     """
     uses = [_Uses() for _ in jax.tree.leaves(params)]
 
-    def look(params: PyTree, args: tuple[Any, ...]) -> None:
-        closed, _ = traced(as_function(function, params), params, args, kwargs)
+    def look(params: PyTree, args: tuple[Any, ...], variables: Mapping[str, Any] | None) -> None:
+        closed, _ = traced(as_function(function, params, variables), params, args, kwargs)
         evaluate(closed, list(map(_probe, jax.tree.leaves(params), uses)), _RULES)
 
-    jax.eval_shape(look, params, args)
+    jax.eval_shape(look, params, args, variables)
     by_shape = layout_of_shapes(params)
     return tuple(map(_view, jax.tree.leaves(params), uses, by_shape))
 

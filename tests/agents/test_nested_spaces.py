@@ -122,8 +122,9 @@ def test_an_observation_of_other_parts_is_refused(change, says):
         policy({"room": obs["room"]})
 
 
-def test_a_model_takes_the_parts_by_name(tmp_path):
-    policy = policy_of("gymnasium/Rooms-v0", hidden=(8,))
+@pytest.mark.parametrize(("name", "distinct"), [("Rooms", 2), ("Turning", 1000)])
+def test_a_model_takes_the_parts_by_name(name, distinct, tmp_path):
+    policy = policy_of(f"gymnasium/{name}-v0", hidden=(8,))
     policy.export_onnx(tmp_path / "policy.onnx")
     model = onnxruntime.InferenceSession(
         tmp_path / "policy.onnx", providers=["CPUExecutionProvider"]
@@ -132,17 +133,17 @@ def test_a_model_takes_the_parts_by_name(tmp_path):
     types["tensor(int8)"] = np.int8
     kinds = {given.name: types[given.type] for given in model.get_inputs()}
     assert list(kinds) == ["obs_doors", "obs_pose_0", "obs_pose_1", "obs_room", "obs_season"]
-    acted, expected = [], []
-    for obs in elements(ROOMS, 200):
+    acted, seen = [], elements(ROOMS, 1000)
+    expected = policy(np.stack([spaces.flatten(ROOMS, obs) for obs in seen], dtype=np.float32))
+    for obs in seen:
         parts = {
             **{f"obs_{k}": obs[k] for k in ("room", "season", "doors")},
             **{f"obs_pose_{i}": obs["pose"][i] for i in (0, 1)},
         }
         given = {name: np.asarray(part, kinds[name]) for name, part in parts.items()}
         acted.append(model.run(["action"], given)[0])
-        expected.append(policy(obs))
-    np.testing.assert_array_equal(acted, expected)
-    assert len(np.unique(expected)) == 2
+    np.testing.assert_allclose(acted, expected, atol=1e-5)
+    assert len(np.unique(expected)) >= distinct  # else anything would do
     told = model.get_modelmeta().custom_metadata_map
     assert nested.from_json(json.loads(told["raw_observation_space"])) == ROOMS
 

@@ -85,9 +85,18 @@ class Unsorted(Rooms):
         return {"a": self.np_random.random(1, np.float32), "b": self.right}
 
 
+class Turning(Rooms):
+    """One of `Rooms` whose action is a turn, of which the sign counts."""
+
+    action_space = spaces.Box(-2, 2, (2,))
+
+    def step(self, action):
+        return super().step(action.sum() > 0)
+
+
 class Mission(Rooms):
     observation_space = spaces.Dict(image=ROOMS["room"], mission=spaces.Text(8))
 
 
-for _class in (Rooms, Spoilt, Unsorted, Mission):
+for _class in (Rooms, Spoilt, Unsorted, Turning, Mission):
     gymnasium.register(f"{_class.__name__}-v0", _class, max_episode_steps=LIMIT)

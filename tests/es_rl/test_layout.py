@@ -9,6 +9,7 @@ from flax import nnx
 
 import es_rl
 from es_rl import LowRank, View
+from tests.es_rl.networks import Heads, Layer, scanned
 
 POPULATION = 4
 X = jnp.linspace(-1, 1, 40).reshape(5, 8)
@@ -18,24 +19,6 @@ X = jnp.linspace(-1, 1, 40).reshape(5, 8)
 def _broadcasting():
     with jax.numpy_rank_promotion("allow"):  # Flax's own layers broadcast ranks
         yield
-
-
-class Layer(nn.Module):
-    @nn.compact
-    def __call__(self, x, _=None):
-        return x + nn.Dense(8)(nn.tanh(nn.LayerNorm()(x))), None
-
-
-class Heads(nn.Module):
-    @nn.compact
-    def __call__(self, x, _=None):
-        return nn.MultiHeadDotProductAttention(2)(x), None
-
-
-def scanned(layer):
-    return nn.scan(
-        nn.remat(layer), variable_axes={"params": 0}, split_rngs={"params": True}, length=3
-    )()
 
 
 class Loops(nn.Module):
@@ -73,6 +56,21 @@ KERNELS = {
         nn.Conv(6, (3,), feature_group_count=2),
         jnp.ones((9, 4)),
         ((3, 2, 6), View((0, 1), (2,))),
+    ),
+    "depthwise": (
+        nn.Conv(8, (3,), feature_group_count=4),
+        jnp.ones((9, 4)),
+        ((3, 1, 8), View((0, 1), (2,))),
+    ),
+    "transposed convolution": (
+        nn.ConvTranspose(3, (3, 2), (2, 1)),
+        jnp.ones((5, 4, 2)),
+        ((3, 2, 2, 3), View((0, 1, 2), (3,))),
+    ),
+    "remat attention": (
+        nn.remat(nn.MultiHeadDotProductAttention)(2),
+        X,
+        ((8, 2, 4), View((0,), (1, 2))),
     ),
     "loops": (Loops(), X, ((8, 2, 4), View((0,), (1, 2)))),
     "experts": (Experts(), X, ((3, 8, 4), View((1,), (2,)))),
@@ -172,6 +170,15 @@ class Modes(nn.Module):
         return self.norm(self.encode(x, train), use_running_average=not train)
 
 
+class Normalised(nn.Module):
+    """Running averages between two matrices, of which the second has three axes."""
+
+    @nn.compact
+    def __call__(self, x, train):
+        x = nn.BatchNorm(use_running_average=not train)(nn.Dense(6)(x)).reshape(-1, 2, 3)
+        return nn.DenseGeneral(4, axis=(-2, -1), name="out")(x)
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -192,6 +199,40 @@ def test_modes_other_variables_and_dropout(options):
     want = module.apply({**others, **member}, X, **options)
     assert jax.tree.structure(got) == jax.tree.structure(want)
     jax.tree.map(lambda g, w: np.testing.assert_allclose(g, w, rtol=1e-5, atol=1e-5), got, want)
+
+
+def test_the_layout_of_a_network_with_other_variables():
+    """Only the parameters are looked at; where the other variables are needed they are given."""
+    module = Normalised()
+    variables = module.init(jax.random.key(0), X, train=False)
+    params = {"params": variables["params"]}
+    others = {"batch_stats": jax.tree.map(lambda s: s + 0.5, variables["batch_stats"])}
+    views = es_rl.layout(module, params, X, variables=others, train=False)
+    paths = [
+        jax.tree_util.keystr(path, simple=True, separator="/")
+        for path, _ in jax.tree_util.tree_leaves_with_path(params)
+    ]
+    kernels = {"params/Dense_0/kernel": View((0,), (1,)), "params/out/kernel": View((0, 1), (2,))}
+    assert dict(zip(paths, views, strict=True)) == {
+        **dict.fromkeys(("params/BatchNorm_0/bias", "params/BatchNorm_0/scale")),
+        **dict.fromkeys(("params/Dense_0/bias", "params/out/bias")),
+        **kernels,
+    }
+    shapes = jax.eval_shape(lambda: (params, X, others))
+    assert es_rl.layout(module, *shapes[:2], variables=shapes[2], train=False) == views
+    alone = es_rl.layout(module, params["params"], X, variables=others, train=False)
+    assert alone == views
+    es = es_rl.eggroll(POPULATION, sigma=0.3, layout=views)
+    noise = es.ask(es.init(jax.random.key(1), params))
+    got = es_rl.perturbed_apply(module, params, noise, 1, X, variables=others, train=False)
+    member = es_rl.materialize(params, noise, 1)
+    want = module.apply({**others, **member}, X, train=False)
+    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
+
+
+def test_other_variables_are_refused_without_a_linen_module():
+    with pytest.raises(ValueError, match="variables: must be given with Flax linen modules alone"):
+        es_rl.layout(lambda p, x: x @ p, jnp.ones((8, 2)), X, variables={"batch_stats": {}})
 
 
 class NnxNorm(nnx.Module):
