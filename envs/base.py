@@ -49,6 +49,11 @@ class EnvSpec:
         for name in ("max_episode_steps", "reward_threshold", "kwargs", "frames_per_second"):
             object.__setattr__(self, name, plain(getattr(self, name)))
 
+    @property
+    def info_keys(self) -> tuple[str, ...]:
+        """The scalars in the info of an episode's last step that are logged, besides success."""
+        return tuple(self.kwargs.get("info_keys", ()))
+
 
 @struct.dataclass
 class State:
@@ -115,9 +120,10 @@ class Received(NamedTuple):
     """(n,) bool."""
     truncated: np.ndarray
     """(n,) bool; never true together with `terminated`."""
-    success: np.ndarray
-    """(n,) float32, of episodes that have ended: 1 where the info of the last step reported success
-    as "is_success" or "success", 0 where it reported failure, NaN where it reported neither."""
+    info: np.ndarray
+    """(n, 1 + k) float32, what the info of the last step reported, of episodes that have ended; NaN
+    where it reported nothing. The first column is 1 for success (as "is_success" or "success") and
+    0 for failure, the others are the k `EnvSpec.info_keys`."""
     lost: np.ndarray
     """(n,) bool: lanes whose episodes are lost, by a fault of their own where `faults` has them."""
     faults: dict[int, Fault]

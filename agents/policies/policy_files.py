@@ -137,8 +137,9 @@ def check_evaluation(values: Any) -> None:
 
 def named_file(arguments: Mapping[str, Any]) -> str | None:
     """The first argument of an environment that holds a path or a module, as "name=value"."""
-    found = (f"{name}={value!r}" for name, value in arguments.items() if _names_a_file(value))
-    return next(found, None)
+    # `envs.make` passes `info_keys`, as "reward/forward", on to nobody.
+    passed_on = ((name, value) for name, value in arguments.items() if name != "info_keys")
+    return next((f"{name}={value!r}" for name, value in passed_on if _names_a_file(value)), None)
 
 
 def _names_a_file(value: Any) -> bool:

@@ -24,6 +24,7 @@ from envs.precision import in_32_bits
 from es_rl import checkpoints, devices
 from es_rl.devices import AXIS, Program
 from es_rl.play import observations
+from es_rl.play.jobs import info_metric, without_unreported
 from es_rl.play.observations import Moments
 from es_rl.play.player import Collected, CollectionKeys, Notify
 from es_rl.play.stage import open_stage
@@ -172,6 +173,7 @@ class PPOAgent(Agent):
         shared, keys = self._shared_and_keys(state)
         lanes, collected, failed = self.collector.collect(shared, lanes, keys)
         state, metrics = self._update(state, collected)
+        metrics = without_unreported(metrics, collected.info)
         counts = {"env_steps": self.config.batch_size, "failed_episodes": failed}
         return replace(state, lanes=lanes), {**counts, **metrics}
 
@@ -247,6 +249,8 @@ class PPOAgent(Agent):
             allowed=finite & (nonfinite < self.config.batch_size),
         )
         finished = _statistics(collected.totals, state.finished)
+        for name, values in collected.info.items():
+            metrics[info_metric(name)] = jnp.nanmean(jax.lax.all_gather(values, AXIS))
         names = ("return_mean", "return_std", "return_max", "return_min")
         metrics |= dict(zip(names, finished, strict=True)) | {
             "param_norm": optax.tree.norm(params),

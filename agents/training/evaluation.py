@@ -3,7 +3,7 @@
 Episode i of evaluation seed s is the same for every agent, run and process.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -16,7 +16,7 @@ from agents.policies.policy import Policy
 from agents.policies.policy_files import check_evaluation
 from envs.base import Env, HostEnv
 from envs.precision import in_32_bits
-from es_rl.play.jobs import Jobs, episode_keys
+from es_rl.play.jobs import Jobs, episode_keys, info_metric
 from es_rl.play.player import Behaviour, Notify, Player
 from es_rl.play.stage import Stage, open_stage
 
@@ -32,16 +32,24 @@ class Evaluation:
     """(episodes,) undiscounted: float32 on the accelerator, float64 on the host."""
     lengths: np.ndarray
     """(episodes,) int32, env steps."""
-    success: np.ndarray | None = None
-    """(episodes,) float32, 1 where the environment reported success, 0 where it reported failure,
-    NaN where it reported nothing; None where that is not known."""
+    info: dict[str, np.ndarray] = field(default_factory=dict)
+    """(episodes,) float32 of each name: what the environment reported at the end of each episode,
+    see `es_rl.play.jobs.Played`."""
+
+    @property
+    def info_means(self) -> dict[str, float]:
+        """The mean over episodes of what was reported, by the name of its metric.
+
+        "success_rate" is the share of successful episodes; "info_distance_mean" the mean of
+        "distance". What no episode reported is left out.
+        """
+        reported = {info_metric(k): x for k, x in self.info.items() if not np.isnan(x).all()}
+        return {name: float(np.nanmean(x, dtype=np.float64)) for name, x in reported.items()}
 
     @property
     def success_rate(self) -> float | None:
         """The share of successful episodes; None where the environment reports no success."""
-        if self.success is None or np.isnan(self.success).all():
-            return None
-        return float(np.nanmean(self.success))
+        return self.info_means.get("success_rate")
 
     @property
     def mean(self) -> float:
@@ -122,8 +130,8 @@ class Evaluator:
         seed = int(seed)  # a NumPy integer cannot be saved with the policy
         keys = evaluation_keys(seed, episodes)
         played = self._player(episodes).play(weights, keys, notify)
-        success = None if played.success is None else np.asarray(played.success)
-        return Evaluation(seed, np.asarray(played.returns), np.asarray(played.lengths), success)
+        info = {name: np.asarray(x) for name, x in played.info.items()}
+        return Evaluation(seed, np.asarray(played.returns), np.asarray(played.lengths), info)
 
     @in_32_bits
     def compile(self, weights: Weights, *, episodes: int) -> None:

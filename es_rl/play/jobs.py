@@ -6,11 +6,14 @@ travel as key data, the integers that `jax.random.key_data` returns: NumPy array
 once on all devices of all processes, and cost less in each call than typed keys.
 """
 
-from typing import NamedTuple, TypeAlias
+from collections.abc import Iterable
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from envs.base import EnvSpec
 
 Array: TypeAlias = jax.Array | np.ndarray
 TRAINING_SEEDS = 1 << 30
@@ -40,12 +43,34 @@ class Played(NamedTuple):
     """(J, d) sums of their squares."""
     lane_steps: Array
     """(devices,) int32, how many steps were executed, those of idle lanes included."""
+    info: dict[str, Array]
+    """(J,) float32 of each name: what the environment reported at the end of the episode, NaN where
+    it reported nothing. "success" is 1, or 0 for failure; the other names are those of
+    `EnvSpec.info_keys`. What an environment is known never to report is left out."""
     nonfinite_actions: Array | None = None
     """(J,) int32, how many steps had an action that was not finite. None on the accelerator, where
     such actions are not counted, but the observations that follow from them are."""
-    success: Array | None = None
-    """(J,) float32, 1 where the environment reported success at the end of the episode, 0 where it
-    reported failure, NaN where it reported nothing. None where it is known to report nothing."""
+
+
+def info_names(spec: EnvSpec) -> tuple[str, ...]:
+    """What an environment may report at the end of an episode, in the order of `Received.info`."""
+    return ("success", *spec.info_keys)
+
+
+def info_metric(name: str) -> str:
+    """The metric that is the mean over episodes of what `Played.info` has under a name."""
+    return "success_rate" if name == "success" else f"info_{name}_mean"
+
+
+def without_unreported(metrics: dict[str, Any], info: Iterable[str]) -> dict[str, Any]:
+    """Metrics without the means of what no episode has reported, which are NaN.
+
+    Args:
+      metrics: with one of each name of `info`.
+      info: the names of what episodes may report.
+    """
+    unreported = {metric for metric in map(info_metric, info) if np.isnan(metrics[metric])}
+    return {name: value for name, value in metrics.items() if name not in unreported}
 
 
 def make_jobs(population_size: int, episodes_per_member: int, sharing: int) -> Jobs:
@@ -107,27 +132,27 @@ def pack(played: Played) -> jax.Array:
     """What one device has played as one int32 array, so that one exchange is enough.
 
     Returns:
-      (jobs + 1, 2 + 2 d), with a column more where success is reported.
+      (jobs + 1, 2 + 2 d + k) where the environment reports k scalars.
     """
     per_job = [played.returns[:, None], played.obs_sum, played.obs_squares]
-    if played.success is not None:
-        per_job.append(played.success[:, None])
+    per_job += [played.info[name][:, None] for name in sorted(played.info)]
     # Numbers of integers, as bits: those of floating-point numbers need not survive.
     bits = jax.lax.bitcast_convert_type(jnp.concatenate(per_job, axis=1), jnp.int32)
     rows = jnp.concatenate([jnp.asarray(played.lengths)[:, None], bits], axis=1)
     return jnp.concatenate([rows, jnp.broadcast_to(played.lane_steps, (1, rows.shape[1]))])
 
 
-def unpack(packed: jax.Array, jobs: int, *, has_success: bool) -> Played:
+def unpack(packed: jax.Array, jobs: int, info: Iterable[str]) -> Played:
     """What `pack` has packed on all devices (devices, ..., ...), without the padding."""
     rows = packed[:, :-1].reshape(-1, packed.shape[-1])[:jobs]
     values = jax.lax.bitcast_convert_type(rows[:, 1:], jnp.float32)
-    size = (values.shape[1] - 1) // 2
+    names = sorted(info)
+    size = (values.shape[1] - 1 - len(names)) // 2
     return Played(
         returns=values[:, 0],
         lengths=rows[:, 0],
         obs_sum=values[:, 1 : 1 + size],
         obs_squares=values[:, 1 + size : 1 + 2 * size],
         lane_steps=packed[:, -1, 0],
-        success=values[:, -1] if has_success else None,
+        info={name: values[:, 1 + 2 * size + i] for i, name in enumerate(names)},
     )

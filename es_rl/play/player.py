@@ -99,6 +99,8 @@ class Collected(NamedTuple):
     one's first, so that a truncated episode can be bootstrapped."""
     totals: jax.Array
     """float32 returns of episodes where they ended, NaN elsewhere."""
+    info: dict[str, jax.Array]
+    """float32, what `Played.info` has, of episodes where they ended; NaN elsewhere."""
 
 
 Act: TypeAlias = Callable[[PyTree, jax.Array, jax.Array], tuple[jax.Array, PyTree]]

@@ -20,7 +20,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from envs.base import Env, State
-from es_rl.play.jobs import Array, Jobs, Played, pack, reset_key, step_keys, unpack
+from es_rl.play.jobs import Array, Jobs, Played, info_names, pack, reset_key, step_keys, unpack
 from es_rl.play.player import Behaviour, PyTree
 
 _BLOCK = 8
@@ -143,8 +143,7 @@ class Rollout:
         parts = gathered.reshape(self.mesh.size, -1, gathered.shape[-1])
         # Else XLA may fuse what follows with it, and round sums another way for each number of
         # devices.
-        has_success = progress.played.success is not None
-        played = unpack(parts, len(self.jobs.member), has_success=has_success)
+        played = unpack(parts, len(self.jobs.member), progress.played.info)
         return jax.lax.optimization_barrier(played)
 
     @property
@@ -185,13 +184,14 @@ class Rollout:
             zeros,
             zeros,
         )
+        names = info_names(self.env.spec)
         nothing = Played(
             returns=jnp.zeros(num_jobs),
             lengths=jnp.zeros(num_jobs, jnp.int32),
             obs_sum=per_job,
             obs_squares=per_job,
             lane_steps=jnp.zeros(1, jnp.int32),
-            success=jnp.full(num_jobs, jnp.nan) if "success" in pool.info else None,
+            info={name: jnp.full(num_jobs, jnp.nan) for name in names if name in pool.info},
         )
         progress = Progress(
             nobody,
@@ -335,18 +335,18 @@ def _noted(played: Played, lanes: _Lanes, job: jax.Array, lane_steps: jax.Array)
     def put(jobs: Array, lanes: jax.Array) -> jax.Array:
         return jnp.asarray(jobs).at[job].set(lanes, mode="drop")
 
-    success = played.success
-    if success is not None:
-        over = lanes.state.terminated | lanes.state.truncated  # by the environment, not cut
-        reported = lanes.state.info["success"].astype(jnp.float32)
-        success = put(success, jnp.where(over, reported, jnp.nan))
+    over = lanes.state.terminated | lanes.state.truncated  # by the environment, not cut
+    reported = {name: lanes.state.info[name].astype(jnp.float32) for name in played.info}
     return Played(
         returns=put(played.returns, lanes.total),
         lengths=put(played.lengths, lanes.state.steps),
         obs_sum=put(played.obs_sum, lanes.obs_sum),
         obs_squares=put(played.obs_squares, lanes.obs_squares),
         lane_steps=played.lane_steps + lane_steps,
-        success=success,
+        info={
+            name: put(before, jnp.where(over, reported[name], jnp.nan))
+            for name, before in played.info.items()
+        },
     )
 
 

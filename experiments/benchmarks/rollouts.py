@@ -75,7 +75,7 @@ class Lockstep:
             lambda _, lanes: jax.vmap(step)(lanes, selected, keys),
             jax.vmap(start)(selected, keys),
         )
-        return *lanes[3:], jnp.full(1, len(member) * horizon)
+        return *lanes[3:], jnp.full(1, len(member) * horizon), {}
 
 
 class LockstepPlayer(DevicePlayer):

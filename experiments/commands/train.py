@@ -34,7 +34,7 @@ Options = TypeVar("Options")
 _DEFAULT_ENV = "gymnasium/phys2d/CartPole-v1"
 _MOST_AT_ONCE = 1 << 26
 """The most episodes of a generation, or transitions of an update, in a run that goes on."""
-_OF_NEW_RUNS = ("out", "backend", "max_episode_steps", "env_kwargs")
+_OF_NEW_RUNS = ("out", "backend", "max_episode_steps", "info_keys", "env_kwargs")
 """Flags that a run which goes on cannot have."""
 
 
@@ -81,6 +81,9 @@ class TrainFlags(Choice, ProcessFlags, Generic[Config, Options]):
     max_episode_steps: int | None = None
     """Episodes are cut after so many steps, in evaluation too; without it the environment's own
     number holds."""
+    info_keys: tuple[str, ...] | None = None
+    """Scalars in the info of an episode's last step (in Brax's metrics) whose mean over episodes is
+    logged."""
     env_kwargs: tuple[str, ...] = ()
     """Arguments of the environment, as max_episode_steps=200 forward_reward_weight=2.0; values are
     Python's or JSON (is_slippery=False), or else text."""
@@ -134,7 +137,7 @@ def main(arguments: list[str]) -> int:
     on_host = _given(flags, PLACES)
     if saved is None:
         import_modules(flags.modules, flags.env)
-        chosen = {**_given(flags, ("backend", "max_episode_steps")), **on_host}
+        chosen = {**_given(flags, ("backend", "max_episode_steps", "info_keys")), **on_host}
     else:
         import_modules(flags.modules)
         chosen = {**saved.env_kwargs, **on_host}
