@@ -13,10 +13,11 @@ from typing import Annotated, Any, Generic, TypeVar
 import tyro
 
 import agents
+from agents.objects import OBJECTS
 from agents.policies.policy import load_policy
 from agents.policies.policy_files import named_file
 from agents.policies.starting import saved_network_settings
-from agents.registry import OBJECTS, config_type, configure, list_agents, preset
+from agents.registry import config_type, configure, list_agents, preset
 from agents.settings import check_kept
 from agents.training.run_config import RunConfig
 from agents.training.run_folder import SavedRun, read_config
