@@ -18,7 +18,7 @@ class Drawn(NamedTuple):
     """What is kept of the actions of N lanes."""
 
     vector: jax.Array
-    """(N, d) the observations, as `Network.observe` makes them."""
+    """(N, ...) the observations, as `Network.stored` makes them."""
     raw: jax.Array
     """(N, ...) the actions, before they were bounded."""
     log_prob: jax.Array
@@ -37,7 +37,7 @@ def act(
       key: for the actions of all of them.
     """
     network, params = learner.network, weights.params
-    vector = observe(network, weights, obs)
+    vector = stored(network, weights, obs)
     with network.precision():
         head = learner.head(params, vector)
     raw = distributions.sample(network.action_space, head, params["log_std"], key)
@@ -48,7 +48,7 @@ def act(
     return actions, Drawn(vector, raw, log_prob)
 
 
-def observe(network: Network, statistics: Statistics, obs: jax.Array) -> jax.Array:
-    """(N, d) for N observations."""
-    rows = jax.vmap(network.observe, in_axes=(0, None, None))
+def stored(network: Network, statistics: Statistics, obs: jax.Array) -> jax.Array:
+    """(N, ...) what `Network.stored` makes of N observations."""
+    rows = jax.vmap(network.stored, in_axes=(0, None, None))
     return rows(obs, statistics.mean, statistics.std)

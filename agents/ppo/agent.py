@@ -16,7 +16,7 @@ from agents.policies.network import Weights, network_for
 from agents.policies.policy import Policy
 from agents.policies.starting import starting_weights
 from agents.ppo import keys as ppo_keys
-from agents.ppo.acting import Drawn, act, observe
+from agents.ppo.acting import Drawn, act, stored
 from agents.ppo.config import PPOConfig
 from agents.ppo.update import Learner, PyTree, Transitions, critic_of, without_nonfinite
 from envs.base import Env, HostEnv
@@ -208,9 +208,9 @@ class PPOAgent(Agent):
         return moments.std, jax.tree.map(jax.random.key_data, keys)
 
     def _transitions(self, state: PPOState, collected: Collected) -> Transitions:
-        """What was collected, with observations as the network sees them."""
+        """What was collected, with observations as they are stored."""
         drawn: Drawn = collected.record
-        rows = jax.vmap(lambda obs: observe(self.network, state.moments, obs))
+        rows = jax.vmap(lambda obs: stored(self.network, state.moments, obs))
         return Transitions(
             vector=drawn.vector,
             raw=drawn.raw,

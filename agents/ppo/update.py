@@ -22,7 +22,7 @@ class Transitions(NamedTuple):
     """Steps of N environments one after the other; all arrays are (T, N, ...)."""
 
     vector: jax.Array
-    """The observation, as `Network.observe` makes it."""
+    """The observation, as `Network.stored` makes it: images as uint8."""
     raw: jax.Array
     """The action, before it was bounded."""
     log_prob: jax.Array
@@ -65,14 +65,19 @@ class Learner:
         }
 
     def head(self, params: PyTree, vector: jax.Array) -> jax.Array:
-        """(..., outputs) of the policy for observations (..., *shape)."""
-        return self._each(lambda x: self.network.apply(params["actor"], (), x)[1], vector)
+        """(..., outputs) of the policy for stored observations (..., *shape)."""
+
+        def outputs(x: jax.Array) -> jax.Array:
+            return self.network.apply(params["actor"], (), self.network.scaled(x))[1]
+
+        return self._each(outputs, vector)
 
     def value(self, params: PyTree, vector: jax.Array) -> jax.Array:
-        """(...,) what the critic expects from observations (..., *shape) on."""
+        """(...,) what the critic expects from stored observations (..., *shape) on."""
 
         def value(x: jax.Array) -> jax.Array:
-            return self.critic.apply(params["critic"], (), self.network.clipped(x))[1][0]
+            seen = self.network.clipped(self.network.scaled(x))
+            return self.critic.apply(params["critic"], (), seen)[1][0]
 
         return self._each(value, vector)
 
