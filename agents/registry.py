@@ -1,7 +1,7 @@
 """The registry of agents: `register`, `make` and `list_agents`."""
 
 import difflib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
@@ -10,10 +10,11 @@ import numpy as np
 from agents import settings as checked
 from agents.base import Agent
 from agents.evolution.agent import EvolutionAgent
-from agents.evolution.config import STRATEGY_SETTINGS, EggrollConfig, EvolutionConfig
+from agents.evolution.config import EggrollConfig, EvolutionConfig
+from agents.objects import OBJECTS, VOID, made_void
 from agents.policies.actors import ZeroActor
 from agents.policies.functions import described
-from agents.policies.network import BUILT_IN_SETTINGS, Weights
+from agents.policies.network import Weights
 from agents.policies.policy import Policy, check_savable
 from agents.ppo.agent import PPOAgent
 from agents.ppo.config import PPOConfig
@@ -88,10 +89,6 @@ register("ppo", PPOConfig, PPOAgent, ppo_preset)
 register("sbx_ppo", SbxPPOConfig, SbxPPOAgent, ppo_preset)
 register("random", UntrainedConfig, UntrainedAgent)
 register("zero", UntrainedConfig, UntrainedAgent)
-
-
-OBJECTS = ("network", "critic", "strategy", "shaping", "fitness")
-"""The settings that may be objects of the user's."""
 
 
 def list_agents() -> list[str]:
@@ -173,7 +170,7 @@ def make(name: str, env: Env | HostEnv, /, **settings: Any) -> Agent:
     objects = {k: v for k, v in settings.items() if k in OBJECTS and _is_object(v)}
     plain = {k: v for k, v in settings.items() if k not in objects}
     _check_objects(name, objects, plain)
-    void = _made_void(objects)
+    void = made_void(objects)
     # Presets apply to built-in parts only.
     plain |= {f.name: f.default for f in fields(config_type(name)) if f.name in void}
     config = configure(name, env.spec.id, **plain)
@@ -205,16 +202,8 @@ def _check_objects(name: str, objects: dict[str, Any], plain: dict[str, Any]) ->
             accepted = f"an object for {' or '.join(takes)}" if takes else "no object"
             raise UserError(f"{setting}={described(value)}: {name} takes {accepted}")
     for owner in objects:
-        for setting in _VOID.get(owner, ()):
+        for setting in VOID.get(owner, ()):
             if setting == owner or (setting not in plain and setting not in objects):
                 continue
             given = described(objects[setting]) if setting in objects else plain[setting]
             raise UserError(f"{setting}={given}: must not be given with a {owner} of one's own")
-
-
-_VOID = {"network": BUILT_IN_SETTINGS, "strategy": STRATEGY_SETTINGS}
-"""The settings that have no effect if the named setting is an object of the user's."""
-
-
-def _made_void(objects: Iterable[str]) -> set[str]:
-    return {setting for name in objects for setting in _VOID.get(name, ())}

@@ -50,6 +50,11 @@ class EnvSpec:
         for name in ("max_episode_steps", "reward_threshold", "kwargs", "frames_per_second"):
             object.__setattr__(self, name, plain(getattr(self, name)))
 
+    @property
+    def info_keys(self) -> tuple[str, ...]:
+        """The scalars in the info of an episode's last step that are logged, besides success."""
+        return tuple(self.kwargs.get("info_keys", ()))
+
 
 @struct.dataclass
 class State:
@@ -121,9 +126,10 @@ class Received(NamedTuple):
     """(n,) bool, whether the task itself has ended."""
     truncated: np.ndarray
     """(n,) bool, whether the episode was cut. Never true together with `terminated`."""
-    success: np.ndarray
-    """(n,) float32, only valid for episodes that have ended: 1 if the info of the last step
-    reported success as "is_success" or "success", 0 if it reported failure, NaN if neither."""
+    info: np.ndarray
+    """(n, 1 + k) float32, only valid for episodes that have ended: what the info of the last step
+    reported, NaN where it reported nothing. The first column is 1 for success (as "is_success" or
+    "success") and 0 for failure; the others are the k scalars of `EnvSpec.info_keys`."""
     lost: np.ndarray
     """(n,) bool, whether the lane's episode was lost. If the lane's own environment caused this,
     the lane is in `faults`; otherwise its worker process ended for another reason."""

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any, TypeAlias
 
 import gymnasium
+import jax
 
 from envs.base import PLACES, Env, EnvSpec, HostEnv
 from envs.errors import UserError
@@ -127,9 +128,10 @@ def make(id: str, /, **kwargs: Any) -> Env | HostEnv:
       id: "suite/name", such as "brax/ant", "gymnasium/HalfCheetah-v5" (steps on the host),
         "gymnasium/phys2d/CartPole-v1" (a functional JAX environment of Gymnasium), or
         "gymnasium/my_module:MyEnv-v0" (registered by the named module, which is imported).
-      **kwargs: `max_episode_steps` for any environment; `backend` for Brax; `workers` (number of
-        processes), `step_timeout` and `start_timeout` (seconds) for environments on the host. All
-        others are passed to the environment.
+      **kwargs: `max_episode_steps` for any environment; `info_keys`, a list of names: the mean over
+        episodes of these scalars in the info of the last step (in Brax's metrics) is logged;
+        `backend` for Brax; `workers` (number of processes), `step_timeout` and `start_timeout`
+        (seconds) for environments on the host. All others are passed to the environment.
 
     Raises:
       UserError: the id is unknown (the message lists close matches), an argument is unknown, a
@@ -144,6 +146,7 @@ def make(id: str, /, **kwargs: Any) -> Env | HostEnv:
     limit = kwargs.get("max_episode_steps")
     if limit is not None and (type(limit) is not int or not 1 <= limit <= _MOST_STEPS):
         raise UserError(f"max_episode_steps={limit!r}: must be an integer from 1 to {_MOST_STEPS}")
+    _check_info_keys(kwargs.get("info_keys", []))
     where = {name: kwargs.pop(name) for name in PLACES if kwargs.get(name) is not None}
     env = _made(id, {name: value for name, value in kwargs.items() if name not in PLACES})
     if not where:
@@ -177,7 +180,7 @@ def _built(id: str, maker: Maker, name: tuple[str, ...], kwargs: dict[str, Any])
         otherwise empty.
       kwargs: the arguments of `make`, without those in `PLACES`.
     """
-    own, limit = dict(kwargs), None
+    own, limit = {key: value for key, value in kwargs.items() if key != "info_keys"}, None
     if not takes(maker, "max_episode_steps"):
         limit = own.pop("max_episode_steps", None)
     _check_arguments(id, maker, name, own)
@@ -190,7 +193,32 @@ def _built(id: str, maker: Maker, name: tuple[str, ...], kwargs: dict[str, Any])
         raise UserError(
             f"max_episode_steps={limit}: must be left out: the maker of {id} takes none"
         )
-    return _as_ours(id, env, kwargs)
+    ours = _as_ours(id, env, kwargs)
+    if ours.spec.info_keys and not isinstance(ours, HostEnv):
+        _check_reported(ours)
+    return ours
+
+
+def _check_info_keys(keys: Any) -> None:
+    """Refuse what are not names of scalars."""
+    names = isinstance(keys, list) and all(isinstance(k, str) and k.isprintable() for k in keys)
+    if not names or "success" in keys or len(set(keys)) < len(keys):
+        raise UserError(
+            f"info_keys={keys!r}: must be a list of different names, without success, which is "
+            "logged anyway"
+        )
+
+
+def _check_reported(env: Env) -> None:
+    """Refuse names of scalars that an environment on the accelerator does not report."""
+    info = jax.eval_shape(env.reset, jax.eval_shape(jax.random.key, 0)).info
+    reported = [name for name, x in info.items() if x.shape == () and name != "success"]
+    for key in env.spec.info_keys:
+        if key not in reported:
+            raise UserError(
+                f"info_keys={list(env.spec.info_keys)}: {env.spec.id} does not report {key!r}: "
+                f"must be of {', '.join(reported) or 'none, as it reports nothing'}"
+            )
 
 
 def _check_arguments(id: str, maker: Maker, name: tuple[str, ...], kwargs: dict[str, Any]) -> None:

@@ -26,7 +26,16 @@ from es_rl import checkpoints, devices
 from es_rl.devices import AXIS, Program
 from es_rl.fitness import Fitness, aggregate
 from es_rl.play import observations
-from es_rl.play.jobs import Array, Played, as_int, episode_keys, make_jobs, wide_sum
+from es_rl.play.jobs import (
+    Array,
+    Played,
+    as_int,
+    episode_keys,
+    info_metric,
+    make_jobs,
+    wide_sum,
+    without_unreported,
+)
 from es_rl.play.observations import Moments
 from es_rl.play.player import Notify
 from es_rl.play.stage import open_stage
@@ -215,13 +224,12 @@ class EvolutionAgent(Agent):
         state, counts, metrics = self._tell(state, members.noise, played._replace(returns=returns))
         env_steps, lane_steps = map(as_int, jax.device_get(counts))
         moved = {k: float(metrics[k]) + offset for k in _LOCATIONS if offset}
-        if "success_rate" in metrics and np.isnan(metrics["success_rate"]):
-            del metrics["success_rate"]
-            if self._fitness == "success":
-                raise UserError(
-                    f"fitness=success: {self.env.spec.id} reports no success at the end of its "
-                    "episodes (info['is_success'] or info['success']): must be another one"
-                )
+        metrics = without_unreported(metrics, played.info)
+        if self._fitness == "success" and "success_rate" not in metrics:
+            raise UserError(
+                f"fitness=success: {self.env.spec.id} reports no success at the end of its "
+                "episodes (info['is_success'] or info['success']): must be another one"
+            )
         used = {"env_steps": env_steps, "lane_utilization": env_steps / lane_steps}
         return state, {**metrics, **moved, **used}
 
@@ -310,8 +318,8 @@ class EvolutionAgent(Agent):
         self, state: EvolutionState, noise: es_rl.Noise, played: Played
     ) -> tuple[EvolutionState, dict[str, Any]]:
         returns = jnp.asarray(played.returns).reshape(self.strategy.population_size, -1)
-        success = None if played.success is None else jnp.asarray(played.success)
-        outcomes = None if success is None else success.reshape(returns.shape)
+        info = {name: jnp.asarray(values) for name, values in played.info.items()}
+        outcomes = info["success"].reshape(returns.shape) if "success" in info else None
         with self.network.precision():
             fitness = aggregate(returns, outcomes, self._fitness)
             es_state, told = self.strategy.tell(state.es, noise, fitness)
@@ -337,6 +345,5 @@ class EvolutionAgent(Agent):
             metrics["nonfinite_actions"] = jnp.sum(played.nonfinite_actions)
         if self._fitness != "mean":
             metrics["fitness_mean"] = jnp.mean(fitness, where=jnp.isfinite(fitness))
-        if success is not None:
-            metrics["success_rate"] = jnp.nanmean(success)
+        metrics |= {info_metric(name): jnp.nanmean(values) for name, values in info.items()}
         return EvolutionState(es_state, moments, state.key), metrics

@@ -247,11 +247,23 @@ class Network:
           mean: (d,) mean of the observations.
           std: (d,) standard deviation of the observations.
         """
+        return self.scaled(self.stored(obs, mean, std))
+
+    def scaled(self, stored: jax.Array) -> jax.Array:
+        """What `observe` makes of an observation, from what `stored` makes of it."""
+        is_image = images.is_image(self.observation_space)
+        return stored.astype(jnp.float32) / 255.0 if is_image else stored
+
+    def stored(self, obs: jax.Array, mean: Array, std: Array) -> jax.Array:
+        """One observation as it is stored for an update: images as uint8, a quarter of the memory.
+
+        The arguments are those of `observe`, whose result any other observation is stored as.
+        """
         if not isinstance(self.observation_space, spaces.Box):
             return _spaces.one_hot(self.observation_space, obs)
-        x = jnp.asarray(obs).astype(jnp.float32)
         if images.is_image(self.observation_space):
-            return x / 255.0
+            return jnp.asarray(obs)
+        x = jnp.asarray(obs).astype(jnp.float32)
         if not self.normalizes:
             return x
         mean, std = jnp.reshape(mean, x.shape), jnp.reshape(std, x.shape)

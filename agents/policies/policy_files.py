@@ -139,8 +139,9 @@ def check_evaluation(values: Any) -> None:
 def named_file(arguments: Mapping[str, Any]) -> str | None:
     """The first argument of an environment that may name a file or a module, as "name=value"; None
     without one."""
-    found = (f"{name}={value!r}" for name, value in arguments.items() if _names_a_file(value))
-    return next(found, None)
+    # `envs.make` keeps `info_keys` to itself, and its names may have slashes ("reward/forward").
+    passed_on = ((name, value) for name, value in arguments.items() if name != "info_keys")
+    return next((f"{name}={value!r}" for name, value in passed_on if _names_a_file(value)), None)
 
 
 def _names_a_file(value: Any) -> bool:

@@ -19,7 +19,7 @@ class Drawn(NamedTuple):
     """What the collector keeps of one action in each of N lanes."""
 
     vector: jax.Array
-    """(N, ...) the observations, converted by `Network.observe`."""
+    """(N, ...) the observations, converted by `Network.stored`."""
     raw: jax.Array
     """(N, ...) the actions before they were bounded."""
     log_prob: jax.Array
@@ -38,7 +38,7 @@ def act(
       key: a typed key, used for all N actions.
     """
     network, params = learner.network, weights.params
-    vector = observe(network, weights, obs)
+    vector = stored(network, weights, obs)
     with network.precision():
         head = learner.head(params, vector)
     raw = distributions.sample(network.action_space, head, params["log_std"], key)
@@ -49,7 +49,7 @@ def act(
     return actions, Drawn(vector, raw, log_prob)
 
 
-def observe(network: Network, statistics: Statistics, obs: jax.Array) -> jax.Array:
-    """Apply `Network.observe` to N observations (N, ...)."""
-    rows = jax.vmap(network.observe, in_axes=(0, None, None))
+def stored(network: Network, statistics: Statistics, obs: jax.Array) -> jax.Array:
+    """Apply `Network.stored` to N observations (N, ...)."""
+    rows = jax.vmap(network.stored, in_axes=(0, None, None))
     return rows(obs, statistics.mean, statistics.std)

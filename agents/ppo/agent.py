@@ -16,7 +16,7 @@ from agents.policies.network import Weights, network_for
 from agents.policies.policy import Policy
 from agents.policies.starting import starting_weights
 from agents.ppo import keys as ppo_keys
-from agents.ppo.acting import Drawn, act, observe
+from agents.ppo.acting import Drawn, act, stored
 from agents.ppo.config import PPOConfig
 from agents.ppo.update import Learner, PyTree, Transitions, critic_of, without_nonfinite
 from envs.base import Env, HostEnv
@@ -24,6 +24,7 @@ from envs.precision import in_32_bits
 from es_rl import checkpoints, devices
 from es_rl.devices import AXIS, Program
 from es_rl.play import observations
+from es_rl.play.jobs import info_metric, without_unreported
 from es_rl.play.observations import Moments
 from es_rl.play.player import Collected, CollectionKeys, Notify
 from es_rl.play.stage import open_stage
@@ -178,6 +179,7 @@ class PPOAgent(Agent):
         shared, keys = self._shared_and_keys(state)
         episodes, collected, failed = self.collector.collect(shared, episodes, keys)
         state, metrics = self._update(state, collected)
+        metrics = without_unreported(metrics, collected.info)
         counts = {"env_steps": self.config.batch_size, "failed_episodes": failed}
         return replace(state, episodes=episodes), {**counts, **metrics}
 
@@ -212,9 +214,9 @@ class PPOAgent(Agent):
         return moments.std, jax.tree.map(jax.random.key_data, keys)
 
     def _transitions(self, state: PPOState, collected: Collected) -> Transitions:
-        """The collected steps as transitions, with observations converted by `Network.observe`."""
+        """The collected steps as transitions, with observations converted by `Network.stored`."""
         drawn: Drawn = collected.record
-        rows = jax.vmap(lambda obs: observe(self.network, state.moments, obs))
+        rows = jax.vmap(lambda obs: stored(self.network, state.moments, obs))
         return Transitions(
             vector=drawn.vector,
             raw=drawn.raw,
@@ -253,6 +255,8 @@ class PPOAgent(Agent):
             allowed=finite & (nonfinite < self.config.batch_size),
         )
         finished = _statistics(collected.totals, state.finished)
+        for name, values in collected.info.items():
+            metrics[info_metric(name)] = jnp.nanmean(jax.lax.all_gather(values, AXIS))
         names = ("return_mean", "return_std", "return_max", "return_min")
         metrics |= dict(zip(names, finished, strict=True)) | {
             "param_norm": optax.tree.norm(params),

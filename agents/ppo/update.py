@@ -22,7 +22,7 @@ class Transitions(NamedTuple):
     """T consecutive steps of N environments; all arrays are (T, N, ...)."""
 
     vector: jax.Array
-    """The observation, converted by `Network.observe`."""
+    """The observation, converted by `Network.stored`; images are uint8."""
     raw: jax.Array
     """The action before it was bounded."""
     log_prob: jax.Array
@@ -75,14 +75,19 @@ class Learner:
         }
 
     def head(self, params: PyTree, vector: jax.Array) -> jax.Array:
-        """The outputs (..., outputs) of the policy network for observations (..., *shape)."""
-        return self._each(lambda x: self.network.apply(params["actor"], (), x)[1], vector)
+        """The outputs (..., outputs) of the policy network for stored observations (...)."""
+
+        def outputs(x: jax.Array) -> jax.Array:
+            return self.network.apply(params["actor"], (), self.network.scaled(x))[1]
+
+        return self._each(outputs, vector)
 
     def value(self, params: PyTree, vector: jax.Array) -> jax.Array:
-        """(...,) the critic's estimate of the return from observations (..., *shape)."""
+        """(...,) the critic's estimate of the return from stored observations (..., *shape)."""
 
         def value(x: jax.Array) -> jax.Array:
-            return self.critic.apply(params["critic"], (), self.network.clipped(x))[1][0]
+            seen = self.network.clipped(self.network.scaled(x))
+            return self.critic.apply(params["critic"], (), seen)[1][0]
 
         return self._each(value, vector)
 

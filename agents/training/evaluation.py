@@ -4,7 +4,7 @@ Episode i of evaluation seed s has the same start state and randomness for every
 process.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -17,7 +17,7 @@ from agents.policies.policy import Policy
 from agents.policies.policy_files import check_evaluation
 from envs.base import Env, HostEnv
 from envs.precision import in_32_bits
-from es_rl.play.jobs import Jobs, episode_keys
+from es_rl.play.jobs import Jobs, episode_keys, info_metric
 from es_rl.play.player import Behaviour, Notify, Player
 from es_rl.play.stage import Stage, open_stage
 
@@ -34,16 +34,24 @@ class Evaluation:
     """(episodes,) undiscounted returns: float32 from the accelerator, float64 from the host."""
     lengths: np.ndarray
     """(episodes,) int32, the env steps of each episode."""
-    success: np.ndarray | None = None
-    """(episodes,) float32: 1 for reported success, 0 for reported failure, NaN for no report; None
-    if reports were not recorded."""
+    info: dict[str, np.ndarray] = field(default_factory=dict)
+    """(episodes,) float32 for each name: what the environment reported at the end of each episode;
+    see `es_rl.play.jobs.Played`."""
+
+    @property
+    def info_means(self) -> dict[str, float]:
+        """The mean over episodes of each reported scalar, by the name of its metric.
+
+        "success_rate" is the share of successful episodes, and "info_distance_mean" the mean of
+        "distance". A scalar that no episode reported is left out.
+        """
+        reported = {info_metric(k): x for k, x in self.info.items() if not np.isnan(x).all()}
+        return {name: float(np.nanmean(x, dtype=np.float64)) for name, x in reported.items()}
 
     @property
     def success_rate(self) -> float | None:
         """The share of successful episodes; None if the environment does not report success."""
-        if self.success is None or np.isnan(self.success).all():
-            return None
-        return float(np.nanmean(self.success))
+        return self.info_means.get("success_rate")
 
     @property
     def mean(self) -> float:
@@ -127,8 +135,8 @@ class Evaluator:
         seed = int(seed)  # a NumPy integer cannot be saved with the policy
         keys = evaluation_keys(seed, episodes)
         played = self._player(episodes).play(weights, keys, notify)
-        success = None if played.success is None else np.asarray(played.success)
-        return Evaluation(seed, np.asarray(played.returns), np.asarray(played.lengths), success)
+        info = {name: np.asarray(x) for name, x in played.info.items()}
+        return Evaluation(seed, np.asarray(played.returns), np.asarray(played.lengths), info)
 
     @in_32_bits
     def compile(self, weights: Weights, *, episodes: int) -> None:

@@ -125,8 +125,7 @@ class Loop:
                     "eval_return_std": evaluation.std,
                     "eval_episodes": config.num_eval_episodes,
                 }
-                if evaluation.success_rate is not None:
-                    metrics["eval_success_rate"] = evaluation.success_rate
+                metrics |= {f"eval_{k}": mean for k, mean in evaluation.info_means.items()}
             progress.wall_seconds, progress.evaluation_seconds = clock.wall, clock.aside
             metrics |= {
                 "wall_seconds": progress.wall_seconds,

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import jax
 
 from agents.base import Agent
+from agents.objects import made_void
 from agents.policies.functions import described
 from agents.policies.policy import Policy, check_savable
 from agents.settings import may_change
@@ -201,14 +202,17 @@ def _advice(out: str | Path | None) -> str:
 
 
 def _config(agent: Agent, config: RunConfig) -> dict[str, Any]:
-    """Everything needed to repeat a run, in JSON values."""
-    mesh = agent.stage.mesh
+    """Everything needed to repeat a run, in JSON values.
+
+    Settings that an object of the user's makes void are left out.
+    """
+    mesh, void = agent.stage.mesh, made_void(agent.objects)
     return {
         "env": agent.env.spec.id,
         "env_kwargs": agent.env.spec.kwargs,
         "agent": agent.name,
         "settings": {
-            **asdict(agent.config),
+            **{name: value for name, value in asdict(agent.config).items() if name not in void},
             **{name: described(value) for name, value in agent.objects.items()},
         },
         **asdict(config),

@@ -6,7 +6,7 @@ This module is pickled by value and sent to the worker processes, so that they n
 
 import numbers
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import cloudpickle
@@ -26,13 +26,15 @@ class Problem(NamedTuple):
 
 
 class Interface:
-    """Checks return values against Gymnasium's interface and one observation space.
+    """Checks return values against Gymnasium's interface and one observation space, and reads
+    scalars from the info.
 
     The checks return a `Problem`, or None if the value is correct.
     """
 
-    def __init__(self, space: spaces.Space):
+    def __init__(self, space: spaces.Space, info_keys: Sequence[str] = ()):
         self.space = space
+        self.info_keys = info_keys
         self.nested = isinstance(space, spaces.Dict | spaces.Tuple)
 
     def flat(self, obs: Any) -> np.ndarray:
@@ -62,6 +64,12 @@ class Interface:
             if not _is_scalar(flag, "b") and not (_is_scalar(flag, "iu") and flag in (0, 1)):
                 return Problem(f"{name}={_shown(flag)}", "True or False")
         return None
+
+    def scalar(self, key: str, value: Any) -> Problem | None:
+        """What is wrong with a value of the info that is to be logged."""
+        if isinstance(value, numbers.Real) or _is_scalar(value, "biuf"):
+            return None
+        return Problem(f"info[{key!r}]={_shown(value)}", "one number, as info_keys names it")
 
     def observation(self, value: Any, row: np.ndarray) -> Problem | None:
         """Check an observation.

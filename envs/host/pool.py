@@ -83,7 +83,7 @@ class WorkerPool:
         """
         returned = spec.raw_observation_space or spec.observation_space
         try:
-            self._pickled = cloudpickle.dumps((make, Interface(returned)))
+            self._pickled = cloudpickle.dumps((make, Interface(returned, spec.info_keys)))
         except Exception as error:
             raise UserError(f"env={spec.id!r}: cannot be sent to a worker: {error}") from error
         self.count, self.busy, self.begun = count, busy or count, 0
@@ -161,7 +161,7 @@ class WorkerPool:
             shared["reward"][span].copy(),
             terminated,
             truncated & ~terminated,
-            shared["success"][span].copy(),
+            shared["info"][span].copy(),
             lost,
             faults,
         )
@@ -374,7 +374,7 @@ def _layout(spec: EnvSpec, count: int, workers: int) -> tuple[dict[str, Any], in
         ("obs", obs.dtype, obs.shape),
         ("reward", np.float64, ()),
         ("ended", np.uint8, (2,)),
-        ("success", np.float32, ()),
+        ("info", np.float32, (1 + len(spec.info_keys),)),  # success first
         ("owner", np.int32, ()),  # the number of the worker that steps the lane
         ("at", np.int64, ()),  # per worker: the lane that it steps at present, -1 for none
         ("making", np.uint8, ()),  # per worker: whether it is making an environment

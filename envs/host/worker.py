@@ -210,7 +210,7 @@ class _Worker:
             raise
         if any(terminated) or any(truncated):
             ended = [i for i in range(len(lanes)) if terminated[i] or truncated[i]]
-            shared["success"][mine[ended]] = [_success(infos[i]) for i in ended]
+            shared["info"][mine[ended]] = [self._reported(infos[i], lanes[i]) for i in ended]
         at[self._number] = -1
         shared["seconds"][self._number] = time.perf_counter() - began
 
@@ -299,6 +299,17 @@ class _Worker:
         problem = self._interface.values(reward, terminated, truncated)
         if problem:
             self._refuse(self._envs[lane].unwrapped, lane, "step", problem)
+
+    def _reported(self, info: dict[str, Any], lane: int) -> list[float]:
+        """What the info of an episode's last step says: success, then each scalar that is named."""
+        reported = [_success(info)]
+        for key in self._interface.info_keys:
+            value = info.get(key)
+            problem = value is not None and self._interface.scalar(key, value)
+            if problem:
+                self._refuse(self._envs[lane].unwrapped, lane, "step", problem)
+            reported.append(float("nan") if value is None else float(value))
+        return reported
 
     def _refuse(self, layer: Any, lane: int, call: str, problem: Any) -> NoReturn:
         """Raise an error that names the wrong value, the call, and the source of the method."""

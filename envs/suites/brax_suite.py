@@ -176,7 +176,12 @@ class BraxEnv:
     def reset(self, key: jax.Array) -> State:
         inner = self._inner.reset(jax.random.key_data(key))
         false = jnp.zeros((), bool)
-        return State(inner, inner.obs, jnp.float32(0), false, false, jnp.int32(0))
+        info = self._info(inner)
+        return State(inner, inner.obs, jnp.float32(0), false, false, jnp.int32(0), info)
+
+    def _info(self, inner: Any) -> dict[str, jax.Array]:
+        """Brax's metrics, where some of them are to be logged."""
+        return dict(inner.metrics) if self.spec.info_keys else {}
 
     def step(self, state: State, action: jax.Array, key: jax.Array) -> State:
         del key  # Brax takes a key at reset only; later random draws use the key in its own state
@@ -186,7 +191,8 @@ class BraxEnv:
         inner = jax.tree.map(lambda x, was: jnp.asarray(x, was.dtype), inner, state.inner)
         steps = state.steps + 1
         terminated, truncated = time_limited(steps, inner.done > 0, self.spec.max_episode_steps)
-        return State(inner, inner.obs, inner.reward, terminated, truncated, steps)
+        info = self._info(inner)
+        return State(inner, inner.obs, inner.reward, terminated, truncated, steps, info)
 
     def render(self, states: Sequence[State]) -> list[np.ndarray]:
         from envs.pictures.rendering import brax_frames

@@ -10,7 +10,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from envs.base import Env, State
 from es_rl.devices import AXIS, Program, spread
-from es_rl.play.jobs import at_step
+from es_rl.play.jobs import at_step, info_names
 from es_rl.play.player import Act, Collected, CollectionKeys, PyTree
 from es_rl.play.rollout import where
 
@@ -97,7 +97,14 @@ class DeviceCollector:
             total = episodes.total + state.reward
             ended = state.terminated | state.truncated
             totals = jnp.where(ended, total, jnp.nan)
-            collected = Collected(record, state.reward, state.terminated, ended, state.obs, totals)
+            info = {
+                name: jnp.where(ended, state.info[name].astype(jnp.float32), jnp.nan)
+                for name in info_names(self._env.spec)
+                if name in state.info
+            }
+            collected = Collected(
+                record, state.reward, state.terminated, ended, state.obs, totals, info
+            )
             wanted = jnp.cumsum(ended, dtype=jnp.int32)
             starts = jax.lax.cond(
                 starts.used + wanted[-1] > count,

@@ -12,7 +12,7 @@ from envs.base import IDLE, RESET, STEP, EnvSpec, Fault, LanePool, Received
 from envs.errors import environment_error
 from es_rl.play.host_acting import as_float32
 from es_rl.play.host_player import empty
-from es_rl.play.jobs import TRAINING_SEEDS, Array, at_step
+from es_rl.play.jobs import TRAINING_SEEDS, Array, at_step, info_names
 from es_rl.play.player import Act, Collected, CollectionKeys, PyTree
 
 _log = logging.getLogger("es_rl")
@@ -71,7 +71,8 @@ class HostCollector:
             dtype = jax.dtypes.canonicalize_dtype(x.dtype)
             return jax.ShapeDtypeStruct((self._num_steps, *x.shape), dtype)
 
-        outcome = record, number, flag, flag, episodes.obs, number
+        info = dict.fromkeys(info_names(self._spec), number)
+        outcome = record, number, flag, flag, episodes.obs, number, info
         return Collected(*jax.tree.map(over_steps, outcome))
 
     def compile(self, shared: PyTree, episodes: HostEpisodes, keys: CollectionKeys) -> None:
@@ -128,7 +129,7 @@ class HostCollector:
             obs=np.stack([obs] * count),
         )
 
-    def _outcome(self, received: Received) -> tuple[np.ndarray, ...]:
+    def _outcome(self, received: Received) -> tuple[Any, ...]:
         """Return the fields of `Collected` after `record` for one step; store its observations."""
         lost = received.lost
         reward = np.where(lost, 0.0, received.reward).astype(np.float32)
@@ -138,8 +139,11 @@ class HostCollector:
         # A lost step has no new observation, so the previous one takes its place.
         known = ~lost.reshape((-1,) + (1,) * (self._obs.ndim - 1))
         self._obs = np.where(known, as_float32(received.obs), self._obs)
-        total = np.where(ended & ~lost, self._total, np.nan).astype(np.float32)
-        return reward, terminated, ended, self._obs, total
+        whole = ended & ~lost
+        total = np.where(whole, self._total, np.nan).astype(np.float32)
+        reported = np.where(whole[:, None], received.info, np.float32(np.nan)).T
+        info = dict(zip(info_names(self._spec), reported, strict=True))
+        return reward, terminated, ended, self._obs, total, info
 
     def _take_up(self, episodes: HostEpisodes, rng: np.random.Generator) -> None:
         """Bring the lanes to the state of `episodes`, by replay or with new episodes."""

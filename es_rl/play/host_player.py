@@ -23,7 +23,7 @@ from envs.errors import environment_error
 from es_rl import processes
 from es_rl.devices import replicated
 from es_rl.play.host_acting import BLOCK, HostActing, as_float32
-from es_rl.play.jobs import Array, Jobs, Played, episode_seeds
+from es_rl.play.jobs import Array, Jobs, Played, episode_seeds, info_names
 from es_rl.play.player import PACE_SECONDS, Behaviour, Notify, PyTree
 
 _LANES_PER_WORKER = 128
@@ -95,8 +95,8 @@ class HostPlayer:
             return jax.ShapeDtypeStruct(shape, kind)
 
         sums, counts = of(np.float32, count, *size.shape), of(np.int32, count)
-        executed, success = of(np.int32, 1), of(np.float32, count)
-        return Played(of(np.float64, count), counts, sums, sums, executed, counts, success)
+        info = {name: of(np.float32, count) for name in info_names(self.spec)}
+        return Played(of(np.float64, count), counts, sums, sums, of(np.int32, 1), info, counts)
 
     def compile(self, shared: PyTree, keys: Array) -> None:
         """See `Player`."""
@@ -133,6 +133,7 @@ class HostPlayer:
                 notified = now
                 notify(play.queued - sum(half.num_busy for half in busy), play.num_jobs)
         gathered = processes.gather_shares(play.played(), len(self.jobs.member))
+        self._warn_of_missing(gathered.info)
         return gathered._replace(lane_steps=gathered.lane_steps.sum(keepdims=True, dtype=np.int32))
 
     def first_observation(self, keys: Array) -> np.ndarray | None:
@@ -152,6 +153,18 @@ class HostPlayer:
     def acting(self) -> HostActing:
         """The compiled functions that compute actions."""
         return HostActing(self.behaviour)
+
+    def _warn_of_missing(self, info: dict[str, Array]) -> None:
+        """Say of a scalar that is to be logged that no episode has reported it; once."""
+        for key in self.spec.info_keys:
+            what = f"info[{key!r}]"
+            if what not in self.warned and np.isnan(info[key]).all():
+                self.warned.add(what)
+                _log.warning(
+                    "%s: no episode has ended with %s, which info_keys names: not logged until "
+                    "one does",
+                    *(self.spec.id, what),
+                )
 
     def _placed(self, tree: PyTree) -> PyTree:
         """Put arrays on the device once per play. Shapes become arrays of zeros."""
@@ -177,7 +190,7 @@ class _Play:
         self.returns = np.zeros(self.num_jobs)
         self.lengths = np.zeros(self.num_jobs, np.int32)
         self.nonfinite_actions = np.zeros(self.num_jobs, np.int32)
-        self.success = np.full(self.num_jobs, np.nan, np.float32)
+        self.info = np.full((len(info_names(player.spec)), self.num_jobs), np.nan, np.float32)
         self.obs_moments: np.ndarray | None = None
         """(2, jobs, d), sums and sums of squares of the observation vectors."""
 
@@ -187,18 +200,16 @@ class _Play:
         self.queued = min(self.queued + count, self.num_jobs)
         return np.where(jobs < self.num_jobs, jobs, -1)
 
-    def finish(
-        self, jobs: np.ndarray, half: "_Half", which: np.ndarray, success: np.ndarray
-    ) -> None:
+    def finish(self, jobs: np.ndarray, half: "_Half", which: np.ndarray, info: np.ndarray) -> None:
         """Record the results of jobs that have ended.
 
         Args:
           jobs: (n,) the numbers of the jobs.
           half: the half of the lanes that played them.
-          lanes: (n,) the lanes that played them, numbered within the half.
-          success: (n,) the success that the environments reported, see `Played.success`.
+          which: (n,) the lanes that played them, numbered within the half.
+          info: (n, k) the scalars that the environments reported.
         """
-        self.success[jobs] = success
+        self.info[:, jobs] = info.T
         carry = half.carry
         sums, squares = (np.concatenate(np.asarray(x)) for x in (carry.obs_sum, carry.obs_squares))
         if self.obs_moments is None:
@@ -248,8 +259,9 @@ class _Play:
         executed = np.zeros(self.num_jobs, np.int32)
         executed[0] = self.executed
         sums, squares = self.obs_moments
-        actions = self.nonfinite_actions
-        return Played(self.returns, self.lengths, sums, squares, executed, actions, self.success)
+        info, actions = self.info, self.nonfinite_actions
+        named: dict[str, Array] = dict(zip(info_names(self.player.spec), info, strict=True))
+        return Played(self.returns, self.lengths, sums, squares, executed, named, actions)
 
 
 class _Half:
@@ -313,9 +325,10 @@ class _Half:
             over = over | (self.steps >= self._play.player.max_steps)
         done = np.flatnonzero(stepped & over)
         if len(done):
-            # An episode that was cut by `max_steps` has no success report.
-            reported = np.where(received.terminated | received.truncated, received.success, np.nan)
-            self._play.finish(self.job[done], self, done, reported[done])
+            # An episode that was cut by `max_steps` reports nothing.
+            cut = ~(received.terminated | received.truncated)[done]
+            reported = np.where(cut[:, None], np.float32(np.nan), received.info[done])
+            self._play.finish(self.job[done], self, done, reported)
             self.assign(done)
         if received.lost.any():
             self._replay(received, commanded)

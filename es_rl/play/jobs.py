@@ -6,11 +6,14 @@ Keys are passed as key data, the integers that `jax.random.key_data` returns: a 
 can be used on all devices of all processes, and costs less per call than typed keys.
 """
 
-from typing import NamedTuple, TypeAlias
+from collections.abc import Iterable
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from envs.base import EnvSpec
 
 Array: TypeAlias = jax.Array | np.ndarray
 TRAINING_SEEDS = 1 << 30
@@ -40,12 +43,34 @@ class Played(NamedTuple):
     """(J, d), sums of the squares of these vectors."""
     lane_steps: Array
     """(devices,) int32, the number of executed steps of all lanes, including idle lanes."""
+    info: dict[str, Array]
+    """(J,) float32 for each name: what the environment reported at the end of the episode, NaN if
+    it reported nothing. "success" is 1, or 0 for failure; the other names are those of
+    `EnvSpec.info_keys`. Names that an environment never reports are left out if that is known."""
     nonfinite_actions: Array | None = None
     """(J,) int32, the number of steps whose action was not finite. None on the accelerator, where
     such actions are not counted, but the observations that follow from them are."""
-    success: Array | None = None
-    """(J,) float32, 1 if the environment reported success at the end of the episode, 0 if it
-    reported failure, NaN if it reported nothing. None if the environment never reports success."""
+
+
+def info_names(spec: EnvSpec) -> tuple[str, ...]:
+    """Return the scalars that an environment may report, in the order of `Received.info`."""
+    return ("success", *spec.info_keys)
+
+
+def info_metric(name: str) -> str:
+    """Return the name of the metric of one entry of `Played.info`, its mean over episodes."""
+    return "success_rate" if name == "success" else f"info_{name}_mean"
+
+
+def without_unreported(metrics: dict[str, Any], info: Iterable[str]) -> dict[str, Any]:
+    """Return the metrics without the means of scalars that no episode reported, which are NaN.
+
+    Args:
+      metrics: the metrics, with one for each name in `info`.
+      info: the names of the scalars that episodes may report.
+    """
+    unreported = {metric for metric in map(info_metric, info) if np.isnan(metrics[metric])}
+    return {name: value for name, value in metrics.items() if name not in unreported}
 
 
 def make_jobs(population_size: int, episodes_per_member: int, sharing: int) -> Jobs:
@@ -109,11 +134,10 @@ def pack(played: Played) -> jax.Array:
     """Pack the results of one device into one int32 array, so that one exchange is enough.
 
     Returns:
-      (jobs + 1, 2 + 2 d), with one more column if success is reported.
+      (jobs + 1, 2 + 2 d + k) if the environment reports k scalars.
     """
     per_job = [played.returns[:, None], played.obs_sum, played.obs_squares]
-    if played.success is not None:
-        per_job.append(played.success[:, None])
+    per_job += [played.info[name][:, None] for name in sorted(played.info)]
     # Floats are sent as the integers of their bits. An exchange of floats might change the bits of
     # integers that are packed as floats.
     bits = jax.lax.bitcast_convert_type(jnp.concatenate(per_job, axis=1), jnp.int32)
@@ -121,16 +145,17 @@ def pack(played: Played) -> jax.Array:
     return jnp.concatenate([rows, jnp.broadcast_to(played.lane_steps, (1, rows.shape[1]))])
 
 
-def unpack(packed: jax.Array, jobs: int, *, has_success: bool) -> Played:
+def unpack(packed: jax.Array, jobs: int, info: Iterable[str]) -> Played:
     """Unpack the arrays that all devices have packed (devices, ..., ...), without padding."""
     rows = packed[:, :-1].reshape(-1, packed.shape[-1])[:jobs]
     values = jax.lax.bitcast_convert_type(rows[:, 1:], jnp.float32)
-    size = (values.shape[1] - 1) // 2
+    names = sorted(info)
+    size = (values.shape[1] - 1 - len(names)) // 2
     return Played(
         returns=values[:, 0],
         lengths=rows[:, 0],
         obs_sum=values[:, 1 : 1 + size],
         obs_squares=values[:, 1 + size : 1 + 2 * size],
         lane_steps=packed[:, -1, 0],
-        success=values[:, -1] if has_success else None,
+        info={name: values[:, 1 + 2 * size + i] for i, name in enumerate(names)},
     )

@@ -100,6 +100,9 @@ class Collected(NamedTuple):
     the first one of the next episode, so that a truncated episode can be bootstrapped."""
     totals: jax.Array
     """float32, the return of the episode in the step in which it ended, NaN in all other steps."""
+    info: dict[str, jax.Array]
+    """float32, the entries of `Played.info` in the steps in which episodes ended, NaN in all other
+    steps."""
 
 
 Act: TypeAlias = Callable[[PyTree, jax.Array, jax.Array], tuple[jax.Array, PyTree]]

@@ -20,7 +20,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from envs.base import Env, State
-from es_rl.play.jobs import Array, Jobs, Played, pack, reset_key, step_keys, unpack
+from es_rl.play.jobs import Array, Jobs, Played, info_names, pack, reset_key, step_keys, unpack
 from es_rl.play.player import Behaviour, PyTree
 
 _BLOCK = 8
@@ -159,8 +159,7 @@ class Rollout:
         parts = gathered.reshape(self.mesh.size, -1, gathered.shape[-1])
         # Without the barrier XLA may fuse later operations with this one, and then sums would round
         # differently for each number of devices.
-        has_success = progress.played.success is not None
-        played = unpack(parts, len(self.jobs.member), has_success=has_success)
+        played = unpack(parts, len(self.jobs.member), progress.played.info)
         return jax.lax.optimization_barrier(played)
 
     @property
@@ -205,13 +204,14 @@ class Rollout:
             zeros,
             zeros,
         )
+        names = info_names(self.env.spec)
         nothing = Played(
             returns=jnp.zeros(num_jobs),
             lengths=jnp.zeros(num_jobs, jnp.int32),
             obs_sum=per_job,
             obs_squares=per_job,
             lane_steps=jnp.zeros(1, jnp.int32),
-            success=jnp.full(num_jobs, jnp.nan) if "success" in starts.info else None,
+            info={name: jnp.full(num_jobs, jnp.nan) for name in names if name in starts.info},
         )
         progress = Progress(
             nobody,
@@ -359,19 +359,18 @@ def _noted(played: Played, lane_state: _LaneState, job: jax.Array, lane_steps: j
     def put(jobs: Array, values: jax.Array) -> jax.Array:
         return jnp.asarray(jobs).at[job].set(values, mode="drop")
 
-    success = played.success
-    if success is not None:
-        state = lane_state.state
-        over = state.terminated | state.truncated  # not cut by `max_steps`
-        reported = state.info["success"].astype(jnp.float32)
-        success = put(success, jnp.where(over, reported, jnp.nan))
+    over = lane_state.state.terminated | lane_state.state.truncated  # not cut by `max_steps`
+    reported = {name: lane_state.state.info[name].astype(jnp.float32) for name in played.info}
     return Played(
         returns=put(played.returns, lane_state.total),
         lengths=put(played.lengths, lane_state.state.steps),
         obs_sum=put(played.obs_sum, lane_state.obs_sum),
         obs_squares=put(played.obs_squares, lane_state.obs_squares),
         lane_steps=played.lane_steps + lane_steps,
-        success=success,
+        info={
+            name: put(before, jnp.where(over, reported[name], jnp.nan))
+            for name, before in played.info.items()
+        },
     )
 
 

@@ -78,7 +78,7 @@ class Lockstep:
             lambda _, carry: jax.vmap(step)(carry, selected, keys),
             jax.vmap(start)(selected, keys),
         )
-        return *carry[3:], jnp.full(1, len(member) * horizon)
+        return *carry[3:], jnp.full(1, len(member) * horizon), {}
 
 
 class LockstepPlayer(DevicePlayer):

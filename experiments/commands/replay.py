@@ -165,7 +165,7 @@ def _as_json(policy: Policy, evaluation: Evaluation) -> dict[str, object]:
         **evaluation.to_json(),
         "return_mean": evaluation.mean,
         "return_std": evaluation.std,
-        **({} if evaluation.success_rate is None else {"success_rate": evaluation.success_rate}),
+        **evaluation.info_means,
     }
 
 

@@ -13,10 +13,11 @@ from typing import Annotated, Any, Generic, TypeVar
 import tyro
 
 import agents
+from agents.objects import OBJECTS
 from agents.policies.policy import load_policy
 from agents.policies.policy_files import named_file
 from agents.policies.starting import saved_network_settings
-from agents.registry import OBJECTS, config_type, configure, list_agents, preset
+from agents.registry import config_type, configure, list_agents, preset
 from agents.settings import check_kept
 from agents.training.run_config import RunConfig
 from agents.training.run_folder import SavedRun, read_config
@@ -34,7 +35,7 @@ Options = TypeVar("Options")
 _DEFAULT_ENV = "gymnasium/phys2d/CartPole-v1"
 _MOST_AT_ONCE = 1 << 26
 """The most episodes of a generation, or transitions of an update, of a resumed run."""
-_OF_NEW_RUNS = ("out", "backend", "max_episode_steps", "env_kwargs")
+_OF_NEW_RUNS = ("out", "backend", "max_episode_steps", "info_keys", "env_kwargs")
 """Flags that are not allowed with --resume."""
 
 
@@ -81,6 +82,9 @@ class TrainFlags(Choice, ProcessFlags, Generic[Config, Options]):
     max_episode_steps: int | None = None
     """Episodes are cut after this many steps, also in evaluation; unless given, the environment's
     own limit applies."""
+    info_keys: tuple[str, ...] | None = None
+    """Scalars in the info of an episode's last step (in Brax's metrics) whose mean over episodes is
+    logged."""
     env_kwargs: tuple[str, ...] = ()
     """Arguments of the environment, such as max_episode_steps=200 forward_reward_weight=2.0. Values
     are read as Python or JSON literals (is_slippery=False), or else as text."""
@@ -135,7 +139,7 @@ def main(arguments: list[str]) -> int:
     on_host = _given(flags, PLACES)
     if saved is None:
         import_modules(flags.modules, flags.env)
-        chosen = {**_given(flags, ("backend", "max_episode_steps")), **on_host}
+        chosen = {**_given(flags, ("backend", "max_episode_steps", "info_keys")), **on_host}
     else:
         import_modules(flags.modules)
         chosen = {**saved.env_kwargs, **on_host}

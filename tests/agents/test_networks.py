@@ -15,7 +15,7 @@ from gymnasium import spaces
 import agents
 import envs
 from agents.policies import images
-from agents.policies.network import Network, NetworkConfig, resolved
+from agents.policies.network import BUILT_IN_SETTINGS, Network, NetworkConfig, resolved
 from envs.errors import UserError
 from tests.agents import own_networks
 from tests.envs import image_envs
@@ -241,7 +241,9 @@ def test_a_run_with_objects_says_so_and_goes_on_in_python(tmp_path):
     agents.train(make(), env_steps=1, **options)
     config = json.loads((tmp_path / "config.json").read_text())
     assert config["settings"]["network"] == "tests.agents.own_networks.Linen"
-    assert config["settings"]["hidden"] is None
+    # What it makes void is left out.
+    assert config["settings"].keys() & {*BUILT_IN_SETTINGS} == {"network"}
+    assert config["settings"]["population_size"] == SMALL["population_size"]
     result = agents.train(make(), env_steps=200, resume=True, **options)
     whole = agents.train(make(), env_steps=200, eval_episodes=4)
     jax.tree.map(np.testing.assert_array_equal, result.policy.weights, whole.policy.weights)

@@ -14,6 +14,7 @@ import pytest
 
 import agents
 import envs
+from agents.evolution.config import STRATEGY_SETTINGS
 from envs.errors import UserError
 from experiments.commands.train import main
 from tests.agents.own_strategies import AdaptiveSigma, best_half
@@ -60,6 +61,10 @@ def test_a_strategy_of_ones_own_trains_and_resumes_to_the_same_bits(agent, tmp_p
     assert ((abs(ratios - 1.25) < 1e-5) | (abs(ratios - 0.8) < 1e-5)).all()
     settings = json.loads((tmp_path / "whole/config.json").read_text())["settings"]
     assert settings["strategy"] == "tests.agents.own_strategies.AdaptiveSigma"
+    # What it makes void is left out.
+    assert not settings.keys() & {*STRATEGY_SETTINGS}
+    assert settings["hidden"] == [4]
+    assert settings["episodes_per_member"] == agent.config.episodes_per_member
     with pytest.raises(UserError, match="AdaptiveSigma is an object, .*: go on in Python with"):
         main(["--resume", str(tmp_path / "cut")])
 

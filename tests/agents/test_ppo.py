@@ -14,7 +14,8 @@ import envs
 from agents.policies import distributions
 from agents.ppo.agent import PPOAgent
 from agents.ppo.config import PPOConfig
-from agents.ppo.update import Transitions, generalized_advantages
+from agents.ppo.update import Transitions, generalized_advantages, without_nonfinite
+from tests.envs import image_envs  # noqa: F401 - registers them
 
 BOX = spaces.Box(-1.0, 1.0, (2,), np.float32)
 MULTI = spaces.MultiDiscrete([3, 2], start=[5, 0])
@@ -221,3 +222,31 @@ def test_few_environments_stay_on_one_device():
     two_on_each = PPOConfig(num_envs=256, num_steps=2, minibatch_size=4)
     assert two_on_each.most_devices(4) == 2
     assert isinstance(agents.make("ppo", env("probe/recall"), **SMALL), PPOAgent)
+
+
+@pytest.mark.parametrize("name", ["image/spot", "gymnasium/Spot-v0"])
+def test_a_batch_keeps_images_as_they_came(name):
+    small = {"num_envs": 2, "num_steps": 4, "minibatch_size": 8, "hidden": (4,)}
+    where = {"workers": 1} if name.startswith("gymnasium/") else {}
+    with agents.make("ppo", env(name, **where), **small) as agent:
+        state = agent.init(jax.random.key(0))
+        shared, keys = agent._shared_and_keys(state)
+        _, collected, _ = agent.collector.collect(shared, state.lanes, keys)
+        batch, usable = without_nonfinite(agent._transitions(state, collected))
+    assert usable.all()
+    for images in (batch.vector, batch.next_vector):
+        assert images.dtype == jnp.uint8
+        assert images.shape == (4, 2, 6, 6, 1)
+        np.testing.assert_array_equal(images.max(axis=(2, 3, 4)), np.full((4, 2), 255))
+    # The policy reads them as numbers from 0 to 1.
+    image, network = np.asarray(batch.vector[0, 0]), agent.network
+    _, outputs = network.apply(state.params["actor"], (), jnp.float32(image) / 255)
+    head = agent.learner.head(state.params, batch.vector)
+    np.testing.assert_allclose(head[0, 0], outputs, atol=1e-6)
+
+
+def test_a_batch_keeps_numbers_standardised():
+    network = agents.make("ppo", env("probe/policy_reward"), **SMALL).network
+    stored = network.stored(jnp.array([3.0]), np.array([1.0]), np.array([4.0]))
+    assert stored.dtype == jnp.float32
+    assert stored == network.scaled(stored) == 0.5

@@ -56,11 +56,11 @@ def test_an_evaluation_counts_successes_on_the_host(key):
     with agents.make("zero", env) as agent:
         policy = agent.snapshot(agent.init(jax.random.key(0)))
         found = agents.evaluate(policy, env, episodes=16)
-    assert set(found.success) == {0.0, 1.0}
-    assert found.success_rate == found.success.mean()
+    assert set(found.info["success"]) == {0.0, 1.0}
+    assert found.success_rate == found.info["success"].mean()
     # An episode without any paid step is no success, one in which all were paid is.
-    assert not found.success[paid(found.returns) == 0].any()
-    assert found.success[paid(found.returns) == 4].all()
+    assert not found.info["success"][paid(found.returns) == 0].any()
+    assert found.info["success"][paid(found.returns) == 4].all()
 
 
 def test_an_evaluation_counts_successes_on_devices():
@@ -68,7 +68,7 @@ def test_an_evaluation_counts_successes_on_devices():
     with agents.make("zero", env) as agent:
         policy = agent.snapshot(agent.init(jax.random.key(0)))
         found = agents.evaluate(policy, env, episodes=16)
-    np.testing.assert_array_equal(found.success, found.returns)
+    np.testing.assert_array_equal(found.info["success"], found.returns)
     assert 0 < found.success_rate < 1
 
 
