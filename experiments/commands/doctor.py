@@ -27,9 +27,10 @@ from experiments.videos import FORMATS, write_video
 State: TypeAlias = Literal["ok", "--", "failed"]
 
 _EXTRAS = {
-    "atari": ("ale_py",),
+    "atari": ("ale_py", "cv2"),
     "box2d": ("Box2D",),
     "classic-control": ("pygame",),
+    "gymnax": ("gymnax", "seaborn", "six"),
     "minigrid": ("minigrid",),
     "mujoco": ("mujoco", "imageio"),
     "onnx": ("jax2onnx", "onnx", "onnxruntime"),

@@ -1,5 +1,6 @@
 """`es-rl envs` lists what runs, and says of the rest what it lacks."""
 
+import sys
 from importlib.util import find_spec
 
 import gymnasium
@@ -74,3 +75,14 @@ def test_an_extra_that_is_missing_is_named(name, package, extra, monkeypatch):
     says = rf'{name}.: needs {package}: pip install "es-rl\[{extra}\]"'
     with pytest.raises(UserError, match=says):
         envs.make(f"gymnasium/{name}")
+
+
+def test_a_suite_whose_package_is_missing_is_listed_with_what_it_needs(capsys, monkeypatch):
+    assert set(listed(capsys, "--suite", "gymnax").values()) == {""}
+    without = {"gymnax": None}
+    monkeypatch.setattr(available, "find_spec", lambda asked: without.get(asked, find_spec(asked)))
+    monkeypatch.setitem(sys.modules, "gymnax", None)  # as if it were not installed
+    says = set(listed(capsys, "--suite", "gymnax").values())
+    assert says == {'(needs gymnax: pip install "es-rl[gymnax]")'}
+    with pytest.raises(UserError, match=r'pip install "es-rl\[gymnax\]"'):
+        envs.make("gymnax/CartPole-v1")
