@@ -81,7 +81,8 @@ def test_minatar_is_seen_as_images():
     assert env.spec.observation_space == spaces.Box(0, 255, (10, 10, 4), np.uint8)
     state = env.reset(jax.random.key(0))
     assert set(np.unique(state.obs)) == {0, 255}
-    state = env.step(state, 0, jax.random.key(1))
+    for _ in range(3):  # until the ball has left the bricks
+        state = env.step(state, 0, jax.random.key(1))
     (picture,) = env.render([state])
     assert picture.shape == (320, 320, 3)
     # The ground, paddle, ball, trail and bricks.
