@@ -154,8 +154,9 @@ class Weights(NamedTuple):
 
     @property
     def moments(self) -> Moments:
-        """The observation statistics, in the form that training continues with."""
-        return Moments(*map(jnp.asarray, (self.num_observations, self.mean, self.std)))
+        """The observation statistics, frozen if there are any, for training to start from them."""
+        count, mean, std = map(jnp.asarray, (self.num_observations, self.mean, self.std))
+        return Moments(count, mean, std, frozen=count > 0)
 
 
 @dataclass(frozen=True, eq=False)

@@ -201,6 +201,26 @@ def _mujoco_locomotion() -> Preset:
     )
 
 
+@_for("gymnax/Breakout-MinAtar")
+def _breakout() -> Preset:
+    return Preset(
+        source=(
+            "Found here, among 9 settings on seed 100. Sampled actions matter: with the most "
+            "likely ones almost all members return the same, and nothing is learned from that."
+        ),
+        run={"env_steps": 20_000_000, "eval_every": 10, "eval_episodes": 64},
+        settings={
+            "network": "cnn",
+            "hidden": (32,),
+            "population_size": 256,
+            "episodes_per_member": 4,
+            "sample_actions": True,
+            "sigma": 0.1,
+            "learning_rate": 0.02,
+        },
+    )
+
+
 @_for("brax/hopper", "brax/ant")
 def _brax_locomotion() -> Preset:
     return Preset(

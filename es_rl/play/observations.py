@@ -28,11 +28,14 @@ class Moments:
     """(d,), the mean of each entry; 0 before the first observation."""
     std: jax.Array
     """(d,), the standard deviation of each entry, at least 1e-6; 1 before the first observation."""
+    frozen: jax.Array
+    """bool scalar, whether the moments stay as they are. They do in a run that starts from a saved
+    policy: its network was trained with them, and others would change its actions."""
 
 
 def empty(size: int) -> Moments:
     """Return the moments before the first observation, for vectors of `size` numbers."""
-    return Moments(jnp.float32(0), jnp.zeros(size), jnp.ones(size))
+    return Moments(jnp.float32(0), jnp.zeros(size), jnp.ones(size), jnp.bool_(False))
 
 
 def standardize(obs: jax.Array, mean: Array, std: Array) -> jax.Array:
@@ -49,7 +52,8 @@ def merge(moments: Moments, lengths: Array, total: Array, squares: Array) -> Mom
     """Add the episodes of one generation (Chan et al. 1979, the parallel variance formula).
 
     Episodes with a sum that is not finite are left out. If the result would still not be finite,
-    the moments stay as they are. So no episode can make the moments unusable.
+    the moments stay as they are. So no episode can make the moments unusable. Frozen moments stay
+    as they are too.
 
     Args:
       moments: the moments that the observations were standardised with.
@@ -74,7 +78,7 @@ def merge(moments: Moments, lengths: Array, total: Array, squares: Array) -> Mom
     variance = moments.std**2 * ((moments.count + deviations) * per_count)
     mean = moments.mean + moments.std * shift * (n * per_count)
     std = jnp.where(count > 0, jnp.sqrt(jnp.maximum(variance, _LEAST_STD**2)), 1.0)
-    sound = jnp.isfinite(mean).all() & jnp.isfinite(std).all()
-    merged = Moments(count, mean, std)
+    sound = jnp.isfinite(mean).all() & jnp.isfinite(std).all() & ~moments.frozen
+    merged = Moments(count, mean, std, moments.frozen)
     # XLA would fuse a jnp.where with the sums and then round these differently.
     return jax.lax.cond(sound, lambda new, _: new, lambda _, old: old, merged, moments)

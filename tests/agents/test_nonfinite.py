@@ -219,7 +219,7 @@ def test_moments_leave_out_episodes_that_are_not_finite(bad):
 
 
 def test_moments_survive_sums_that_overflow_only_together():
-    before = observations.Moments(jnp.float32(5), jnp.ones(2), jnp.full(2, 0.8))
+    before = observations.Moments(jnp.float32(5), jnp.ones(2), jnp.full(2, 0.8), jnp.bool_(False))
     huge = np.full((4, 2), 3e38, np.float32)
     merge = jax.jit(observations.merge)
     assert_same(merge(before, np.full(4, 8), np.ones((4, 2), np.float32), huge), before)

@@ -41,8 +41,13 @@ def test_evolution_starts_from_a_policy_of_ppo(tmp_path):
     np.testing.assert_array_equal(agent.snapshot(state).weights.mean, policy.weights.mean)
     np.testing.assert_array_equal(agent.snapshot(state)(obs), policy(obs))
     assert float(state.moments.count) == 2 * 4 * 16
-    state, metrics = agent.step(state)
-    assert float(state.moments.count) == 2 * 4 * 16 + metrics["env_steps"]
+    state, _ = agent.step(state)
+    # The network was trained with these statistics, so they stay as they are.
+    after = agent.snapshot(state).weights
+    assert float(after.num_observations) == 2 * 4 * 16
+    np.testing.assert_array_equal(after.mean, policy.weights.mean)
+    np.testing.assert_array_equal(after.std, policy.weights.std)
+    assert not np.array_equal(agent.snapshot(state)(obs), policy(obs))
 
 
 def test_a_run_starts_from_a_policy_and_ppo_does_too():
@@ -52,6 +57,8 @@ def test_a_run_starts_from_a_policy_and_ppo_does_too():
     obs = np.random.default_rng(0).normal(size=(100, 3)).astype(np.float32)
     np.testing.assert_array_equal(agent.snapshot(state)(obs), of_ppo()(obs))
     jax.tree.map(np.testing.assert_array_equal, state.params["critic"], fresh.params["critic"])
+    after = agent.snapshot(agent.step(state)[0]).weights
+    np.testing.assert_array_equal(after.std, of_ppo().weights.std)
     one, two = (
         agents.train(agent, env_steps=1, eval_episodes=4, initial=initial)
         for initial in (None, of_ppo())
