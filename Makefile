@@ -3,22 +3,26 @@ PYTHON ?= python3
 BIN = $(VENV)/bin
 RUN := runs/quickstart-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: train test test-agents test-others lint stress starts clean
+.PHONY: train test test-slow test-agents test-others lint stress starts clean
 
 # Train CartPole, then replay the trained policy into a GIF.
 train: $(VENV)/.installed
 	$(BIN)/es-rl train --out $(RUN)
 	$(BIN)/es-rl replay $(RUN) --video $(RUN)/replay.gif
 
-# In two halves of about the same length, side by side.
+# In two halves of about the same length, side by side, without the slow tests.
 test: $(VENV)/.installed
 	$(MAKE) --jobs=2 --keep-going test-agents test-others
 
+test-slow: $(VENV)/.installed
+	$(MAKE) --jobs=2 --keep-going test-agents test-others TESTS=slow
+
+TESTS = not slow
 test-agents: $(VENV)/.installed
-	$(BIN)/python -m pytest tests/agents
+	$(BIN)/python -m pytest -m "$(TESTS)" tests/agents
 
 test-others: $(VENV)/.installed
-	$(BIN)/python -m pytest --ignore=tests/agents
+	$(BIN)/python -m pytest -m "$(TESTS)" --ignore=tests/agents
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .

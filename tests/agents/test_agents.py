@@ -34,6 +34,7 @@ def test_solves_the_probes(name, probe, budget):
     assert result.env_steps < budget
 
 
+@pytest.mark.slow
 def test_memory_solves_what_needs_it_and_nothing_else_does():
     def best(**network):
         settings = {**SMALL, "population_size": 128, **network}
@@ -54,6 +55,7 @@ def test_nothing_to_learn_moves_nothing():
     jax.tree.map(np.testing.assert_array_equal, agent.snapshot(state).weights.params, before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [
@@ -96,6 +98,7 @@ def after_generations(count, devices, **settings):
     return jax.device_get((state.es.params, state.moments, metrics))
 
 
+@pytest.mark.slow
 def test_devices_change_nothing_and_memory_may_be_had():
     one, two = after_generations(2, 1, **MEMORY), after_generations(2, 2, **MEMORY)
     assert one[0]["params"]["memory"]["hn"]["kernel"].shape == (4, 4)
@@ -257,6 +260,7 @@ def test_two_seeds_differ_and_one_seed_repeats():
     assert first[0] != other[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("env_id", "threshold", "budget"),
     [

@@ -10,6 +10,8 @@ import agents
 import envs
 from agents.training.filming import film, record
 
+pytestmark = pytest.mark.slow
+
 
 def make_policy(name, env):
     """Random actions, or a network whose head, zero at first, has weights too."""

@@ -47,6 +47,7 @@ def trained(kind, name="eggroll"):
     return policy
 
 
+@pytest.mark.slow
 def test_networks_of_ones_own_train_and_act_the_same_when_loaded_in_a_new_process(tmp_path):
     folders = [tmp_path / kind for kind in KINDS]
     for folder in folders:

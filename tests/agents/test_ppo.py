@@ -106,6 +106,7 @@ def test_a_single_environment_learns_the_pendulum():
     assert result.evaluation.mean > -300
 
 
+@pytest.mark.slow
 def test_devices_share_the_environments():
     settings = {**SMALL, "num_envs": 64, "normalize_rewards": True, "anneal_steps": 4 * 64 * 16}
     agent = agents.make("ppo", env("probe/policy_reward"), **settings)
@@ -159,6 +160,7 @@ def test_on_the_host_it_learns_and_repeats_itself():
     assert np.mean(first[-3:]) > 2 * np.mean(first[:3])
 
 
+@pytest.mark.slow
 def test_failing_environments_are_counted_and_replaced():
     envs.import_module("tests.envs.faulty")
     broken = envs.make("gymnasium/Faulty-v0", kind="exit", every=2, workers=2)
@@ -231,7 +233,7 @@ def test_a_batch_keeps_images_as_they_came(name):
     with agents.make("ppo", env(name, **where), **small) as agent:
         state = agent.init(jax.random.key(0))
         shared, keys = agent._shared_and_keys(state)
-        _, collected, _ = agent.collector.collect(shared, state.lanes, keys)
+        _, collected, _ = agent.collector.collect(shared, state.episodes, keys)
         batch, usable = without_nonfinite(agent._transitions(state, collected))
     assert usable.all()
     for images in (batch.vector, batch.next_vector):

@@ -11,6 +11,8 @@ import pytest
 import agents
 import envs
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = """
 import jax
 jax.config.update("jax_num_cpu_devices", 2)

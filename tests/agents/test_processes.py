@@ -16,6 +16,8 @@ import envs
 from experiments.cli import main
 from experiments.commands.launch import free_address
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 COMMAND = (sys.executable, "-m", "experiments.cli")
 SMALL = ("--population-size", "20", "--hidden", "4", "--eval-every", "3", "--eval-episodes", "10")

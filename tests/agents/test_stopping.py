@@ -14,6 +14,8 @@ from agents.training.watchdog import Watchdog
 from es_rl.play import device_player
 from tests.agents.test_resume import ES, evaluator_of, metrics_of, weights_of
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def agent():

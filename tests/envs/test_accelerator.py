@@ -119,6 +119,7 @@ def test_dynamics_are_those_of_the_suite():
     reference.close()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Brax System")
 def test_brax_follows_brax():
     import brax.envs
@@ -152,6 +153,7 @@ def test_what_cannot_run_says_so(monkeypatch):
         envs.make("brax/inverted_pendulum", backend="spring")
 
 
+@pytest.mark.slow
 def test_swimmer_runs():
     env = envs.make("brax/swimmer")
     state = jax.jit(env.step)(env.reset(jax.random.key(0)), jnp.ones(2), jax.random.key(0))

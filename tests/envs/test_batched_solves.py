@@ -11,6 +11,8 @@ import envs
 from envs.suites import batched_solves
 from envs.suites.brax_suite import names
 
+pytestmark = pytest.mark.slow
+
 
 def random(*shape, dtype=np.float32):
     rng = np.random.default_rng(0)

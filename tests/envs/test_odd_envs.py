@@ -20,6 +20,8 @@ from es_rl.play.host_collector import HostCollector
 from es_rl.play.jobs import episode_keys, episode_seeds
 from tests.envs.odd_runs import make, train
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 
 

@@ -24,7 +24,7 @@ def test_lists_every_suite():
     ):
         assert known in ids
     assert all(i.startswith("brax/") for i in envs.list_ids("brax"))
-    with pytest.raises(ValueError, match="suite='atari': must be one of brax, gymnasium, probe"):
+    with pytest.raises(ValueError, match="suite='atari': must be one of brax, gymnasium, gymnax"):
         envs.list_ids("atari")
 
 

@@ -9,6 +9,8 @@ import envs
 from envs.errors import UserError
 from envs.pictures.scene import scene_of
 
+pytestmark = pytest.mark.slow
+
 ALL_SHAPES = """
 <mujoco>
   <asset>

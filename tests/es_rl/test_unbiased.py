@@ -14,6 +14,8 @@ from flax import linen as nn
 import es_rl
 from tests.es_rl.networks import Heads, Layer, first_output, scanned
 
+pytestmark = pytest.mark.slow
+
 POPULATION, SEEDS, RANK = 64, 1000, 2
 # The gradient of the smoothed fitness differs from the gradient by a part of the order of sigma^2.
 SIGMA = 0.01

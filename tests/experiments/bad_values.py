@@ -170,6 +170,7 @@ NAMES: dict[str, Any] = {
     "policy": one(words),
     "file": one(words),
     "backend": one(words),
+    "info_keys": one(words),
     "coordinator": one(words),
     "env_kwargs": one(words),
     "modules": one(words.map(lambda word: f"no_such_{word}")),

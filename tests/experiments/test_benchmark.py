@@ -12,6 +12,8 @@ from experiments.benchmarks.rollouts import LockstepPlayer
 from experiments.benchmarks.timing import Contender, side_by_side
 from tests.experiments.test_cli import es_rl
 
+pytestmark = pytest.mark.slow
+
 POPULATION = 32
 
 

@@ -51,6 +51,7 @@ def test_replay_gives_exactly_the_recorded_returns(run):
     assert replayed["lengths"] == recorded["lengths"]
 
 
+@pytest.mark.slow
 def test_replay_is_exact_where_returns_are_not_whole_numbers(tmp_path):
     train = ("train", "gymnasium/phys2d/Pendulum-v0", "--env-steps", 200_000)
     assert es_rl(*train, "--out", tmp_path / "run").returncode == 0
@@ -76,6 +77,7 @@ def test_replay_writes_a_video(run, tmp_path, suffix):
     assert any((frames[0] != frame).any() for frame in frames[1:])
 
 
+@pytest.mark.slow
 def test_ppo_is_trained_and_filmed_as_it_learns(tmp_path):
     flags = ("--agent", "ppo", "--env-steps", 600, "--video-every", 2, "--out", tmp_path / "run")
     done = es_rl("train", *flags)
@@ -122,7 +124,7 @@ def test_envs_lists_and_marks(capsys):
         (("replay", "x", "--video", "film.avi"), "--video film.avi: must end in .mp4 or .gif"),
         (("benchmark", "--rounds", "0"), "--rounds 0: must be at least 1"),
         (("benchmark", "--json", "no/x.json"), "--json no/x.json: must be a file in a folder that"),
-        (("envs", "--suite", "atari"), "--suite atari: must be one of brax, gymnasium, probe"),
+        (("envs", "--suite", "atari"), "--suite atari: must be one of brax, gymnasium, gymnax"),
     ],
 )
 def test_bad_input_is_one_line_exit_code_2_and_nothing_written(
