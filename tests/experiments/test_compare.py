@@ -47,8 +47,8 @@ def suite(tmp_path):
 
 def test_a_comparison_goes_on_where_it_was_stopped(suite, tmp_path, capsys, monkeypatch, request):
     # Background processes of a shell script ignore SIGINT from their start.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before or signal.SIG_DFL))
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, handler))
     out = tmp_path / "out"
     command = [str(suite), "--seeds", "2", "--out", str(out)]
     train, calls = compare.Trials._train, []
