@@ -11,6 +11,8 @@ import pytest
 import agents
 import envs
 
+pytestmark = pytest.mark.slow
+
 ONE_STEP = {
     "eggroll": {"population_size": 4, "hidden": (2,)},
     "ppo": {"num_envs": 2, "num_steps": 4, "minibatch_size": 8, "num_epochs": 1, "hidden": (2,)},

@@ -15,6 +15,8 @@ from experiments import cli
 from tests.agents import own_networks
 from tests.envs import image_envs  # noqa: F401 - registers them
 
+pytestmark = pytest.mark.slow
+
 PENDULUM, CART_POLE = "gymnasium/phys2d/Pendulum-v0", "gymnasium/phys2d/CartPole-v1"
 SMALL = {"population_size": 32, "hidden": (8,)}
 

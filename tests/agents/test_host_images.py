@@ -11,6 +11,8 @@ import envs
 from experiments.commands import replay
 from tests.envs.image_envs import SAMPLED, AnySpot
 
+pytestmark = pytest.mark.slow
+
 envs.import_module("tests.envs.image_envs")
 
 EGGROLL = {"population_size": 4}

@@ -12,6 +12,8 @@ import envs
 from envs.errors import UserError
 from experiments import cli
 
+pytestmark = pytest.mark.slow
+
 SMALL = {"population_size": 16, "hidden": ()}
 
 

@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 AGENT = '''
 """Random search: the best of so many random policies."""
 

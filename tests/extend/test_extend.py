@@ -17,6 +17,8 @@ import envs
 from experiments import cli
 from tests.extend.train import OPTIONS, load
 
+pytestmark = pytest.mark.slow
+
 HERE = Path(__file__).parent
 MODULES = sorted(path.stem for path in HERE.glob("own_*.py"))
 TRAINED = [name for name in MODULES if name != "own_agent"]
