@@ -14,6 +14,8 @@ from agents.ppo.update import Transitions, generalized_advantages, without_nonfi
 from envs.suites.probes import Probe
 from es_rl.play import observations
 
+pytestmark = pytest.mark.slow
+
 ES = {"population_size": 16, "hidden": (4,), "learning_rate_decay": 0.5}
 PPO = {
     "num_envs": 16,
