@@ -21,14 +21,14 @@ from typing import Any
 import gymnasium
 import jax
 
-import agents
 import envs
 from agents.evolution.agent import EvolutionAgent
+from agents.evolution.config import EggrollConfig, EvolutionConfig
 from experiments.benchmarks.timing import Row, Table
 from experiments.cli import parse
 from experiments.startup import machine, start_jax
 
-AGENTS = ("eggroll", "open_es")
+CONFIGS = {"eggroll": EggrollConfig, "open_es": EvolutionConfig}
 _STEPS = 100
 """The length of every episode: Pendulum never ends earlier, and Pong takes far longer."""
 
@@ -90,8 +90,8 @@ def measure(agent_name: str, size: Size, rounds: int) -> dict[str, Any]:
     """
     env = envs.from_gymnasium(pong, id=_PONG) if size.env == _PONG else envs.make(size.env)
     settings = {"population_size": size.population, "episode_steps": _STEPS, **size.settings}
-    with agents.make(agent_name, env, **settings) as agent:
-        assert isinstance(agent, EvolutionAgent)
+    # Presets are left out, as they may change.
+    with EvolutionAgent(agent_name, env, CONFIGS[agent_name](**settings)) as agent:
         state = agent.init(jax.random.key(0))
         params = agent.snapshot(state).weights.params
         noise = jax.eval_shape(lambda state: agent.ask(state)[0].noise, state)
@@ -119,7 +119,7 @@ def measured(rounds: int) -> Iterator[tuple[str, dict[str, dict[str, Any]]]]:
     """(size, agent -> what `measure` says), each in a process of its own, one after the other."""
     for size in SIZES:
         found = {}
-        for agent in AGENTS:
+        for agent in CONFIGS:
             command = [sys.executable, "-m", "experiments.benchmarks.networks"]
             command += ["--rounds", str(rounds), "--measure", agent, size]
             done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
@@ -131,7 +131,7 @@ def table(found: dict[str, dict[str, dict[str, Any]]]) -> Table:
     """A row for each size of network: both agents' seconds, memory and noise."""
     kinds = {"s": ".3f", "peak MB": ",.0f", "noise MB": ",.1f"}
     columns = {"parameters": ",.0f"}
-    columns |= {f"{agent}: {kind}": how for kind, how in kinds.items() for agent in AGENTS}
+    columns |= {f"{agent}: {kind}": how for kind, how in kinds.items() for agent in CONFIGS}
     columns["open_es takes"] = ".1f"
     rows = []
     for size, by_agent in found.items():
@@ -140,7 +140,7 @@ def table(found: dict[str, dict[str, dict[str, Any]]]) -> Table:
             values[f"{agent}: s"] = statistics.median(run["seconds"])
             values[f"{agent}: peak MB"] = run["peak_bytes"] / 1e6
             values[f"{agent}: noise MB"] = run["noise_bytes"] / 1e6
-        eggroll, open_es = (values[f"{agent}: s"] or 0.0 for agent in AGENTS)
+        eggroll, open_es = (values[f"{agent}: s"] or 0.0 for agent in CONFIGS)
         values["open_es takes"] = open_es / eggroll
         rows.append(Row(f"{size}, {SIZES[size].population} members", values))
     notes = [
@@ -174,7 +174,7 @@ def draw(found: dict[str, dict[str, dict[str, Any]]], path: Path) -> None:
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(1, 2, figsize=(10, 4), layout="constrained")
-    for number, agent in enumerate(AGENTS):
+    for number, agent in enumerate(CONFIGS):
         runs = {size: by_agent[agent] for size, by_agent in found.items()}
         for convolutional, style in ((False, "o-"), (True, "*")):
             chosen = [run for size, run in runs.items() if ("CNN" in size) == convolutional]
