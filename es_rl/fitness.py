@@ -46,16 +46,17 @@ def aggregate(returns: jax.Array, success: jax.Array | None, fitness: Fitness) -
         case "mean":
             return returns.mean(axis=1)
         case "median":
-            return jnp.median(returns, axis=1)
+            result = jnp.median(returns, axis=1)
         case "min":
-            return returns.min(axis=1)
+            result = returns.min(axis=1)
         case "cvar":
             worst = max(1, round(CVAR_FRACTION * returns.shape[1]))
-            lowest = jnp.sort(returns, axis=1)[:, :worst].mean(axis=1)
-            # Sorting puts NaN last, so the worst episodes would not contain it.
-            return jnp.where(jnp.isnan(returns).any(axis=1), jnp.nan, lowest)
+            result = jnp.sort(returns, axis=1)[:, :worst].mean(axis=1)
         case "success":
             if success is None:
                 raise UserError("fitness='success': the environment does not report success")
             return success.mean(axis=1)
-    raise UserError(f"fitness={fitness!r}: must be one of {', '.join(get_args(FitnessName))}")
+        case _:
+            accepted = ", ".join(get_args(FitnessName))
+            raise UserError(f"fitness={fitness!r}: must be one of {accepted}")
+    return jnp.where(jnp.isfinite(returns).all(axis=1), result, jnp.nan)

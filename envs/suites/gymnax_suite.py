@@ -1,8 +1,7 @@
 """Adapter of gymnax (https://github.com/RobertTLange/gymnax): classic control, bsuite, MinAtar."""
 
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -89,6 +88,7 @@ class GymnaxEnv:
     """
 
     def __init__(self, id: str, env: Any, params: Any, max_episode_steps: int | None):
+        _ignore_warnings()
         limit = int(params.max_steps_in_episode if max_episode_steps is None else max_episode_steps)
         self._env = env
         self._params = params.replace(max_steps_in_episode=limit + 1)
@@ -104,11 +104,10 @@ class GymnaxEnv:
         return jnp.reshape(jnp.asarray(scaled).astype(space.dtype), space.shape)
 
     def reset(self, key: jax.Array) -> State:
-        with _quiet():
-            obs, inner = self._env.reset_env(jax.random.key_data(key), self._params)
-            # Start states may hold Python scalars and other types than the states after a step.
-            action = jnp.asarray(self.spec.action_space.sample())
-            like = jax.eval_shape(self._step, inner, action, jax.random.key_data(key))[1]
+        obs, inner = self._env.reset_env(jax.random.key_data(key), self._params)
+        # Start states may hold Python scalars and other types than the states after a step.
+        action = jnp.asarray(self.spec.action_space.sample())
+        like = jax.eval_shape(self._step, inner, action, key)[1]
         inner = jax.tree.map(
             lambda x, to: jnp.broadcast_to(jnp.asarray(x).astype(to.dtype), to.shape), inner, like
         )
@@ -116,11 +115,10 @@ class GymnaxEnv:
         return State(inner, self._observation(obs), jnp.float32(0), no, no, jnp.int32(0))
 
     def _step(self, inner: Any, action: jax.Array, key: jax.Array) -> Any:
-        return self._env.step_env(key, inner, action, self._params)
+        return self._env.step_env(jax.random.key_data(key), inner, action, self._params)
 
     def step(self, state: State, action: jax.Array, key: jax.Array) -> State:
-        with _quiet():
-            obs, inner, reward, done, _ = self._step(state.inner, action, jax.random.key_data(key))
+        obs, inner, reward, done, _ = self._step(state.inner, action, key)
         steps = state.steps + 1
         done = jnp.reshape(jnp.asarray(done, bool), ())
         terminated, truncated = time_limited(steps, done, self.spec.max_episode_steps)
@@ -154,10 +152,11 @@ def _space(space: Any) -> spaces.Space:
     return spaces.Box(low, high, shape, np.float32)
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Hide JAX's warnings about types that gymnax mixes; its results are what it means."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "scatter inputs have incompatible types")
-        warnings.filterwarnings("ignore", "Explicitly requested dtype")
-        yield
+def _ignore_warnings() -> None:
+    """Hide JAX's warnings about types that gymnax mixes; the results are right.
+
+    The filters stay: `warnings.catch_warnings` does not work where programs are traced in several
+    threads.
+    """
+    warnings.filterwarnings("ignore", "scatter inputs have incompatible types", FutureWarning)
+    warnings.filterwarnings("ignore", "Explicitly requested dtype", UserWarning)
