@@ -14,7 +14,7 @@ class EnvsFlags:
     why."""
 
     suite: str | None = None
-    """brax, gymnasium or probe; all of them unless given."""
+    """brax, gymnasium, gymnax or probe; all of them unless given."""
 
 
 def main(arguments: list[str]) -> int:
