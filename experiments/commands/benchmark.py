@@ -21,7 +21,7 @@ from experiments.cli import parse
 from experiments.startup import machine, start_jax
 
 Section: TypeAlias = Literal[
-    "forward", "update", "generation", "lanes", "memory", "host", "checkpoints"
+    "forward", "update", "generation", "lanes", "memory", "host", "checkpoints", "networks"
 ]
 
 
@@ -37,6 +37,7 @@ class BenchmarkFlags:
         "memory",
         "host",
         "checkpoints",
+        "networks",
     )
     """What to measure; all sections take about half an hour on 2 cores."""
     rounds: int = 5
@@ -59,7 +60,7 @@ def main(arguments: list[str]) -> int:
     start_jax(flags.devices)
     # Compilation is timed, so the cache must not be used.
     jax.config.update("jax_enable_compilation_cache", False)
-    from experiments.benchmarks import checkpoints, engine, host, rollouts
+    from experiments.benchmarks import checkpoints, engine, host, networks, rollouts
 
     rounds, devices = flags.rounds, flags.devices
     measure: dict[Section, Callable[[], Iterable[Table]]] = {
@@ -70,6 +71,7 @@ def main(arguments: list[str]) -> int:
         "memory": engine.memory,
         "host": lambda: host.host(rounds),
         "checkpoints": lambda: checkpoints.checkpoints(rounds),
+        "networks": lambda: networks.networks(rounds),
     }
     tables: list[Table] = []
     for section in flags.sections:
