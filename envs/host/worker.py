@@ -171,11 +171,13 @@ class _Worker:
         if self._discrete:
             actions = actions.tolist()
         obs = shared["obs"]
-        nested = self._interface.nested
+        ndarray = np.ndarray
         # NumPy would broadcast a too small observation over the row, so the size is checked. If
         # the size is right, assignment refuses wrong shapes, except for leading axes of length 1.
         # A scalar row accepts nothing but one number, so it needs no check.
-        size, is_array = obs[0].size, obs.ndim > 1
+        # A Dict or Tuple has no size, and is flattened first.
+        nested, is_array = self._interface.nested, obs.ndim > 1
+        size, convert = (-1, self._flat) if nested else (obs[0].size, self._array)
         # Small values are collected and written to the shared arrays together: one assignment per
         # number would cost as much as one for a few dozen.
         rewards, terminated = [0.0] * len(lanes), [False] * len(lanes)
@@ -193,10 +195,8 @@ class _Worker:
             else:
                 returned = envs[lane].step(actions[i])
                 value, rewards[i], terminated[i], truncated[i], infos[i] = returned
-            if nested:
-                value = self._flat(value, lane, "reset" if command == RESET else "step")
-            if is_array and (value.__class__ is not np.ndarray or value.size != size):
-                value = self._array(value, lane, "reset" if command == RESET else "step")
+            if is_array and (value.__class__ is not ndarray or value.size != size):
+                value = convert(value, lane, "reset" if command == RESET else "step")
             obs[lane] = value
         try:
             # NumPy would convert None in a list to NaN; `array` raises a TypeError.
