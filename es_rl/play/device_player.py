@@ -17,7 +17,7 @@ _FIRST_STEPS = 64
 
 
 class DevicePlayer:
-    """A `Player` that runs a `Rollout` as three compiled programs: start, advance and finish."""
+    """A `Player` that runs a `Rollout` as two compiled programs: start and advance."""
 
     def __init__(self, rollout: Rollout):
         self.rollout = rollout
@@ -34,10 +34,9 @@ class DevicePlayer:
         self._advance = Program(
             self._advance_play,
             in_shardings=(shared, apart, apart, everywhere),
-            out_shardings=apart,
+            out_shardings=(apart, apart, everywhere),
             donate_argnums=2,
         )
-        self._finish = Program(rollout.finish, in_shardings=apart, out_shardings=everywhere)
 
     def shapes(self, shared: PyTree, keys: Array) -> Played:
         _, progress = jax.eval_shape(self._start_play, shared, keys)
@@ -49,7 +48,6 @@ class DevicePlayer:
         all_at_once(
             lambda: self._start.compile(shared, keys),
             lambda: self._advance.compile(shared, episodes, progress, np.int32(0)),
-            lambda: self._finish.compile(progress),
         )
 
     def play(self, shared: PyTree, keys: Array, notify: Notify | None = None) -> Played:
@@ -61,14 +59,16 @@ class DevicePlayer:
         episodes, progress = self._start(shared, keys)
         total = len(self.rollout.jobs.member)
         if jax.process_count() > 1:
-            progress, _ = self._advance(shared, episodes, progress, np.int32(NO_LIMIT))
-            return self._finish(progress)
+            _, _, played = self._advance(shared, episodes, progress, np.int32(NO_LIMIT))
+            return played
         while True:
             began = time.perf_counter()
-            progress, ended = self._advance(shared, episodes, progress, np.int32(self._steps))
+            progress, ended, played = self._advance(
+                shared, episodes, progress, np.int32(self._steps)
+            )
             done = int(np.asarray(ended).sum())
             if done == total:
-                return self._finish(progress)
+                return played
             seconds = time.perf_counter() - began
             self._steps = min(max(1, int(self._steps * PACE_SECONDS / seconds)), NO_LIMIT)
             if notify is not None:
@@ -82,6 +82,8 @@ class DevicePlayer:
 
     def _advance_play(
         self, shared: PyTree, episodes: Episodes, progress: Progress, steps: jax.Array
-    ) -> tuple[Progress, jax.Array]:
+    ) -> tuple[Progress, jax.Array, Played]:
         progress = self.rollout.advance(shared, episodes, progress, steps)
-        return progress, self.rollout.ended(progress)
+        # Results are only complete after the last call. Computing them in every call costs less
+        # than one more program.
+        return progress, self.rollout.ended(progress), self.rollout.finish(progress)
