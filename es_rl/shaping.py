@@ -144,6 +144,35 @@ def shape_fitness(
     return shaped.astype(fitness.dtype)
 
 
+def shape_top_draws(
+    fitness: jax.Array,
+    method: Shaping,
+    top_draws: int,
+    num_draws: int,
+    group_std: GroupStd = "group",
+) -> jax.Array:
+    """Return the shaped fitness (population_size,) if only the best draws make the update.
+
+    The draws whose best member has the highest fitness are chosen, as in ARS V2-t (Mania et al.
+    2018, arXiv 1803.07055, algorithm 2). The fitness of their members is shaped among themselves,
+    and multiplied by num_draws / top_draws, so that the gradient estimate, which divides by the
+    population size, is the mean over the chosen members. The other members get zeros.
+
+    Args:
+      fitness: (population_size,), finite.
+      method: see `shape_fitness`.
+      top_draws: b, the number of draws to choose.
+      num_draws: D, the number of draws; neighbouring members share one.
+      group_std: see `shape_fitness`.
+    """
+    of_draws = fitness.reshape(num_draws, -1)
+    _, best = jax.lax.top_k(of_draws.max(axis=1), top_draws)
+    best = jnp.sort(best)
+    shaped = shape_fitness(of_draws[best].reshape(-1), method, 0, group_std)
+    shaped = shaped.reshape(top_draws, -1) * (num_draws / top_draws)
+    return jnp.zeros_like(of_draws).at[best].set(shaped).reshape(-1)
+
+
 def without_dead_groups(shaped: jax.Array, fitness: jax.Array, group_size: int = 0) -> jax.Array:
     """Set the shaped fitness of groups without any finite fitness to 0.
 

@@ -320,8 +320,10 @@ class EvolutionAgent(Agent):
         returns = jnp.asarray(played.returns).reshape(self.strategy.population_size, -1)
         info = {name: jnp.asarray(values) for name, values in played.info.items()}
         outcomes = info["success"].reshape(returns.shape) if "success" in info else None
+        # Added to every step of an episode, the offset adds up to this.
+        offset = self.config.reward_offset * jnp.asarray(played.lengths).reshape(returns.shape)
         with self.network.precision():
-            fitness = aggregate(returns, outcomes, self._fitness)
+            fitness = aggregate(returns + offset, outcomes, self._fitness)
             es_state, told = self.strategy.tell(state.es, noise, fitness)
         means = returns.mean(axis=1)
         filled, _ = es_rl.replace_nonfinite(means)

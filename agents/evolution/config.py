@@ -29,6 +29,7 @@ STRATEGY_SETTINGS = (
     "group_size",
     "group_std",
     "shaping",
+    "top_draws",
     "freeze_vectors",
     "rank",
     "full_rank",
@@ -79,6 +80,12 @@ class EvolutionConfig(NetworkConfig):
     population."""
     shaping: ShapingName = "zscore"
     """How fitness is shaped for the update."""
+    top_draws: int | None = None
+    """b, the number of draws of noise that make the update: those whose best member is best, as in
+    ARS (Mania et al. 2018). All draws unless given."""
+    reward_offset: float = 0.0
+    """Added to the reward of every training step, such as -1 to take away a reward of 1 for being
+    alive (Mania et al. 2018). Only fitness sees it: returns, logs and evaluation do not."""
     freeze_vectors: bool = False
     """Whether biases and other vectors are neither perturbed nor trained."""
     lanes: int | None = field(default=None, metadata=MAY_CHANGE)
@@ -101,6 +108,8 @@ class EvolutionConfig(NetworkConfig):
         for name in ("learning_rate", "sigma_decay", "learning_rate_decay"):
             if not 0 < getattr(self, name) < np.inf:
                 raise UserError(f"{name}={getattr(self, name)}: must be greater than 0")
+        if not np.isfinite(self.reward_offset):
+            raise UserError(f"reward_offset={self.reward_offset}: must be a finite number")
         if not 0 <= self.weight_decay < np.inf:
             raise UserError(f"weight_decay={self.weight_decay}: must be at least 0")
         if self.max_update_norm is not None and not 0 < self.max_update_norm < np.inf:
@@ -131,6 +140,7 @@ class EvolutionConfig(NetworkConfig):
             "group_std": self.group_std,
             "shaping": self.shaping if shaping is None else shaping,
             "freeze_vectors": self.freeze_vectors,
+            "top_draws": self.top_draws,
             "layout": layout,
         }
 

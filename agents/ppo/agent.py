@@ -221,7 +221,7 @@ class PPOAgent(Agent):
             vector=drawn.vector,
             raw=drawn.raw,
             log_prob=drawn.log_prob,
-            reward=collected.reward,
+            reward=collected.reward + self.config.reward_offset,
             terminated=collected.terminated,
             ended=collected.ended,
             next_vector=rows(collected.next_obs),

@@ -43,6 +43,9 @@ class PPOConfig(NetworkConfig):
     """Gradients are scaled down to this global norm."""
     log_std_init: float = 0.0
     """Log standard deviation of Box actions at the start."""
+    reward_offset: float = 0.0
+    """Added to the reward of every training step, such as -1 to take away a reward of 1 for being
+    alive. Only the update sees it: returns, logs and evaluation do not."""
     normalize_rewards: bool = False
     """Whether rewards are divided by the running std of the discounted return (VecNormalize)."""
     devices: int | None = field(default=None, metadata=MAY_CHANGE)
@@ -70,6 +73,8 @@ class PPOConfig(NetworkConfig):
         for name in ("learning_rate", "clip_range", "max_grad_norm"):
             if not 0 < getattr(self, name) < np.inf:
                 raise UserError(f"{name}={getattr(self, name)}: must be greater than 0")
+        if not np.isfinite(self.reward_offset):
+            raise UserError(f"reward_offset={self.reward_offset}: must be a finite number")
         for name in ("entropy_coefficient", "value_coefficient"):
             if not 0 <= getattr(self, name) < np.inf:
                 raise UserError(f"{name}={getattr(self, name)}: must be at least 0")

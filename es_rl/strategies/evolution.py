@@ -67,6 +67,9 @@ class EvolutionStrategy:
     full_rank: FullRank = "vectors"
     """"vectors" gives full noise to the leaves that are not matrices, "tensors" also to every leaf
     of three or more axes."""
+    top_draws: int | None = None
+    """b, the number of draws that make the update: those whose best member is best (ARS V2-t, Mania
+    et al. 2018). None for all draws."""
     mesh: Mesh | None = None
     """A mesh with one axis over which the draws are spread, or None. Each device sums its part of
     the gradient."""
@@ -199,7 +202,12 @@ class EvolutionStrategy:
             )
         fitness = jnp.asarray(fitness)
         finite, nonfinite = _shaping.replace_nonfinite(fitness, self.group_size, self.shaping)
-        shaped = _shaping.shape_fitness(finite, self.shaping, self.group_size, self.group_std)
+        if self.top_draws is None:
+            shaped = _shaping.shape_fitness(finite, self.shaping, self.group_size, self.group_std)
+        else:
+            shaped = _shaping.shape_top_draws(
+                finite, self.shaping, self.top_draws, self.num_draws, self.group_std
+            )
         if callable(self.shaping):  # the named shapings already give such groups zeros
             shaped = _shaping.without_dead_groups(shaped, fitness, self.group_size)
         gradient = self.gradient(state.params, noise, shaped)
@@ -275,6 +283,7 @@ def eggroll(
     freeze_vectors: bool = False,
     layout: Layout | None = None,
     full_rank: FullRank = "vectors",
+    top_draws: int | None = None,
 ) -> EvolutionStrategy:
     """Make EGGROLL, an evolution strategy with matrix perturbations of rank r (arXiv 2511.16652).
 
@@ -298,6 +307,7 @@ def eggroll(
         freeze_vectors=freeze_vectors,
         layout=layout,
         full_rank=full_rank,
+        top_draws=top_draws,
     )
 
 
@@ -311,6 +321,7 @@ def open_es(
     shaping: Shaping = "zscore",
     freeze_vectors: bool = False,
     layout: Layout | None = None,
+    top_draws: int | None = None,
 ) -> EvolutionStrategy:
     """Make OpenAI's evolution strategy, with full Gaussian noise in every leaf (arXiv 1703.03864).
 
@@ -329,6 +340,7 @@ def open_es(
         shaping=shaping,
         freeze_vectors=freeze_vectors,
         layout=layout,
+        top_draws=top_draws,
     )
 
 
@@ -363,6 +375,14 @@ def _validate(es: EvolutionStrategy) -> None:
             f"group_size={group}: must divide population_size, {population}, and be a multiple of "
             f"noise_reuse, {reuse}: 0 or one of {', '.join(map(str, sorted(near_first)))}"
         )
+    if es.top_draws is not None:
+        most = _noise.num_draws(population, reuse)
+        if integer("top_draws", 1) > most:
+            raise UserError(
+                f"top_draws={es.top_draws}: must be at most {most}, the number of draws"
+            )
+        if group:
+            raise UserError(f"top_draws={es.top_draws}: must not be given with groups, group_size")
     for name, choices in (
         ("group_std", GroupStd),
         ("shaping", ShapingName),

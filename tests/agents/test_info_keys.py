@@ -3,7 +3,6 @@
 import json
 import logging
 
-import gymnasium
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,6 +12,7 @@ import agents
 import envs
 from envs.errors import UserError
 from experiments import cli
+from tests.agents.signs import Signs
 
 SMALL = {"population_size": 8, "hidden": ()}
 PPO = {"num_envs": 4, "num_steps": 8, "minibatch_size": 16, "num_epochs": 1, "hidden": ()}
@@ -20,27 +20,15 @@ LENGTH = 4
 KEYS = ["steps", "reward/last"]
 
 
-class OnHost(gymnasium.Env):
-    """Pays for the action that the observation names; the info counts, and has the last reward."""
-
-    observation_space = gymnasium.spaces.Box(-1.0, 1.0, (1,), np.float32)
-    action_space = gymnasium.spaces.Discrete(2)
-
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        self._steps = 0
-        return self._sign(), {}
-
-    def _sign(self):
-        self._seen = self.np_random.choice([-1.0, 1.0], (1,)).astype(np.float32)
-        return self._seen
+class OnHost(Signs):
+    """Pays for the last action; the info counts, and has the last reward."""
 
     def step(self, action):
-        self._steps += 1
+        right = self._is_right(action)
         over = self._steps == LENGTH
-        paid = float(over and (self._seen[0] > 0) == action)
+        paid = float(over and right)
         info = {"steps": self._steps, "reward/last": np.float32(paid), "text": "far"}
-        return self._sign(), paid, over, False, info
+        return self._next(), paid, over, False, info
 
 
 class OnDevice:

@@ -2,7 +2,6 @@
 
 import json
 
-import gymnasium
 import jax
 import numpy as np
 import pytest
@@ -11,36 +10,24 @@ import agents
 import envs
 from envs.errors import UserError
 from experiments import cli
+from tests.agents.signs import Signs
 
 pytestmark = pytest.mark.slow
 
 SMALL = {"population_size": 16, "hidden": ()}
 
 
-class Reports(gymnasium.Env):
-    """Pays for the action that the observation names, and reports whether the last one was paid."""
-
-    observation_space = gymnasium.spaces.Box(-1.0, 1.0, (1,), np.float32)
-    action_space = gymnasium.spaces.Discrete(2)
+class Reports(Signs):
+    """Pays for every right action, and reports whether the last one was right."""
 
     def __init__(self, key="is_success"):
         self._key = key
 
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        self._steps = 0
-        return self._sign(), {}
-
-    def _sign(self):
-        self._seen = self.np_random.choice([-1.0, 1.0], (1,)).astype(np.float32)
-        return self._seen
-
     def step(self, action):
-        self._steps += 1
-        paid = bool((self._seen[0] > 0) == action)
-        info = {} if self._key is None else {self._key: paid}
+        right = self._is_right(action)
+        info = {} if self._key is None else {self._key: right}
         # A constant that would swallow the digits of float32.
-        return self._sign(), 1e8 + paid, self._steps == 4, False, info
+        return self._next(), 1e8 + right, self._steps == 4, False, info
 
 
 def host(key="is_success"):
