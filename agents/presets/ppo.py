@@ -38,7 +38,7 @@ _SB3 = {
 """The defaults of `stable_baselines3.PPO` 2.9, written out so that our defaults do not apply."""
 _NORMALIZE = {"normalize_observations": True, "normalize_rewards": True}
 _LOCOMOTION = {"log_std_init": -2.0, "activation": "relu", "hidden": (256, 256)}
-"""The `policy_kwargs` that the zoo gives to HalfCheetah and Hopper."""
+"""The `policy_kwargs` that the zoo gives to HalfCheetah, Hopper and Humanoid."""
 
 
 def ppo_preset(env_id: str) -> Preset:
@@ -139,6 +139,18 @@ def _lunar_lander() -> Preset:
     )
 
 
+@_for("gymnasium/BipedalWalker-v3")
+def _bipedal_walker() -> Preset:
+    return _zoo(
+        "BipedalWalker-v3",
+        5_000_000,
+        num_envs=32,
+        gamma=0.999,
+        clip_range=0.18,
+        **_NORMALIZE,
+    )
+
+
 @_for("gymnasium/HalfCheetah-v5")
 def _half_cheetah() -> Preset:
     return _zoo(
@@ -197,6 +209,26 @@ def _walker2d() -> Preset:
 @_for("gymnasium/Ant-v5")
 def _ant() -> Preset:
     return _zoo("Ant-v4, which names normalisation alone", 1_000_000, **_NORMALIZE)
+
+
+@_for("gymnasium/Humanoid-v5")
+def _humanoid() -> Preset:
+    return _zoo(
+        "Humanoid-v4",
+        10_000_000,
+        num_steps=512,
+        minibatch_size=256,
+        gamma=0.95,
+        learning_rate=3.56987e-5,
+        entropy_coefficient=0.00238306,
+        clip_range=0.3,
+        num_epochs=5,
+        gae_lambda=0.9,
+        max_grad_norm=2.0,
+        value_coefficient=0.431892,
+        **_LOCOMOTION,
+        **_NORMALIZE,
+    )
 
 
 @_for("gymnasium/Swimmer-v5")

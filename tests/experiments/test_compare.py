@@ -141,7 +141,10 @@ def test_ctrl_c_keeps_what_was_done(suite, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("clasic",), "SUITE clasic: must be one of brax, classic, mujoco, pixels, reference, or"),
+        (
+            ("clasic",),
+            "SUITE clasic: must be one of box2d, brax, classic, mujoco, pixels, reference, or",
+        ),
         (("classic", "--seeds", "0"), "--seeds 0: must be at least 1"),
         (("classic", "--agents", "eggrol"), "--agents eggrol: must be of eggroll, open_es"),
         (("classic", "--agents", "ppo", "ppo"), "--agents ppo,ppo: names an agent twice"),
