@@ -1,6 +1,7 @@
 """The `Agent` protocol: the contract between agents and the training loop."""
 
 from collections.abc import Mapping
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any, ClassVar, Protocol, Self
 
@@ -28,22 +29,33 @@ class Agent(Protocol):
     name: str
     """The name that the agent is registered with."""
     env: Env | HostEnv
+    """The environment that policies are for. All evaluations play it."""
     stage: Stage
-    """Where episodes are played: the devices or worker processes of training and evaluation."""
+    """Where episodes of `env` are played: its devices or worker processes."""
+    train_env: Env | HostEnv | None = None
+    """The environment of training, of the same spaces, if it is another than `env`."""
     config: Any
-    """A frozen dataclass of JSON values. The environment, this and `objects` define the agent
+    """A frozen dataclass of JSON values. The environments, this and `objects` define the agent
     completely."""
     objects: Mapping[str, Any] = NO_OBJECTS
     """Settings that are Python objects of the user's, such as a network, by the setting's name."""
     takes: ClassVar[tuple[str, ...]] = ()
     """The settings that may be objects of the user's. A class that lists any of them is called with
     `objects` as its fourth argument."""
+    takes_train_env: ClassVar[bool] = False
+    """Whether training may play another environment than evaluation. If one is given, such a class
+    is called with `train_env`; it sets `train_env` and `train_stage`, and trains there."""
     resumable: bool = True
     """Whether a state holds everything that `step` depends on, so that a run can be resumed."""
     in_processes: bool = False
     """Whether several processes can train one agent together."""
     summary: str = ""
     """One line about the agent that `es-rl train` prints; nothing is printed if it is empty."""
+
+    @cached_property
+    def train_stage(self) -> Stage:
+        """Where training plays: `stage`, unless the agent sets it to a stage of `train_env`."""
+        return self.stage
 
     @classmethod
     def obstacle(cls, env: Env | HostEnv) -> str | None:
@@ -107,6 +119,7 @@ class Agent(Protocol):
         Closing twice is harmless.
         """
         self.stage.close()
+        self.train_stage.close()
 
     def __enter__(self) -> Self:
         return self

@@ -24,7 +24,7 @@ from agents.presets.preset import Preset
 from agents.sbx_ppo import SbxPPOAgent, SbxPPOConfig
 from agents.training.run_config import RunConfig
 from agents.untrained import UntrainedAgent, UntrainedConfig
-from envs.base import Env, HostEnv
+from envs.base import Env, EnvSpec, HostEnv
 from envs.errors import UserError
 from envs.precision import in_32_bits
 from es_rl import processes
@@ -66,17 +66,19 @@ def register(
 
     Raises:
       UserError: the name is taken or not an identifier, the configuration is not such a dataclass,
-        a field has the name of an option of `agents.train`, or the agent is not such a class.
+        a field has the name of an option of `agents.make` or `agents.train`, or the agent is not
+        such a class.
     """
     if not name.isidentifier() or name in _AGENTS:
         raise UserError(f"name={name!r}: must be an identifier that no agent has yet")
     if not is_dataclass(config) or not config.__dataclass_params__.frozen:  # type: ignore[attr-defined]
         raise UserError(f"config={config!r}: must be a frozen dataclass")
-    taken = {field.name for field in fields(RunConfig)} & {field.name for field in fields(config)}
+    reserved = {"train_env", *(field.name for field in fields(RunConfig))}
+    taken = reserved & {field.name for field in fields(config)}
     if taken:
         raise UserError(
-            f"config={config!r}: the field {min(taken)} must have another name, as agents.train "
-            "has an option of this name"
+            f"config={config!r}: the field {min(taken)} must have another name, as agents.make or "
+            "agents.train has an option of this name"
         )
     if not isinstance(agent, type) or Agent not in agent.__mro__:
         raise UserError(f"agent={agent!r}: must be a subclass of agents.Agent")
@@ -151,12 +153,16 @@ def configure(name: str, env_id: str, /, **settings: Any) -> Any:
 
 
 @in_32_bits
-def make(name: str, env: Env | HostEnv, /, **settings: Any) -> Agent:
+def make(
+    name: str, env: Env | HostEnv, /, *, train_env: Env | HostEnv | None = None, **settings: Any
+) -> Agent:
     """Build an agent for an environment.
 
     Args:
       name: one of `list_agents`.
-      env: from `envs.make`.
+      env: from `envs.make`. Policies are for it, and evaluations play it.
+      train_env: the environment that training plays, with the same spaces; `env` unless given. For
+        example, it may be the same environment with another reward.
       **settings: fields of the agent's configuration. A field that is not given has the value of
         the environment's preset, or else its default. `network`, `critic`, `strategy`, `shaping`
         and `fitness` may be objects of the user's if the agent takes them.
@@ -164,8 +170,8 @@ def make(name: str, env: Env | HostEnv, /, **settings: Any) -> Agent:
     Raises:
       UserError: the agent or a setting is unknown; a value is out of range; policies do not support
         a space, or could not be saved with it; an object is not accepted by the agent or does not
-        fit the environment; the agent cannot use the environment or several processes; or a package
-        is not installed.
+        fit the environment; the agent cannot use the environment or several processes, or takes no
+        `train_env`; `train_env` has other spaces; or a package is not installed.
     """
     objects = {k: v for k, v in settings.items() if k in OBJECTS and _is_object(v)}
     plain = {k: v for k, v in settings.items() if k not in objects}
@@ -183,14 +189,44 @@ def make(name: str, env: Env | HostEnv, /, **settings: Any) -> Agent:
     if processes.count() > 1 and not agent.in_processes:
         able = ", ".join(name for name, entry in _AGENTS.items() if entry.agent.in_processes)
         raise UserError(f"agent={name}: trains in one process only: must be one of {able}")
-    obstacle = agent.obstacle(env) or agent.missing_package()
-    if obstacle is not None:
-        raise UserError(f"agent={name!r}: {obstacle}")
-    return agent(name, env, config, *((objects,) if agent.takes else ()))  # type: ignore[call-arg]
+    own = {}
+    if train_env is not None:
+        check_train_env(name, env, train_env)
+        own["train_env"] = train_env
+    for played in (env, *own.values()):
+        obstacle = agent.obstacle(played) or agent.missing_package()
+        if obstacle is not None:
+            raise UserError(f"agent={name!r}: {obstacle}")
+    taken = (objects,) if agent.takes else ()
+    return agent(name, env, config, *taken, **own)  # type: ignore[call-arg]
 
 
 def _is_object(value: Any) -> bool:
     return value is not None and not isinstance(value, str)
+
+
+def check_train_env(name: str, env: Env | HostEnv, train_env: Env | HostEnv) -> None:
+    """Check that an agent can train on this environment and be evaluated on the other one.
+
+    Raises:
+      UserError: the agent trains where it is evaluated, or the environments differ in a space.
+    """
+    if not isinstance(getattr(train_env, "spec", None), EnvSpec):
+        raise UserError(f"train_env={train_env!r}: must be an environment, as envs.make gives it")
+    given = f"train_env={train_env.spec.id}"
+    if not agent_type(name).takes_train_env:
+        able = ", ".join(name for name, entry in _AGENTS.items() if entry.agent.takes_train_env)
+        raise UserError(
+            f"{given}: {name} trains on the environment of its evaluations: must be left out, or "
+            f"the agent one of {able}"
+        )
+    for space in ("observation_space", "raw_observation_space", "action_space"):
+        found, wanted = getattr(train_env.spec, space), getattr(env.spec, space)
+        if found != wanted:
+            raise UserError(
+                f"{given}: its {space} is {found}: must be {wanted}, as in the environment of "
+                "evaluations"
+            )
 
 
 def _check_objects(name: str, objects: dict[str, Any], plain: dict[str, Any]) -> None:

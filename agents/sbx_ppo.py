@@ -153,6 +153,7 @@ class SbxPPOAgent(Agent):
     """
 
     resumable = False
+    takes_train_env = True
 
     @classmethod
     def obstacle(cls, env: Env | HostEnv) -> str | None:
@@ -169,15 +170,25 @@ class SbxPPOAgent(Agent):
             return 'needs sbx-rl, which is not installed (pip install "es-rl[sbx]")'
         return None
 
-    def __init__(self, name: str, env: Env | HostEnv, config: SbxPPOConfig):
-        assert isinstance(env, GymnasiumEnv)
+    def __init__(
+        self,
+        name: str,
+        env: Env | HostEnv,
+        config: SbxPPOConfig,
+        train_env: Env | HostEnv | None = None,
+    ):
+        trained = env if train_env is None else train_env
+        assert isinstance(trained, GymnasiumEnv)
         spec = env.spec
         self.network = Network(spec.observation_space, spec.action_space, config.network())
         self.name = name
-        self.env: Env | HostEnv = env
+        self.env = env
+        self.train_env = train_env
         self.config = config
-        self._single = env.single
+        self._single = trained.single
         self.stage = open_stage(env)
+        if train_env is not None:
+            self.train_stage = open_stage(train_env)
 
     @in_32_bits
     def init(self, key: jax.Array) -> SbxState:

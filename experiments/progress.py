@@ -45,10 +45,11 @@ def shown_progress(env_steps: int) -> Iterator[tuple[OnMetrics, OnProgress]]:
                 latest = f"{metrics['eval_return_mean']:.1f}"
                 if "eval_success_rate" in metrics:
                     latest += f", {metrics['eval_success_rate']:.0%} successful"
+            # There is none of the task itself if training plays another environment.
+            earned = f"return {metrics['return_mean']:.1f}  " if "return_mean" in metrics else ""
             shown = (
                 f"generation {metrics['generation']}  "
-                f"{metrics['steps_per_second']:,.0f} steps/s  "
-                f"return {metrics['return_mean']:.1f}  evaluation {latest}"
+                f"{metrics['steps_per_second']:,.0f} steps/s  {earned}evaluation {latest}"
             )
             bar.update(task, completed=metrics["env_steps"], description=shown)
 

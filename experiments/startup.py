@@ -158,13 +158,16 @@ def _hidden(here: str, error: BaseException | None) -> str:
     return f"; {folder} has the name of a package of es-rl, which comes first: rename it"
 
 
-def env_kwargs(pairs: Iterable[str], taken: Iterable[str] = ()) -> dict[str, Any]:
-    """Parse `--env-kwargs`: name=value pairs, whose values are Python or JSON literals, or else
-    text.
+def env_kwargs(
+    pairs: Iterable[str], taken: Iterable[str] = (), flag: str = "env_kwargs"
+) -> dict[str, Any]:
+    """Parse `--env-kwargs`, or a flag like it: name=value pairs, whose values are Python or JSON
+    literals, or else text.
 
     Args:
       pairs: the pairs as typed by the user.
       taken: names that other flags set already.
+      flag: the name of the flag, for messages.
 
     Raises:
       UserError: a pair has no name, or a name comes twice.
@@ -173,9 +176,9 @@ def env_kwargs(pairs: Iterable[str], taken: Iterable[str] = ()) -> dict[str, Any
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals or not name.isidentifier():
-            raise UserError(f"env_kwargs={pair}: must be name=value")
+            raise UserError(f"{flag}={pair}: must be name=value")
         if name in kwargs or name in taken:
-            raise UserError(f"env_kwargs={pair}: {name} is given twice")
+            raise UserError(f"{flag}={pair}: {name} is given twice")
         kwargs[name] = _value(value)
     return kwargs
 

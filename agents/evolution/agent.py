@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -80,6 +81,7 @@ class EvolutionAgent(Agent):
 
     in_processes = True
     takes = ("network", "strategy", "shaping", "fitness")
+    takes_train_env = True
 
     def __init__(
         self,
@@ -87,9 +89,11 @@ class EvolutionAgent(Agent):
         env: Env | HostEnv,
         config: EvolutionConfig,
         objects: Mapping[str, Any] = NO_OBJECTS,
+        train_env: Env | HostEnv | None = None,
     ):
         self.name = name
         self.env = env
+        self.train_env = train_env
         self.config = config
         self.objects = objects
         self.network = network_for(env.spec, config, objects.get("network"))
@@ -105,9 +109,12 @@ class EvolutionAgent(Agent):
             self.strategy.episode_sharing,
         )
         self._num_episodes = int(jobs.episode.max()) + 1
-        self.stage = open_stage(
-            env, devices=config.devices, jobs=len(jobs.member), lanes=config.lanes
+        opened = partial(
+            open_stage, devices=config.devices, jobs=len(jobs.member), lanes=config.lanes
         )
+        self.stage = opened(env)
+        if train_env is not None:
+            self.train_stage = opened(train_env)
         self._check_noise()
         self._check_jobs(len(jobs.member))
         everywhere: Any = PartitionSpec()
@@ -116,13 +123,13 @@ class EvolutionAgent(Agent):
             self._check_shards()
             # `agents.make` takes no strategy of the user's together with this setting.
             assert isinstance(self.strategy, es_rl.EvolutionStrategy)
-            self.strategy = replace(self.strategy, mesh=self.stage.mesh)
-            members_here = config.population_size // self.stage.mesh.size
+            self.strategy = replace(self.strategy, mesh=self.train_stage.mesh)
+            members_here = config.population_size // self.train_stage.mesh.size
             apart: Any = PartitionSpec(AXIS)
             noise = es_rl.Noise(apart, everywhere, config.noise_reuse)
             spec = Members(everywhere, everywhere, everywhere, noise)
         self._make_programs()
-        self.player = self.stage.player(
+        self.player = self.train_stage.player(
             Acting(self.network, config.sample_actions, members_here).behaviour,
             jobs,
             max_steps=config.episode_steps,
@@ -131,10 +138,10 @@ class EvolutionAgent(Agent):
 
     def _make_programs(self) -> None:
         """Make the compiled programs that run before and after the episodes of a generation."""
-        everywhere: Any = devices.replicated(self.stage.mesh)
+        everywhere: Any = devices.replicated(self.train_stage.mesh)
         noise = everywhere
         if self.config.shard_update:
-            apart: Any = devices.spread(self.stage.mesh)
+            apart: Any = devices.spread(self.train_stage.mesh)
             noise = es_rl.Noise(apart, everywhere, self.config.noise_reuse)
         self._init = jax.jit(self._initial, in_shardings=everywhere, out_shardings=everywhere)
         self._restart = jax.jit(self._restarted, in_shardings=everywhere, out_shardings=everywhere)
@@ -158,7 +165,7 @@ class EvolutionAgent(Agent):
 
         drawn = jax.tree.leaves(jax.eval_shape(draw, jax.eval_shape(jax.random.key, 0)))
         needed = sum(math.prod(x.shape) * x.dtype.itemsize for x in drawn)
-        most = devices.memory(self.stage.mesh)
+        most = devices.memory(self.train_stage.mesh)
         if needed > most:
             raise UserError(
                 f"population_size={self.strategy.population_size}: makes {needed / 2**30:,.0f} GiB "
@@ -166,17 +173,17 @@ class EvolutionAgent(Agent):
             )
 
     def _check_jobs(self, jobs: int) -> None:
-        if jobs < self.stage.min_jobs:
+        if jobs < self.train_stage.min_jobs:
             raise UserError(
                 f"population_size={self.strategy.population_size}: must be at least "
-                f"{self.stage.min_jobs}, the number of processes"
+                f"{self.train_stage.min_jobs}, the number of processes"
             )
 
     def _check_shards(self) -> None:
-        if not self.stage.splits_shared:
+        if not self.train_stage.splits_shared:
             raise UserError("shard_update=True: must be False where environments step on the host")
         population, step = self.config.population_size, max(self.config.noise_reuse, 1)
-        step *= self.stage.mesh.size
+        step *= self.train_stage.mesh.size
         if population % step:
             near = max(population // step, 1) * step
             raise UserError(
@@ -226,8 +233,9 @@ class EvolutionAgent(Agent):
         moved = {k: float(metrics[k]) + offset for k in _LOCATIONS if offset}
         metrics = without_unreported(metrics, played.info)
         if self._fitness == "success" and "success_rate" not in metrics:
+            trained = self.env if self.train_env is None else self.train_env
             raise UserError(
-                f"fitness=success: {self.env.spec.id} reports no success at the end of its "
+                f"fitness=success: {trained.spec.id} reports no success at the end of its "
                 "episodes (info['is_success'] or info['success']): must be another one"
             )
         used = {"env_steps": env_steps, "lane_utilization": env_steps / lane_steps}
@@ -291,17 +299,20 @@ class EvolutionAgent(Agent):
         """The noise, the std of observations, and the key data of the episodes."""
         noise = self.strategy.ask(state.es)
         whole = (
-            self.stage.mesh.is_multi_process or self.strategy.num_draws % self.stage.mesh.size != 0
+            self.train_stage.mesh.is_multi_process
+            or self.strategy.num_draws % self.train_stage.mesh.size != 0
         )
         if self.config.shard_update or not whole:
             # Each device draws a part of the noise. Without `shard_update` the devices then
             # exchange the parts (below). Between processes that exchange would take longer than
             # drawing all of the noise on every device.
-            apart = devices.spread(self.stage.mesh)
+            apart = devices.spread(self.train_stage.mesh)
             leaves = jax.lax.with_sharding_constraint(noise.leaves, apart)
             noise = replace(noise, leaves=leaves)
         if not self.config.shard_update:
-            noise = jax.lax.with_sharding_constraint(noise, devices.replicated(self.stage.mesh))
+            noise = jax.lax.with_sharding_constraint(
+                noise, devices.replicated(self.train_stage.mesh)
+            )
         key = jax.random.fold_in(_keys(state.key).episodes, state.es.generation)
         keys = jax.random.key_data(episode_keys(key, self._num_episodes))
         return noise, state.moments.std, keys

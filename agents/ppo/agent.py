@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -65,6 +66,7 @@ class PPOAgent(Agent):
 
     resumable = True
     takes = ("network", "critic")
+    takes_train_env = True
 
     def __init__(
         self,
@@ -72,9 +74,11 @@ class PPOAgent(Agent):
         env: Env | HostEnv,
         config: PPOConfig,
         objects: Mapping[str, Any] = NO_OBJECTS,
+        train_env: Env | HostEnv | None = None,
     ):
         self.name = name
         self.env = env
+        self.train_env = train_env
         self.config = config
         self.objects = objects
         self.network = network_for(env.spec, config, objects.get("network"))
@@ -97,8 +101,11 @@ class PPOAgent(Agent):
             value_coefficient=config.value_coefficient,
         )
         count = config.devices or config.most_devices(jax.device_count())
-        self.stage = open_stage(env, devices=count, alone=config.num_envs == 1)
-        self.collector = self.stage.collector(
+        opened = partial(open_stage, devices=count, alone=config.num_envs == 1)
+        self.stage = opened(env)
+        if train_env is not None:
+            self.train_stage = opened(train_env)
+        self.collector = self.train_stage.collector(
             lambda shared, obs, key: act(self.learner, shared, obs, key),
             config.num_envs,
             config.num_steps,
@@ -120,7 +127,7 @@ class PPOAgent(Agent):
             key=everywhere,
             iteration=everywhere,
         )
-        mesh = self.stage.mesh
+        mesh = self.train_stage.mesh
         by_lane, everywhere_placed = PartitionSpec(None, AXIS), devices.replicated(mesh)
         placed = jax.tree.map(lambda s: NamedSharding(mesh, s), spec)
         self._init = jax.jit(self._initial, out_shardings=placed)
@@ -209,7 +216,7 @@ class PPOAgent(Agent):
     ) -> tuple[jax.Array, CollectionKeys]:
         """The std of observations, and the keys of the steps, (devices, ...)."""
         of_devices = jax.vmap(ppo_keys.of_iteration, in_axes=(None, None, 0))
-        numbers = jnp.arange(self.stage.mesh.size)
+        numbers = jnp.arange(self.train_stage.mesh.size)
         keys = of_devices(key, iteration, numbers).collection
         return moments.std, jax.tree.map(jax.random.key_data, keys)
 

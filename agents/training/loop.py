@@ -1,5 +1,6 @@
 """The main loop of a run: step, evaluate, log and checkpoint every generation, then end the run."""
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -114,7 +115,8 @@ class Loop:
                 now = self._agree(clock, metrics.get("param_norm", 0.0))
             over = config.over(progress, now.training) or progress.skipped >= SKIPPED_LIMIT
             over |= now.stop
-            promising = config.reached(metrics["return_mean"])
+            # Returns of another environment say nothing about the target.
+            promising = config.reached(metrics.get("return_mean", -math.inf))
             if over or promising or config.evaluates(progress, now.training):
                 with clock.paused():
                     evaluation = self._evaluate(state, now.training)
@@ -182,6 +184,8 @@ class Loop:
         self.watchdog.progress(what)
         state, metrics = self.agent.step(state, notify)
         metrics = {name: np.asarray(x).item() for name, x in jax.device_get(metrics).items()}
+        if self.agent.train_env is not None:
+            metrics = _of_train_env(metrics)
         seconds = time.perf_counter() - began
         return state, {**metrics, "steps_per_second": metrics["env_steps"] / seconds}
 
@@ -293,3 +297,10 @@ class Loop:
     ) -> Policy:
         origin = {"seed": self.config.seed, "env_steps": env_steps, "generations": generations}
         return replace(policy, training=origin, evaluation=evaluation.to_json())
+
+
+def _of_train_env(metrics: dict[str, Any]) -> dict[str, Any]:
+    """Metrics in which what episodes of training returned and reported is "train_env_return_mean",
+    "train_env_success_rate" and so on, as those episodes were of another environment."""
+    told = ("return_", "success_rate", "info_")
+    return {f"train_env_{k}" if k.startswith(told) else k: v for k, v in metrics.items()}

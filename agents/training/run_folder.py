@@ -27,8 +27,18 @@ _FOLDERS = ("checkpoints", "tensorboard", "policy", "best", "videos")
 there."""
 CONFIG_FORMAT = 3
 """The format of config.json that this version writes, and the only one that it reads."""
-_LONGEST = {"env": 200, "env_kwargs": 1000, "agent": 100, "settings": 1000}
+_LONGEST = {
+    "env": 200,
+    "env_kwargs": 1000,
+    "train_env": 200,
+    "train_env_kwargs": 1000,
+    "agent": 100,
+    "settings": 1000,
+}
 """The most characters of a string, or members of an object, that are read."""
+_OBJECTS = ("env_kwargs", "train_env_kwargs", "settings")
+_OPTIONAL = ("train_env", "train_env_kwargs")
+"""The parts that are null, or absent, if training plays the environment of evaluations."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +49,10 @@ class SavedRun:
     """The environment's id."""
     env_kwargs: dict[str, Any]
     """The environment's arguments."""
+    train_env: str | None
+    """The id of the environment of training; None if training plays the same one."""
+    train_env_kwargs: dict[str, Any] | None
+    """The arguments of the environment of training; None if training plays the same one."""
     agent: str
     """The agent's registered name."""
     settings: dict[str, Any]
@@ -81,11 +95,16 @@ def _saved(config: dict[str, Any]) -> SavedRun:
     Raises:
       UserError: a part is missing, has a wrong type, or is out of range.
     """
+    config = {**dict.fromkeys(_OPTIONAL), **config}
     for name in (*_LONGEST, "initial", *(field.name for field in fields(RunConfig))):
         if name not in config:
             raise UserError(f"{name} must be there")
+    if (config["train_env"] is None) != (config["train_env_kwargs"] is None):
+        raise UserError("train_env and train_env_kwargs must both be null, or neither")
     for name, longest in _LONGEST.items():
-        value, kind = config[name], dict if name in ("env_kwargs", "settings") else str
+        value, kind = config[name], dict if name in _OBJECTS else str
+        if value is None and name in _OPTIONAL:
+            continue
         if not isinstance(value, kind):
             raise UserError(f"{name} must be {'an object' if kind is dict else 'a text'}")
         if len(value) > longest:
@@ -184,11 +203,11 @@ class RunFolder:
         self, before: SavedRun, config: dict[str, Any], may_change: Collection[str]
     ) -> None:
         """Refuse to resume a run of another environment or agent."""
-        for name in ("env", "env_kwargs", "agent", "settings"):
-            old, new = getattr(before, name), config[name]
+        for name in _LONGEST:
+            old, new = getattr(before, name), config.get(name)
             if name == "settings":
-                old = {k: v for k, v in old.items() if k not in may_change}
-                new = {k: v for k, v in new.items() if k not in may_change}
+                old = {k: v for k, v in before.settings.items() if k not in may_change}
+                new = {k: v for k, v in config[name].items() if k not in may_change}
             if old != new:
                 raise UserError(
                     f"{self._flag}: the run there has {name} {one_line(repr(old))}, must be {new!r}"

@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -89,7 +90,7 @@ def train(
             state = agent.with_policy(state, initial)
         run = stack.enter_context(_opened_folder(agent, config, initial, out, resume))
         ready = _prepare(agent, config, run, evaluator, state)
-        watchdog = stack.enter_context(Watchdog(agent.stage.advice))
+        watchdog = stack.enter_context(Watchdog(agent.train_stage.advice))
         told = (loggers, on_generation, on_progress) if processes.is_main() else ((), None, None)
         loop = Loop(
             agent, config, ready.progress, ready.evaluator, run, *told, caught, watchdog,
@@ -164,12 +165,13 @@ def _prepare(
     evaluate = evaluator or Evaluator(agent.env, policy.actor, agent.stage)
     keeps = config.keep if config.has_checkpoints and agent.resumable else None
     like = (state, policy.weights)
-    _, _, _, restored = devices.all_at_once(
-        lambda: check_repeats(agent.stage, agent.env.spec.action_space),
+    stages = dict.fromkeys((agent.stage, agent.train_stage))
+    restored = devices.all_at_once(
+        *(partial(check_repeats, stage, agent.env.spec.action_space) for stage in stages),
         lambda: agent.compile(state),
         lambda: evaluate.compile(policy.weights, episodes=episodes),
         lambda: processes.on_main(lambda: run.open(keeps, like) if run is not None else None),
-    )
+    )[-1]
     found = _from_checkpoint(restored, like)
     if found is None:
         return _Ready(state, Progress(best_weights=policy.weights), evaluate, None)
@@ -206,10 +208,13 @@ def _config(agent: Agent, config: RunConfig) -> dict[str, Any]:
 
     Settings that an object of the user's makes void are left out.
     """
-    mesh, void = agent.stage.mesh, made_void(agent.objects)
+    mesh, void = agent.train_stage.mesh, made_void(agent.objects)
+    train_spec = None if agent.train_env is None else agent.train_env.spec
     return {
         "env": agent.env.spec.id,
         "env_kwargs": agent.env.spec.kwargs,
+        "train_env": train_spec and train_spec.id,
+        "train_env_kwargs": train_spec and train_spec.kwargs,
         "agent": agent.name,
         "settings": {
             **{name: value for name, value in asdict(agent.config).items() if name not in void},

@@ -16,7 +16,7 @@ import envs
 from agents import load_policy
 from agents.policies.policy import Policy
 from agents.policies.policy_files import named_file, read_json
-from agents.registry import agent_type
+from agents.registry import agent_type, check_train_env
 from agents.training.filming import film
 from agents.training.provenance import versions
 from envs.base import Env, HostEnv
@@ -80,20 +80,21 @@ def main(arguments: list[str]) -> int:
         for contestant in contestants
     }
     start_jax()
-    made = _make_envs(flags.suite, suite)
+    made = _make_envs(flags.suite, suite, contestants)
     _claim(out, suite)
     tasks: list[Task] = []
     runs: list[Run] = []
     try:
         with acknowledged("the run at hand is given up, those that ended are kept"):
-            for entry, env in zip(suite.entries, made, strict=True):
+            for entry, (env, train_env) in zip(suite.entries, made, strict=True):
                 task, folder = entry.task, out / "runs" / entry.task.name
                 tasks.append(replace(task, random_return=_random_return(env, folder)))
                 for contestant in contestants:
                     if not agent_type(contestant.kind).plays(env):
                         continue
                     chosen = settings[task.name, contestant.name]
-                    trials = Trials(task, env, contestant, chosen, out, folder / contestant.name)
+                    own = folder / contestant.name
+                    trials = Trials(task, env, contestant, chosen, out, own, train_env)
                     for run in trials.runs(flags.seeds):
                         runs.append(run)
                         print(_line(task, run), flush=True)
@@ -133,14 +134,32 @@ def _check_installed(contestants: Sequence[Contestant]) -> None:
             )
 
 
-def _make_envs(name: str, suite: Suite) -> list[Env | HostEnv]:
-    """Make the environments of all tasks first, so that errors are not found after hours."""
+def _make_envs(
+    name: str, suite: Suite, contestants: Sequence[Contestant]
+) -> list[tuple[Env | HostEnv, Env | HostEnv | None]]:
+    """Make the environments of all tasks first, so that errors are not found after hours.
+
+    Returns:
+      For each task its environment, and that of training if the task gives it other arguments.
+
+    Raises:
+      UserError: an argument is wrong, or an agent cannot train on other arguments.
+    """
     made = []
     for task in (entry.task for entry in suite.entries):
+        where = f"suite={name}: task {task.name}"
+        given, train_env = "env_kwargs", None
         try:
-            made.append(envs.make(task.env, **task.env_kwargs))
+            env = envs.make(task.env, **task.env_kwargs)
+            if task.train_env_kwargs:
+                given = "train_env_kwargs"
+                train_env = envs.make(task.env, **{**task.env_kwargs, **task.train_env_kwargs})
+                for contestant in contestants:
+                    if agent_type(contestant.kind).plays(env):
+                        check_train_env(contestant.kind, env, train_env)
         except UserError as error:
-            raise UserError(f"suite={name}: task {task.name}, env_kwargs: {error}") from error
+            raise UserError(f"{where}, {given}: {error}") from error
+        made.append((env, train_env))
     return made
 
 

@@ -6,6 +6,8 @@ resume, which determine the other flags and their defaults. The second parse rea
 
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Generic, TypeVar
@@ -13,6 +15,7 @@ from typing import Annotated, Any, Generic, TypeVar
 import tyro
 
 import agents
+import envs
 from agents.objects import OBJECTS
 from agents.policies.policy import load_policy
 from agents.policies.policy_files import named_file
@@ -22,12 +25,12 @@ from agents.settings import check_kept
 from agents.training.run_config import RunConfig
 from agents.training.run_folder import SavedRun, read_config
 from agents.training.trackers import Tracker, TrackerName
-from envs.base import PLACES
+from envs.base import PLACES, Env, HostEnv
 from envs.errors import UserError, one_line
 from envs.registry import split_id
 from experiments import runs
 from experiments.cli import parse
-from experiments.startup import ProcessFlags, import_modules, make_env, start_jax
+from experiments.startup import ProcessFlags, env_kwargs, import_modules, make_env, start_jax
 
 Config = TypeVar("Config")
 Options = TypeVar("Options")
@@ -35,7 +38,9 @@ Options = TypeVar("Options")
 _DEFAULT_ENV = "gymnasium/phys2d/CartPole-v1"
 _MOST_AT_ONCE = 1 << 26
 """The most episodes of a generation, or transitions of an update, of a resumed run."""
-_OF_NEW_RUNS = ("out", "backend", "max_episode_steps", "info_keys", "env_kwargs")
+_OF_BOTH = ("backend", "max_episode_steps", "info_keys")
+"""Flags that are arguments of the environment."""
+_OF_NEW_RUNS = ("out", *_OF_BOTH, "env_kwargs", "train_env_kwargs")
 """Flags that are not allowed with --resume."""
 
 
@@ -88,6 +93,11 @@ class TrainFlags(Choice, ProcessFlags, Generic[Config, Options]):
     env_kwargs: tuple[str, ...] = ()
     """Arguments of the environment, such as max_episode_steps=200 forward_reward_weight=2.0. Values
     are read as Python or JSON literals (is_slippery=False), or else as text."""
+    train_env_kwargs: tuple[str, ...] = ()
+    """Arguments that the environment has in training alone, such as healthy_reward=0, besides those
+    of --env-kwargs. Evaluations, the target return and saved policies are of the environment
+    without them; what training episodes return and report is logged as train_env_return_mean and so
+    on."""
     out: Path | None = None
     """The run's folder, which must be empty or new: runs/ENV/AGENT/seed-SEED-TIME unless given."""
     video_every: int | None = None
@@ -136,17 +146,12 @@ def main(arguments: list[str]) -> int:
         _check_resumed(flags, plan, defaults)
     start_jax(getattr(plan.settings, "devices", None))
     flags.join()
-    on_host = _given(flags, PLACES)
-    if saved is None:
-        import_modules(flags.modules, flags.env)
-        chosen = {**_given(flags, ("backend", "max_episode_steps", "info_keys")), **on_host}
-    else:
-        import_modules(flags.modules)
-        chosen = {**saved.env_kwargs, **on_host}
-    env = make_env(plan.env, chosen, flags.env_kwargs)
+    import_modules(flags.modules, "" if saved is not None else flags.env)
+    env, train_env = _make_envs(flags, saved)
     # Files that its environment names are not opened, as that environment is not made.
     initial = None if flags.init_from is None else load_policy(flags.init_from, trusted=True)
-    agent = agents.make(plan.agent, env, **vars(plan.settings))
+    with _blamed(flags, "train_env"):
+        agent = agents.make(plan.agent, env, train_env=train_env, **vars(plan.settings))
     stamp = time.strftime("%Y%m%d-%H%M%S")
     new = Path("runs", env.spec.id, plan.agent, f"seed-{plan.options.seed}-{stamp}")
     out = flags.resume or flags.out or new
@@ -161,6 +166,50 @@ def main(arguments: list[str]) -> int:
         video_every=flags.video_every,
         loggers=loggers,
     )
+
+
+def _make_envs(
+    flags: TrainFlags[Any, Any], saved: SavedRun | None
+) -> tuple[Env | HostEnv, Env | HostEnv | None]:
+    """Make the environment, and that of training if it has other arguments.
+
+    Raises:
+      UserError: an argument is wrong; the message names the flag.
+    """
+    on_host = _given(flags, PLACES)
+    if saved is None:
+        chosen = {**_given(flags, _OF_BOTH), **on_host}
+        env = make_env(flags.env, chosen, flags.env_kwargs)
+        own = env_kwargs(flags.train_env_kwargs, flag="train_env_kwargs")
+        arguments = {**chosen, **env_kwargs(flags.env_kwargs), **own} if own else None
+    else:
+        env = make_env(saved.env, {**saved.env_kwargs, **on_host}, ())
+        arguments = saved.train_env_kwargs
+        arguments = None if arguments is None else {**arguments, **on_host}
+    if arguments is None:
+        return env, None
+    with _blamed(flags):
+        return env, envs.make(flags.env, **arguments)
+
+
+@contextmanager
+def _blamed(flags: TrainFlags[Any, Any], setting: str = "") -> Iterator[None]:
+    """Let errors whose message starts with the setting name the arguments of training."""
+    try:
+        yield
+    except UserError as error:
+        said = str(error)
+        if not said.startswith(setting):
+            raise
+        name, _, rest = said.partition("=")
+        if name in env_kwargs(flags.train_env_kwargs):
+            raise UserError(f"train_env_kwargs={said}") from error
+        given = f"train_env_kwargs={' '.join(flags.train_env_kwargs)}"
+        if flags.resume is not None:
+            given = f"resume={flags.resume}: config.json: train_env_kwargs"
+        if name in ("env", "train_env", "env_kwargs"):
+            said = rest.partition(": ")[2]
+        raise UserError(f"{given}: {said}") from error
 
 
 def _new_plan(first: _FirstFlags) -> _Plan:
@@ -195,11 +244,17 @@ def _read(first: _FirstFlags) -> SavedRun:
         raise UserError(
             f"resume={first.resume}: the environment {saved.env} needs --import {module}"
         )
-    named = None if first.trust else named_file(saved.env_kwargs)
-    if named is not None:
+    for arguments in (saved.env_kwargs, saved.train_env_kwargs or {}):
+        named = None if first.trust else named_file(arguments)
+        if named is not None:
+            raise UserError(
+                f"resume={first.resume}: the environment's argument {one_line(named)} must not be "
+                "a path or a module, unless the run is trusted (--trust)"
+            )
+    if saved.train_env not in (None, saved.env):
         raise UserError(
-            f"resume={first.resume}: the environment's argument {one_line(named)} must not be a "
-            "path or a module, unless the run is trusted (--trust)"
+            f"resume={first.resume}: it trains on {one_line(saved.train_env)}, which must be made "
+            "in Python: agents.train(agent, out=..., resume=True)"
         )
     return saved
 

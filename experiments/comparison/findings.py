@@ -210,6 +210,9 @@ def tasks_table(results: Results) -> TextTable:
     rows = []
     for task in results.tasks:
         kwargs = ", ".join(f"{name}={value}" for name, value in task.env_kwargs.items())
+        if task.train_env_kwargs:
+            own = ", ".join(f"{name}={value}" for name, value in task.train_env_kwargs.items())
+            kwargs = f"{kwargs}; in training {own}".removeprefix("; ")
         if task.name != task.env:
             kwargs = f"{task.env} {kwargs}".strip()
         scale = "-" if task.random_return is None else number(task.random_return)
@@ -228,8 +231,10 @@ def protocol(results: Results) -> list[str]:
     """Sentences on how the comparison was measured, and on how far to trust the intervals."""
     episodes = sorted({len(run.returns) for run in results.runs if run.error is None})
     counts = " or ".join(map(str, episodes)) or "no"
+    trained = any(task.train_env_kwargs for task in results.tasks)
     return [
-        "All agents play the same environments: the same versions, arguments and horizon.",
+        "All agents play the same environments: the same versions, arguments and horizon."
+        + (" Arguments of training hold for no evaluation." if trained else ""),
         "An evaluation is of the policy without noise or sampling, on episodes whose seeds "
         f"training never uses. The final one ({counts} episodes) has seeds that no evaluation "
         "before it used, and alone decides the returns; those during training decide when the "

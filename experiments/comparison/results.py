@@ -41,12 +41,15 @@ class Task:
     """The number of evaluations of a run that uses all of its seconds, at even intervals of
     training time. This interval limits the precision of times to the threshold. There are further
     evaluations after the first generation and, if runs stop when solved, whenever the training
-    returns reach the threshold."""
+    returns reach the threshold (unless training has other arguments)."""
     evaluation_episodes: int = 32
     """The episodes of each of these evaluations. With few episodes, a run that stops when solved
     may reach the threshold by luck."""
     env_kwargs: dict[str, Any] = field(default_factory=dict)
     """The arguments of the environment."""
+    train_env_kwargs: dict[str, Any] = field(default_factory=dict)
+    """Arguments that the environment has in training alone, besides `env_kwargs`, for all agents
+    alike; evaluations are without them."""
     random_return: float | None = None
     """The mean return of random actions, which has the normalised score 0."""
     name: str = ""

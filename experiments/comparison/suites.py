@@ -211,7 +211,8 @@ def _check_values(raw: dict[str, Any], where: str) -> None:
             raise UserError(f"{where}: {key} must be greater than 0, not {raw[key]}")
     if "name" in raw:
         _checked_name(raw["name"], "the name of a task")
-    _check_env_kwargs(raw.get("env_kwargs", {}), where)
+    for key in ("env_kwargs", "train_env_kwargs"):
+        _check_env_kwargs(raw.get(key, {}), f"{where}: {key}")
 
 
 def _checked_name(name: Any, what: str) -> str:
@@ -229,11 +230,11 @@ def _checked_settings(given: Any, kind: str, where: str) -> dict[str, Any]:
 
 def _check_env_kwargs(given: Any, where: str) -> None:
     if not isinstance(given, dict):
-        raise UserError(f"{where}: env_kwargs must be a table, not {given!r}")
+        raise UserError(f"{where} must be a table, not {given!r}")
     try:
         json.dumps(given, allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise UserError(f"{where}: env_kwargs must hold JSON values ({error})") from error
+        raise UserError(f"{where} must hold JSON values ({error})") from error
 
 
 def _only(table: dict[str, Any], where: str, known: Any) -> None:

@@ -58,6 +58,8 @@ class Trials:
     """The comparison's folder."""
     folder: Path
     """The folder of these runs."""
+    train_env: Env | HostEnv | None = None
+    """The environment of training, if the task gives it other arguments."""
     _made: tuple[Agent, Evaluator] | None = field(default=None, init=False)
     _opened: ExitStack = field(default_factory=ExitStack, init=False)
 
@@ -150,7 +152,7 @@ class Trials:
     def _train(self, seed: int) -> Run:
         task, path = self.task, self._path(seed)
         if self._made is None:
-            made = agents.make(self.agent.kind, self.env, **self.settings)
+            made = agents.make(self.agent.kind, self.env, train_env=self.train_env, **self.settings)
             agent = self._opened.enter_context(made)
             self._made = agent, make_evaluator(agent)
         agent, evaluator = self._made

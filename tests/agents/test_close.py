@@ -54,6 +54,20 @@ def test_no_worker_outlives_its_agent(name, env):
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="asks Linux for its processes")
+@pytest.mark.parametrize("name", ["eggroll", "ppo"])
+def test_no_worker_of_an_environment_of_training_outlives_its_agent(name, env):
+    """Otherwise `close` would leave those of one of the two environments."""
+    train_env = envs.make("gymnasium/CartPole-v1", sutton_barto_reward=True, workers=2)
+    before = workers()
+    with agents.make(name, env, train_env=train_env, **ONE_STEP[name]) as agent:
+        state, _ = agent.step(agent.init(jax.random.key(0)))
+        policy = agent.snapshot(state)
+        agents.Evaluator(env, policy.actor, agent.stage)(policy.weights, episodes=2)
+        assert len(workers() - before) >= 4
+    assert workers() <= before
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="asks Linux for its processes")
 def test_no_worker_outlives_an_evaluation_not_even_one_that_fails(env, monkeypatch):
     with agents.make("random", env) as agent:
         policy = agent.snapshot(agent.init(jax.random.key(0)))

@@ -163,6 +163,23 @@ def test_environments_are_made_as_told(make):
     assert metrics["return_max"] == 0  # the other reward pays -1 for falling, 0 for standing
 
 
+def test_training_plays_an_environment_of_its_own(make):
+    """Otherwise its comparison with other agents on such a task would not be fair."""
+    env = envs.make("gymnasium/CartPole-v1", max_episode_steps=7)
+    train_env = envs.make("gymnasium/CartPole-v1", max_episode_steps=7, sutton_barto_reward=True)
+    shown = []
+    with agents.make("sbx_ppo", env, train_env=train_env, **SMALL) as agent:
+        result = agents.train(
+            agent,
+            env_steps=1,
+            eval_episodes=2,
+            on_generation=lambda metrics, snapshot: shown.append(metrics),
+        )
+    assert shown[0]["train_env_return_max"] == 0
+    assert "return_max" not in shown[0]
+    assert result.evaluation.mean == 7
+
+
 @pytest.mark.parametrize(
     ("name", "says"),
     [

@@ -100,6 +100,7 @@ suites = st.one_of(
     misspelt(envs.list_ids()).map(lambda env: with_task(env, env=env)),
     st.just(with_task("max_episode_steps", env_kwargs={"max_episode_steps": "long"})),
     st.just(with_task("horizon", env_kwargs={"horizon": 3})),
+    st.just(with_task("train_env_kwargs", train_env_kwargs={"horizon": 3})),
     st.just(suite_file({**RIGHT, "tasks": RIGHT["tasks"] * 2}, "two tasks have one name")),
     FILES.map(lambda path: suite_file(RIGHT, "--out", "--out", *path)),
     words.map(

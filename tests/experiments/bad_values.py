@@ -173,6 +173,7 @@ NAMES: dict[str, Any] = {
     "info_keys": one(words),
     "coordinator": one(words),
     "env_kwargs": one(words),
+    "train_env_kwargs": one(words),
     "modules": one(words.map(lambda word: f"no_such_{word}")),
     "out": FILES,
     "video": FILES | one(words.map(lambda word: f"{word}.avi")),

@@ -64,6 +64,19 @@ def test_whatever_stands_in_a_configuration(run, place, command, data, other):
         ({"env": "gymnasium/evil:x/good"}, "the environment gymnasium/evil:x/good needs --import"),
         ({"env_kwargs": {"xml_file": "/x"}}, "xml_file='/x' must not be a path .*--trust"),
         ({"env_kwargs": {"deep": [["m:E"]]}}, "must not be a path or a module, unless.*--trust"),
+        (
+            {"train_env": "probe/policy_reward", "train_env_kwargs": {"xml_file": "/x"}},
+            "xml_file='/x' must not be a path .*--trust",
+        ),
+        (
+            {"train_env": "gymnasium/evil:x/good", "train_env_kwargs": {}},
+            "it trains on gymnasium/evil:x/good, which must be made in Python",
+        ),
+        ({"train_env_kwargs": {}}, "train_env_kwargs must both be null, or neither"),
+        (
+            {"train_env": "probe/policy_reward", "train_env_kwargs": {"horizon": 3}},
+            "config.json: train_env_kwargs: .*unexpected keyword argument 'horizon'",
+        ),
     ],
 )
 def test_what_a_configuration_may_not_ask_for(run, place, command, capsys, change, says):
