@@ -105,7 +105,8 @@ class Agent(Protocol):
 
         Returns:
           The next state, and a dict of scalar metrics. It holds at least "return_mean" and
-          "env_steps", the steps of live episodes in this iteration.
+          "env_steps", the steps of live episodes in this iteration. What episodes returned and
+          reported is of `train_env` if there is one; `agents.train` then names it accordingly.
         """
         ...
 

@@ -7,7 +7,7 @@ import os
 import platform
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -201,6 +201,26 @@ def make_env(env_id: str, chosen: dict[str, Any], pairs: Iterable[str]) -> Env |
         if str(error).partition("=")[0] in kwargs:
             raise UserError(f"env_kwargs={error}") from error
         raise
+
+
+@contextlib.contextmanager
+def blamed_on(given: str, beginning: str = "") -> Iterator[None]:
+    """Let errors about the environment of training say what gave it its arguments.
+
+    Args:
+      given: the start of their message: a flag with its value, or a file.
+      beginning: errors whose message does not begin like this are left as they are.
+    """
+    try:
+        yield
+    except UserError as error:
+        said = str(error)
+        if not said.startswith(beginning):
+            raise
+        name, _, rest = said.partition("=")
+        if name in ("env", "train_env", "env_kwargs"):  # no flag that was given has these names
+            said = rest.partition(": ")[2]
+        raise UserError(f"{given}: {said}") from error
 
 
 def _value(text: str) -> Any:

@@ -109,12 +109,12 @@ class EvolutionAgent(Agent):
             self.strategy.episode_sharing,
         )
         self._num_episodes = int(jobs.episode.max()) + 1
-        opened = partial(
+        stage_of = partial(
             open_stage, devices=config.devices, jobs=len(jobs.member), lanes=config.lanes
         )
-        self.stage = opened(env)
+        self.stage = stage_of(env)
         if train_env is not None:
-            self.train_stage = opened(train_env)
+            self.train_stage = stage_of(train_env)
         self._check_noise()
         self._check_jobs(len(jobs.member))
         everywhere: Any = PartitionSpec()

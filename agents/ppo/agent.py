@@ -101,10 +101,10 @@ class PPOAgent(Agent):
             value_coefficient=config.value_coefficient,
         )
         count = config.devices or config.most_devices(jax.device_count())
-        opened = partial(open_stage, devices=count, alone=config.num_envs == 1)
-        self.stage = opened(env)
+        stage_of = partial(open_stage, devices=count, alone=config.num_envs == 1)
+        self.stage = stage_of(env)
         if train_env is not None:
-            self.train_stage = opened(train_env)
+            self.train_stage = stage_of(train_env)
         self.collector = self.train_stage.collector(
             lambda shared, obs, key: act(self.learner, shared, obs, key),
             config.num_envs,

@@ -6,8 +6,6 @@ resume, which determine the other flags and their defaults. The second parse rea
 
 import math
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Generic, TypeVar
@@ -30,7 +28,14 @@ from envs.errors import UserError, one_line
 from envs.registry import split_id
 from experiments import runs
 from experiments.cli import parse
-from experiments.startup import ProcessFlags, env_kwargs, import_modules, make_env, start_jax
+from experiments.startup import (
+    ProcessFlags,
+    blamed_on,
+    env_kwargs,
+    import_modules,
+    make_env,
+    start_jax,
+)
 
 Config = TypeVar("Config")
 Options = TypeVar("Options")
@@ -150,7 +155,7 @@ def main(arguments: list[str]) -> int:
     env, train_env = _make_envs(flags, saved)
     # Files that its environment names are not opened, as that environment is not made.
     initial = None if flags.init_from is None else load_policy(flags.init_from, trusted=True)
-    with _blamed(flags, "train_env"):
+    with blamed_on(_given_for_training(flags), "train_env="):
         agent = agents.make(plan.agent, env, train_env=train_env, **vars(plan.settings))
     stamp = time.strftime("%Y%m%d-%H%M%S")
     new = Path("runs", env.spec.id, plan.agent, f"seed-{plan.options.seed}-{stamp}")
@@ -188,28 +193,15 @@ def _make_envs(
         arguments = None if arguments is None else {**arguments, **on_host}
     if arguments is None:
         return env, None
-    with _blamed(flags):
+    with blamed_on(_given_for_training(flags)):
         return env, envs.make(flags.env, **arguments)
 
 
-@contextmanager
-def _blamed(flags: TrainFlags[Any, Any], setting: str = "") -> Iterator[None]:
-    """Let errors whose message starts with the setting name the arguments of training."""
-    try:
-        yield
-    except UserError as error:
-        said = str(error)
-        if not said.startswith(setting):
-            raise
-        name, _, rest = said.partition("=")
-        if name in env_kwargs(flags.train_env_kwargs):
-            raise UserError(f"train_env_kwargs={said}") from error
-        given = f"train_env_kwargs={' '.join(flags.train_env_kwargs)}"
-        if flags.resume is not None:
-            given = f"resume={flags.resume}: config.json: train_env_kwargs"
-        if name in ("env", "train_env", "env_kwargs"):
-            said = rest.partition(": ")[2]
-        raise UserError(f"{given}: {said}") from error
+def _given_for_training(flags: TrainFlags[Any, Any]) -> str:
+    """What gave the arguments of training, for messages."""
+    if flags.resume is not None:
+        return f"resume={flags.resume}: config.json: train_env_kwargs"
+    return f"train_env_kwargs={' '.join(flags.train_env_kwargs)}"
 
 
 def _new_plan(first: _FirstFlags) -> _Plan:

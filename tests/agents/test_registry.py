@@ -26,6 +26,13 @@ class Seeded(Config):
     seed: int = field(default=0)
 
 
+@dataclass(frozen=True)
+class Elsewhere(Config):
+    """Has a field with the name of an argument of `agents.make`, which would never reach it."""
+
+    train_env: str = ""
+
+
 @dataclass
 class Thawed:
     """Can be changed."""
@@ -80,6 +87,7 @@ def test_a_missing_package_is_said_before_an_agent_is_made(registered, monkeypat
         ("mine", Thawed, Picky, "config=.*: must be a frozen dataclass"),
         ("mine", dict, Picky, "config=.*: must be a frozen dataclass"),
         ("mine", Seeded, Picky, "config=.*: the field seed must have another name"),
+        ("mine", Elsewhere, Picky, "config=.*: the field train_env must have another name"),
         ("mine", Config, dict, "agent=.*: must be a subclass of agents.Agent"),
         ("mine", Config, lambda *of: None, "agent=.*: must be a subclass of agents.Agent"),
     ],

@@ -138,12 +138,17 @@ def test_parameters_are_those_of_training_there_alone(name):
     assert apart.spec != alone.spec
 
 
-def test_one_may_be_on_the_accelerator_and_the_other_on_the_host(tmp_path):
+def test_one_may_be_on_the_accelerator_and_the_other_on_the_host(tmp_path, monkeypatch):
     """Otherwise the programs of training and evaluation would be tied to one place, or a run could
     go on in another environment than it began with."""
+    checked = []
+    monkeypatch.setattr(
+        "agents.training.train.check_repeats", lambda stage, actions: checked.append(stage)
+    )
     env, train_env, run = make_env("host"), make_env("device", **BONUS), tmp_path / "run"
     with agents.make("eggroll", env, train_env=train_env, **SMALL) as agent:
         result = agents.train(agent, env_steps=33, eval_episodes=4, out=run)
+    assert set(checked) == {agent.stage, agent.train_stage}
     assert result.evaluation.mean <= LENGTH
     assert metrics_of(run)[0]["train_env_return_min"] >= 40
     for other in (None, make_env("device", bonus=2.0), make_env("host", **BONUS)):
@@ -216,13 +221,26 @@ def test_the_command_trains_and_resumes(tmp_path, capsys):
     assert "--train-env-kwargs ('bonus=1',): must not be given with --resume" in said
 
 
+def test_other_flags_hold_for_both_environments(monkeypatch):
+    """Otherwise training would have other workers and limits than were asked for."""
+    made = []
+    monkeypatch.setattr(train.runs, "run", lambda agent, *of, **options: made.append(agent) or 0)
+    flags = ("--workers", 2, "--max-episode-steps", 3, "--env-kwargs", "seen=2")
+    train.main([*map(str, ("apart/host", *FLAGS, *flags)), "--train-env-kwargs", "bonus=1"])
+    with made[0] as agent:
+        assert agent.env.workers == agent.train_env.workers == 2
+        both = {"max_episode_steps": 3, "seen": 2}
+        assert agent.env.spec.kwargs == both
+        assert agent.train_env.spec.kwargs == {**both, "bonus": 1}
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
         (("bonus",), "--train-env-kwargs bonus: must be name=value"),
         (("bonus=1", "bonus=2"), "--train-env-kwargs bonus=2: bonus is given twice"),
         (("bonuss=1",), "--train-env-kwargs bonuss=1: .*'bonuss': must be of bonus, seen, actions"),
-        (("max_episode_steps=0",), "--train-env-kwargs max_episode_steps=0: must be an integer"),
+        (("max_episode_steps=0",), "--train-env-kwargs max_episode_steps=0: .*must be an integer"),
         (("seen=2",), r"--train-env-kwargs seen=2: its observation_space is Box.*\(2,\).*must be"),
         (("actions=3",), r"actions=3: its action_space is Discrete\(3\): must be Discrete\(2\)"),
         (("bonus=1", "--agent", "random"), "bonus=1: random trains on the .* must be left out, or"),
