@@ -66,8 +66,8 @@ class EvolutionConfig(NetworkConfig):
     """sigma is multiplied by this factor after every generation."""
     sigma_rule: SigmaRule = "schedule"
     """How sigma changes: schedule: by sigma_decay alone; pgpe: learned for each array of parameters
-    along the fitness gradient (Sehnke et al. 2010); success: it grows while generations clearly
-    beat those before, and shrinks otherwise (Loshchilov 2014)."""
+    along the fitness gradient (Sehnke et al. 2010); success: it grows while generations beat those
+    before, and shrinks while they lose (Loshchilov 2014)."""
     sigma_learning_rate: float = 0.1
     """How fast sigma changes with the rules pgpe and success."""
     optimizer: OptimizerName = "adam"

@@ -33,7 +33,7 @@ def clip_up(
         `learning_rate_of`.
       momentum: m, from 0 to below 1.
       max_speed: the length of the longest update; twice the learning rate unless given, as the
-        paper recommends.
+        authors have it in all their experiments.
 
     Raises:
       UserError: an argument is out of range.

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from envs.errors import UserError
 from es_rl import shaping
 from es_rl.noise import Noise, PyTree
 from es_rl.strategies.adapted_sigma import AdaptedSigma, AdaptedState, within_bounds
@@ -29,25 +30,34 @@ class SuccessSigmaState(AdaptedState):
 
 @dataclass(frozen=True)
 class SuccessSigma(AdaptedSigma):
-    """A strategy whose sigma grows while generations clearly beat those before, and shrinks if not.
+    """A strategy whose sigma grows while generations beat those before, and shrinks while they lose.
 
     This is the population success rule of LM-CMA-ES (Loshchilov 2014, arXiv 1404.5520). Every
     member is compared with every member of the generation before. The success z is the share of
     these comparisons that the new generation wins minus the share that it loses, from -1 to 1,
     which the paper computes from the ranks of both generations together. Then
-    s <- 0.7 s + 0.3 (z - target), and sigma <- sigma exp(learning_rate s). The target of the
-    paper is 0.25 and its learning rate (1 / d_s) is 1.
+    s <- 0.7 s + 0.3 (z - target), and sigma <- sigma exp(learning_rate s). The learning rate of the
+    paper (1 / d_s) is 1.
 
     The 1/5 success rule (Rechenberg 1973) counts the offspring that beat their parent. Here the
     parent, the mean policy, plays no episodes, and beating it by luck would count as success. The
     comparison of whole generations averages over the luck of N^2 pairs, and needs neither the
-    parent nor any scale of fitness. Fitness must mean the same in every generation. Where
-    generations no longer improve, because of a plateau as much as of an optimum, sigma shrinks by
-    the factor exp(-learning_rate target) a generation.
+    parent nor any scale of fitness. Fitness must mean the same in every generation.
+
+    The target of the paper, 0.25, is for fitness with little noise. If episodes differ by luck more
+    than by parameters, even generations that improve win hardly more comparisons than they lose.
+    Sigma then shrinks by exp(-0.25 learning_rate) a generation, which leaves still less to see of
+    the parameters, until only luck is left. With the target 0, luck moves sigma in neither
+    direction in the mean. In return, sigma stays as it is where generations no longer improve.
     """
 
-    target: float = 0.25
-    """The success at which sigma stays as it is."""
+    target: float = 0.0
+    """The success at which sigma stays as it is, from -1 to 1."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not -1 <= self.target <= 1:
+            raise UserError(f"target={self.target}: must be from -1 to 1")
 
     def init(self, key: jax.Array, params: PyTree) -> SuccessSigmaState:
         """Make the first state; arguments and errors as in `EvolutionStrategy.init`."""

@@ -1,5 +1,7 @@
 """The population success rule: its success, its steps of sigma, and what they lead to."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,9 +9,11 @@ import optax
 import pytest
 
 import es_rl
+from envs.errors import UserError
 from es_rl.strategies.success_sigma import success
 
 PARAMS = {"w": jnp.zeros((4, 3))}
+SMALL_STEPS = optax.sgd(0.05)
 
 
 def test_success_is_the_share_of_comparisons_won_minus_that_lost():
@@ -23,7 +27,7 @@ def test_success_is_the_share_of_comparisons_won_minus_that_lost():
 
 def test_sigma_follows_the_smoothed_success_as_in_the_paper():
     """Loshchilov 2014: s <- 0.7 s + 0.3 (z - 0.25), sigma <- sigma exp(s / d_s)."""
-    es = es_rl.SuccessSigma(es_rl.eggroll(8, sigma=0.5), learning_rate=0.5)
+    es = es_rl.SuccessSigma(es_rl.eggroll(8, sigma=0.5), learning_rate=0.5, target=0.25)
     state = es.init(jax.random.key(0), PARAMS)
     # Each generation beats the one before by some members, by all, and then by none.
     generations = [np.arange(8.0) + shift for shift in (0, 2, 30, 1, 1)]
@@ -67,20 +71,32 @@ def test_a_skipped_update_changes_nothing_and_failed_members_count_as_the_worst(
     assert int(again.generation) == 3
 
 
-def test_sigma_grows_on_a_long_slope_and_shrinks_in_an_optimum():
-    es = es_rl.SuccessSigma(es_rl.eggroll(64, sigma=0.1, optimizer=optax.sgd(0.05)), 0.3)
+@functools.partial(jax.jit, static_argnames="es")
+def climb(es, state, weights):
+    """A generation whose fitness is a weighted sum of a slope, a round hill and luck."""
+    noise = es.ask(state)
+    members = jax.vmap(lambda m: es_rl.materialize(state.params, noise, m))(jnp.arange(64))
+    w = members["w"].reshape(64, 12)
+    luck = jax.random.normal(jax.random.fold_in(state.es.key, state.generation), (64,))
+    fitness = weights @ jnp.stack([w.sum(axis=1), -(w**2).sum(axis=1), luck])
+    return es.tell(state, noise, fitness)[0]
 
-    def final(fitness_of):
-        @jax.jit
-        def generation(state):
-            noise = es.ask(state)
-            members = jax.vmap(lambda m: es_rl.materialize(state.params, noise, m))(jnp.arange(64))
-            return es.tell(state, noise, fitness_of(members["w"].reshape(64, 12)))[0]
 
+def test_sigma_grows_on_a_slope_and_luck_moves_it_only_with_a_target():
+    def final(target, *weights):
+        inner = es_rl.eggroll(64, sigma=0.1, optimizer=SMALL_STEPS)
+        es = es_rl.SuccessSigma(inner, 0.3, target)
         state = es.init(jax.random.key(0), PARAMS)
         for _ in range(40):
-            state = generation(state)
+            state = climb(es, state, jnp.array(weights))
         return float(state.ratio)
 
-    assert final(lambda w: w.sum(axis=1)) > 2
-    assert final(lambda w: -(w**2).sum(axis=1)) < 0.5
+    assert final(0.0, 1.0, 0.0, 0.0) > 2, "on a slope"
+    assert 0.8 < final(0.0, 0.0, 0.0, 1.0) < 1.25, "with luck alone"
+    assert final(0.25, 0.0, 1.0, 0.0) < 0.5, "in an optimum, with the target of the paper"
+    assert final(0.25, 0.0, 0.0, 1.0) < 0.2, "with luck alone: why that is not the default"
+
+
+def test_a_target_is_a_success():
+    with pytest.raises(UserError, match="target=1.5: must be from -1 to 1"):
+        es_rl.SuccessSigma(es_rl.eggroll(8), target=1.5)
