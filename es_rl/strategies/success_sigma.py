@@ -30,7 +30,7 @@ class SuccessSigmaState(AdaptedState):
 
 @dataclass(frozen=True)
 class SuccessSigma(AdaptedSigma):
-    """A strategy whose sigma grows while generations beat those before, and shrinks while they lose.
+    """A strategy whose sigma grows while generations beat those before and shrinks otherwise.
 
     This is the population success rule of LM-CMA-ES (Loshchilov 2014, arXiv 1404.5520). Every
     member is compared with every member of the generation before. The success z is the share of
