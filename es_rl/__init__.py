@@ -10,7 +10,16 @@ from es_rl.noise import Frozen, Full, Layout, LowRank, Noise, View
 from es_rl.noise_report import Description, describe
 from es_rl.perturbed import apply_selected, layout, materialize, perturbed_apply, select
 from es_rl.shaping import centered_rank, replace_nonfinite, shape_fitness, zscore
-from es_rl.strategies import ESState, EvolutionStrategy, Strategy, eggroll, open_es
+from es_rl.strategies import (
+    ESState,
+    EvolutionStrategy,
+    LearnedSigma,
+    Strategy,
+    SuccessSigma,
+    clip_up,
+    eggroll,
+    open_es,
+)
 
 __all__ = [
     "Description",
@@ -19,12 +28,15 @@ __all__ = [
     "Frozen",
     "Full",
     "Layout",
+    "LearnedSigma",
     "LowRank",
     "Noise",
     "Strategy",
+    "SuccessSigma",
     "View",
     "apply_selected",
     "centered_rank",
+    "clip_up",
     "describe",
     "devices",
     "eggroll",

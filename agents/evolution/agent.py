@@ -257,7 +257,8 @@ class EvolutionAgent(Agent):
             return returns, 0.0
         returns = np.asarray(returns)
         finite = returns[np.isfinite(returns)]
-        own = self.objects.keys() & {"strategy", "shaping"}  # these may depend on the offset
+        # A strategy or shaping of the user's may depend on the offset, and the success rule does.
+        own = self.objects.keys() & {"strategy", "shaping"} or self.config.sigma_rule == "success"
         blind = not own and self.config.shaping in _BLIND_TO_CONSTANTS
         blind = blind and self._fitness in _MOVES_WITH_CONSTANTS
         offset = float(finite[0]) if len(finite) and blind else 0.0

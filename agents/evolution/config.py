@@ -15,12 +15,17 @@ from es_rl.noise import FullRank
 from es_rl.shaping import GroupStd, Shaping, ShapingName
 from es_rl.strategies.optimizers import at_learning_rate
 
-OptimizerName: TypeAlias = Literal["adam", "sgd"]
+OptimizerName: TypeAlias = Literal["adam", "sgd", "clip_up"]
+SigmaRule: TypeAlias = Literal["schedule", "pgpe", "success"]
 STRATEGY_SETTINGS = (
     "population_size",
     "sigma",
     "sigma_decay",
+    "sigma_rule",
+    "sigma_learning_rate",
     "optimizer",
+    "momentum",
+    "max_speed",
     "learning_rate",
     "learning_rate_decay",
     "weight_decay",
@@ -59,8 +64,20 @@ class EvolutionConfig(NetworkConfig):
     """The standard deviation of the perturbations at the start."""
     sigma_decay: float = 1.0
     """sigma is multiplied by this factor after every generation."""
+    sigma_rule: SigmaRule = "schedule"
+    """How sigma changes: schedule: by sigma_decay alone; pgpe: learned for each array of parameters
+    along the fitness gradient (Sehnke et al. 2010); success: it grows while generations beat those
+    before, and shrinks while they lose (Loshchilov 2014)."""
+    sigma_learning_rate: float = 0.1
+    """How fast sigma changes with the rules pgpe and success."""
     optimizer: OptimizerName = "adam"
-    """The Optax optimizer that turns the gradient estimate into a step."""
+    """The optimizer that turns the gradient estimate into a step: clip_up makes steps of bounded
+    length along normalised gradients with momentum (Toklu et al. 2020)."""
+    momentum: float = 0.9
+    """The momentum of clip_up; the other optimizers do not use it."""
+    max_speed: float | None = None
+    """The length of the longest step of clip_up, of all parameters together: twice the learning
+    rate unless given. The other optimizers do not use it."""
     learning_rate: float = 0.02
     """The learning rate at the start."""
     learning_rate_decay: float = 1.0
@@ -105,7 +122,8 @@ class EvolutionConfig(NetworkConfig):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"{name}={value}: must be at least 1")
-        for name in ("learning_rate", "sigma_decay", "learning_rate_decay"):
+        rates = ("learning_rate", "sigma_decay", "learning_rate_decay", "sigma_learning_rate")
+        for name in rates:
             if not 0 < getattr(self, name) < np.inf:
                 raise UserError(f"{name}={getattr(self, name)}: must be greater than 0")
         if not np.isfinite(self.reward_offset):
@@ -114,27 +132,25 @@ class EvolutionConfig(NetworkConfig):
             raise UserError(f"weight_decay={self.weight_decay}: must be at least 0")
         if self.max_update_norm is not None and not 0 < self.max_update_norm < np.inf:
             raise UserError(f"max_update_norm={self.max_update_norm}: must be greater than 0")
+        if self.sigma_rule != "schedule":
+            for name, plain in (("sigma_decay", 1.0), ("shard_update", False)):
+                if getattr(self, name) != plain:
+                    raise UserError(
+                        f"{name}={getattr(self, name)}: must be {plain} with "
+                        f"sigma_rule={self.sigma_rule}"
+                    )
         self.strategy()
 
     def strategy_options(
         self, shaping: Shaping | None = None, layout: es_rl.Layout | None = None
     ) -> dict[str, Any]:
         """The arguments of the strategy; parameters as in `strategy`."""
-        scale = optax.scale_by_adam() if self.optimizer == "adam" else optax.identity()
-        schedule = optax.exponential_decay(self.learning_rate, 1, self.learning_rate_decay)
-        steps = [
-            scale,
-            optax.add_decayed_weights(self.weight_decay),
-            at_learning_rate(schedule),
-        ]
-        if self.max_update_norm is not None:
-            steps.append(optax.clip_by_global_norm(self.max_update_norm))
         decays = self.sigma_decay != 1.0
         sigmas = optax.exponential_decay(self.sigma, 1, self.sigma_decay)
         return {
             "population_size": self.population_size,
             "sigma": sigmas if decays else self.sigma,
-            "optimizer": optax.chain(*steps),
+            "optimizer": self._optimizer(),
             "noise_reuse": self.noise_reuse,
             "group_size": self.group_size,
             "group_std": self.group_std,
@@ -144,9 +160,36 @@ class EvolutionConfig(NetworkConfig):
             "layout": layout,
         }
 
+    def _optimizer(self) -> optax.GradientTransformationExtraArgs:
+        rate = optax.exponential_decay(self.learning_rate, 1, self.learning_rate_decay)
+        if self.optimizer == "clip_up":
+            steps = [
+                es_rl.clip_up(rate, self.momentum, self.max_speed),
+                optax.add_decayed_weights(lambda update: -self.weight_decay * rate(update)),
+            ]
+        else:
+            steps = [
+                optax.scale_by_adam() if self.optimizer == "adam" else optax.identity(),
+                optax.add_decayed_weights(self.weight_decay),
+                at_learning_rate(rate),
+            ]
+        if self.max_update_norm is not None:
+            steps.append(optax.clip_by_global_norm(self.max_update_norm))
+        return optax.chain(*steps)
+
+    def with_sigma_rule(self, strategy: es_rl.EvolutionStrategy) -> es_rl.Strategy:
+        """The strategy, whose sigma then changes as `sigma_rule` says."""
+        match self.sigma_rule:
+            case "pgpe":
+                return es_rl.LearnedSigma(strategy, self.sigma_learning_rate)
+            case "success":
+                return es_rl.SuccessSigma(strategy, self.sigma_learning_rate)
+            case _:
+                return strategy
+
     def strategy(
         self, shaping: Shaping | None = None, layout: es_rl.Layout | None = None
-    ) -> es_rl.EvolutionStrategy:
+    ) -> es_rl.Strategy:
         """The strategy with these settings.
 
         Args:
@@ -158,7 +201,7 @@ class EvolutionConfig(NetworkConfig):
         """
         if not 0 < self.sigma < np.inf:  # a schedule would hide a wrong value
             raise UserError(f"sigma={self.sigma}: must be greater than 0")
-        return es_rl.open_es(**self.strategy_options(shaping, layout))
+        return self.with_sigma_rule(es_rl.open_es(**self.strategy_options(shaping, layout)))
 
 
 @dataclass(frozen=True)
@@ -173,7 +216,8 @@ class EggrollConfig(EvolutionConfig):
 
     def strategy(
         self, shaping: Shaping | None = None, layout: es_rl.Layout | None = None
-    ) -> es_rl.EvolutionStrategy:
+    ) -> es_rl.Strategy:
         super().strategy()
         options = self.strategy_options(shaping, layout)
-        return es_rl.eggroll(rank=self.rank, full_rank=self.full_rank, **options)
+        strategy = es_rl.eggroll(rank=self.rank, full_rank=self.full_rank, **options)
+        return self.with_sigma_rule(strategy)

@@ -29,8 +29,8 @@ from es_rl.play.jobs import info_metric, without_unreported
 from es_rl.play.observations import Moments
 from es_rl.play.player import Collected, CollectionKeys, Notify
 from es_rl.play.stage import open_stage
-from es_rl.strategies.evolution import update_if_finite
 from es_rl.strategies.optimizers import at_learning_rate
+from es_rl.strategies.updates import update_if_finite
 
 
 @struct.dataclass

@@ -1,6 +1,21 @@
-"""Evolution strategies: the protocol of a strategy, and the strategies EGGROLL and OpenES."""
+"""Evolution strategies: their protocol, EGGROLL and OpenES, rules for sigma, and an optimiser."""
 
 from es_rl.strategies.evolution import ESState, EvolutionStrategy, eggroll, open_es
+from es_rl.strategies.learned_sigma import LearnedSigma, LearnedSigmaState
+from es_rl.strategies.optimizers import clip_up
 from es_rl.strategies.strategy import Strategy, StrategyState
+from es_rl.strategies.success_sigma import SuccessSigma, SuccessSigmaState
 
-__all__ = ["ESState", "EvolutionStrategy", "Strategy", "StrategyState", "eggroll", "open_es"]
+__all__ = [
+    "ESState",
+    "EvolutionStrategy",
+    "LearnedSigma",
+    "LearnedSigmaState",
+    "Strategy",
+    "StrategyState",
+    "SuccessSigma",
+    "SuccessSigmaState",
+    "clip_up",
+    "eggroll",
+    "open_es",
+]

@@ -17,6 +17,7 @@ from es_rl import shaping as _shaping
 from es_rl.noise import Frozen, Full, FullRank, Layout, LeafNoise, LowRank, Noise, PyTree
 from es_rl.shaping import GroupStd, Shaping, ShapingName
 from es_rl.strategies.optimizers import learning_rate_of
+from es_rl.strategies.updates import update_if_finite
 
 
 @struct.dataclass
@@ -130,6 +131,33 @@ class EvolutionStrategy:
         sigma = self.sigma(state.generation) if callable(self.sigma) else self.sigma
         return Noise(leaves, jnp.asarray(sigma, jnp.float32), self.noise_reuse)
 
+    def shape(self, fitness: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Shape the fitness (N,) for the update.
+
+        Returns:
+          The shaped fitness (N,), the fitness (N,) with finite numbers in place of those that are
+          not, and how many were replaced (int32 scalar).
+
+        Raises:
+          UserError: the fitness, or what a shaping function returns, has a wrong shape.
+        """
+        if jnp.shape(fitness) != (self.population_size,):
+            raise UserError(
+                f"fitness has shape {jnp.shape(fitness)}: must be ({self.population_size},), "
+                "one number per member"
+            )
+        fitness = jnp.asarray(fitness)
+        finite, nonfinite = _shaping.replace_nonfinite(fitness, self.group_size, self.shaping)
+        if self.top_draws is None:
+            shaped = _shaping.shape_fitness(finite, self.shaping, self.group_size, self.group_std)
+        else:
+            shaped = _shaping.shape_top_draws(
+                finite, self.shaping, self.top_draws, self.num_draws, self.group_std
+            )
+        if callable(self.shaping):  # the named shapings already give such groups zeros
+            shaped = _shaping.without_dead_groups(shaped, fitness, self.group_size)
+        return shaped, finite, nonfinite
+
     def gradient(self, params: PyTree, noise: Noise, shaped: jax.Array) -> PyTree:
         """Return the ascent direction g = 1 / (N sigma) sum_i f_i s_i E_i.
 
@@ -195,23 +223,9 @@ class EvolutionStrategy:
         Raises:
           UserError: the fitness, or what a shaping function returns, has a wrong shape.
         """
-        if jnp.shape(fitness) != (self.population_size,):
-            raise UserError(
-                f"fitness has shape {jnp.shape(fitness)}: must be ({self.population_size},), "
-                "one number per member"
-            )
-        fitness = jnp.asarray(fitness)
-        finite, nonfinite = _shaping.replace_nonfinite(fitness, self.group_size, self.shaping)
-        if self.top_draws is None:
-            shaped = _shaping.shape_fitness(finite, self.shaping, self.group_size, self.group_std)
-        else:
-            shaped = _shaping.shape_top_draws(
-                finite, self.shaping, self.top_draws, self.num_draws, self.group_std
-            )
-        if callable(self.shaping):  # the named shapings already give such groups zeros
-            shaped = _shaping.without_dead_groups(shaped, fitness, self.group_size)
+        shaped, finite, nonfinite = self.shape(fitness)
         gradient = self.gradient(state.params, noise, shaped)
-        statistics = _shaping.statistics(fitness, finite)
+        statistics = _shaping.statistics(jnp.asarray(fitness), finite)
         updates, opt_state = self._step(state, noise, gradient, statistics["mean"])
         # Read before the check below, so that it is this update's rate even if that is skipped.
         rate = learning_rate_of(opt_state)
@@ -248,27 +262,6 @@ class EvolutionStrategy:
             for leaf, eps in zip(leaves, noise.leaves, strict=True)
         ]
         return jax.tree.unflatten(treedef, kept), opt_state
-
-
-@jax.jit
-def update_if_finite(new: PyTree, old: PyTree, *, allowed: jax.Array) -> tuple[PyTree, jax.Array]:
-    """Skip an update that is not allowed or that makes finite numbers non-finite.
-
-    Args:
-      new: the arrays after the update.
-      old: the arrays before the update.
-      allowed: bool scalar; if it is False, the update is skipped in any case.
-
-    Returns:
-      `new`, or an exact copy of `old`, and whether the update was skipped (bool scalar).
-    """
-    skipped = ~allowed
-    for now, before in zip(jax.tree.leaves(new), jax.tree.leaves(old), strict=True):
-        # An optimiser may hold an infinity on purpose, such as the best loss before the first one.
-        if jnp.issubdtype(jnp.result_type(now), jnp.inexact):
-            skipped |= jnp.any(jnp.isfinite(before) & ~jnp.isfinite(now))
-    # XLA would fuse a jnp.where with the update and then round the update differently.
-    return jax.lax.cond(skipped, lambda _, old: old, lambda new, _: new, new, old), skipped
 
 
 def eggroll(
