@@ -90,8 +90,8 @@ def main(arguments: list[str]) -> int:
         raise UserError('Optuna must be installed to tune (pip install "es-rl[tune]")')
     flags, fixed = _parse(arguments)
     _check(flags)
-    base = configure(flags.agent, flags.env, **vars(flags.settings))
     space = load(flags.space, flags.agent).without(fixed)
+    base = configure(flags.agent, flags.env, **space.fitted(vars(flags.settings)))
     if not space.dimensions:
         raise UserError("nothing is left to search: must be fewer flags that fix a setting")
     out = flags.out or Path("runs", "tune", flags.env, flags.agent)

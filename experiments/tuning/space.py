@@ -21,7 +21,8 @@ stands for None. None, and 0 for a setting of whole numbers, stay what they are,
 
 import json
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import MISSING, dataclass, fields, replace
 from itertools import groupby
 from operator import attrgetter
@@ -92,15 +93,20 @@ class Dimension:
         """The setting that comes of what was drawn, beside the other settings."""
         if drawn is None or isinstance(drawn, bool | str | tuple) or (self.whole and drawn == 0):
             return drawn
+        names = self.divisor_of or self.times
+        number = drawn * math.prod(settings[name] for name in names)
+        number /= math.prod(settings[name] or 1 for name in self.over)
+        return self.fitted(number, settings)
+
+    def fitted(self, value: Any, settings: Mapping[str, Any]) -> Any:
+        """The value of the setting that is next to a number and goes with the other settings."""
+        if not self.whole or value is None or value == 0:
+            return value
         step = max(settings[self.multiple_of], 1) if self.multiple_of else 1
         if self.divisor_of:
             product = math.prod(settings[name] for name in self.divisor_of)
-            return _divisor(product, drawn * product, step, self.least)
-        number = drawn * math.prod(settings[name] for name in self.times)
-        number /= math.prod(settings[name] or 1 for name in self.over)
-        if not self.whole:
-            return number
-        return max(round(number / step) * step, step * math.ceil(self.least / step))
+            return _divisor(product, value, step, self.least)
+        return max(round(value / step), math.ceil(self.least / step)) * step
 
     def drawn(self, value: Any, settings: Mapping[str, Any]) -> Any:
         """What must be drawn for a setting to have this value.
@@ -145,10 +151,8 @@ class Space:
           draw: draws one dimension.
           base: the values of all settings; those of settings that are searched are replaced.
         """
-        settings, waiting = dict(base), set(self.settings)
-        for setting, variants in groupby(self.dimensions, key=attrgetter("setting")):
-            waiting.discard(setting)
-            found = next((each for each in variants if each.holds(settings, waiting)), None)
+        settings = dict(base)
+        for setting, found in self._each(settings):
             settings[setting] = (
                 self.defaults[setting] if found is None else found.value(draw(found), settings)
             )
@@ -159,17 +163,35 @@ class Space:
 
         Settings with a value that is never drawn are left out.
         """
-        found: dict[str, Any] = {}
+        known: dict[str, Any] = {}
+        for setting, found in self._each(settings):
+            if found is not None:
+                with suppress(ValueError):
+                    known[found.name] = found.drawn(settings[setting], settings)
+        return known
 
-        def look(dimension: Dimension) -> Any:
-            try:
-                found[dimension.name] = dimension.drawn(settings[dimension.setting], settings)
-            except ValueError:
-                return settings[dimension.setting]
-            return found[dimension.name]
+    def fitted(self, base: Mapping[str, Any]) -> dict[str, Any]:
+        """Settings with those that are searched changed as little as must be to go together.
 
-        self.draw(look, settings)
-        return found
+        A preset need not go together with what flags have fixed, such as the size of a minibatch
+        with the number of environments.
+        """
+        settings = dict(base)
+        for setting, found in self._each(settings):
+            settings[setting] = (
+                self.defaults[setting]
+                if found is None
+                else found.fitted(settings[setting], settings)
+            )
+        return settings
+
+    def _each(self, settings: Mapping[str, Any]) -> Iterator[tuple[str, Dimension | None]]:
+        """Yield each setting with the dimension that draws it, if any; `settings` may be changed
+        meanwhile."""
+        waiting = set(self.settings)
+        for setting, variants in groupby(self.dimensions, key=attrgetter("setting")):
+            waiting.discard(setting)
+            yield setting, next((each for each in variants if each.holds(settings, waiting)), None)
 
 
 def _is_number(*values: Any) -> bool:
