@@ -68,6 +68,27 @@ def open_own(path: Path, flags: int) -> int:
     return opened
 
 
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock of a file, which is made if it is missing; one process at a time can.
+
+    The kernel releases the lock when the process ends for any reason.
+
+    Raises:
+      BlockingIOError: another process holds it.
+      UserError: the path is a link, has another name (hard link), or is not a regular file.
+      OSError: the file cannot be opened.
+    """
+    import fcntl  # which not every system has
+
+    lock = open_own(path, os.O_RDWR | os.O_CREAT)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(lock)
+
+
 def check_plain(folder: Path, files: Iterable[str] = (), folders: Iterable[str] = ()) -> None:
     """Refuse links, pipes and other special files among some entries of a folder.
 

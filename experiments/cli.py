@@ -19,6 +19,7 @@ COMMANDS = {
     "launch": "train in several processes: es-rl launch -n 4 -- train brax/ant",
     "replay": "play a saved policy again: es-rl replay RUN --video replay.gif",
     "compare": "train several agents on a suite of tasks: es-rl compare classic",
+    "tune": "search for settings of an agent: es-rl tune brax/hopper --trials 40",
     "export": "write a saved policy as an ONNX model: es-rl export RUN policy.onnx",
     "benchmark": "measure the engine beside its alternatives",
     "envs": "list the environments",

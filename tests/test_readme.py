@@ -34,6 +34,7 @@ def test_commands_and_names_exist():
         "train",
         "replay",
         "compare",
+        "tune",
         "export",
         "benchmark",
         "envs",

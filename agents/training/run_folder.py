@@ -1,7 +1,6 @@
 """The folder that a run leaves behind: its configuration, metrics, checkpoints and policies."""
 
 import json
-import os
 import re
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -16,7 +15,7 @@ from agents.training.progress import Progress
 from agents.training.run_config import RunConfig
 from envs.errors import UserError, one_line
 from es_rl.checkpoints import Checkpoints, Restored
-from es_rl.files import check_plain, open_own, write_whole
+from es_rl.files import check_plain, locked, write_whole
 
 CONFIG = "config.json"
 _METRICS = "metrics.jsonl"
@@ -187,13 +186,8 @@ class RunFolder:
             ) from None
 
     def _lock(self, stack: ExitStack) -> None:
-        # The kernel releases the lock when the process ends for any reason.
-        import fcntl
-
-        lock = open_own(self.folder / _LOCK, os.O_RDWR | os.O_CREAT)
-        stack.callback(os.close, lock)
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            stack.enter_context(locked(self.folder / _LOCK))
         except BlockingIOError:
             raise UserError(
                 f"{self._flag}: another process writes to this run: must be a folder of its own"

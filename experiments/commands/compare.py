@@ -52,7 +52,8 @@ class CompareFlags:
     """
 
     suite: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SUITE")]
-    """A bundled suite (classic, box2d, brax, mujoco, pixels, reference), or the path of a .toml file."""
+    """A bundled suite (classic, box2d, brax, mujoco, pixels, reference), or the path of a TOML
+    file."""
     agents: tuple[str, ...] = ()
     """The agents to compare: those of the suite unless given."""
     seeds: int = 5

@@ -18,16 +18,18 @@ from agents.objects import OBJECTS
 from agents.policies.policy import load_policy
 from agents.policies.policy_files import named_file
 from agents.policies.starting import saved_network_settings
-from agents.registry import config_type, configure, list_agents, preset
+from agents.registry import config_type, configure, preset
 from agents.settings import check_kept
 from agents.training.run_config import RunConfig
 from agents.training.run_folder import SavedRun, read_config
 from agents.training.trackers import Tracker, TrackerName
-from envs.base import PLACES, Env, HostEnv
+from envs.base import Env, HostEnv
 from envs.errors import UserError, one_line
 from envs.registry import split_id
 from experiments import runs
 from experiments.cli import parse
+from experiments.flags import EnvFlags, check_names, given, import_agent, unchecked
+from experiments.settings_files import read_settings
 from experiments.startup import (
     ProcessFlags,
     blamed_on,
@@ -45,8 +47,14 @@ _MOST_AT_ONCE = 1 << 26
 """The most episodes of a generation, or transitions of an update, of a resumed run."""
 _OF_BOTH = ("backend", "max_episode_steps", "info_keys")
 """Flags that are arguments of the environment."""
-_OF_NEW_RUNS = ("out", *_OF_BOTH, "env_kwargs", "train_env_kwargs")
-"""Flags that are not allowed with --resume."""
+_OF_NEW_RUNS = {
+    "out": "out",
+    **{name: name for name in _OF_BOTH},
+    "env_kwargs": "env_kwargs",
+    "train_env_kwargs": "train_env_kwargs",
+    "settings_file": "settings",
+}
+"""Flags that are not allowed with --resume: the names of their fields and of the flags."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +70,9 @@ class Choice:
     init_from: Path | None = None
     """The folder of a saved policy, or of a run, of any agent. Training starts from its parameters
     and observation statistics, and its network settings become the defaults."""
+    settings_file: Annotated[Path | None, tyro.conf.arg(name="settings")] = None
+    """A TOML file of the agent's settings, such as best.toml of `es-rl tune`. They become the
+    defaults of the flags, in place of the environment's tuned settings."""
     modules: Annotated[tuple[str, ...], tyro.conf.arg(name="import")] = ()
     """Modules to import first, which register your own environments or agents."""
     trust: bool = False
@@ -77,7 +88,7 @@ class _FirstFlags(Choice):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainFlags(Choice, ProcessFlags, Generic[Config, Options]):
+class TrainFlags(Choice, ProcessFlags, EnvFlags, Generic[Config, Options]):
     """Train a policy on ENV. The environment's tuned settings are the defaults of the flags.
 
     `--resume DIR` in place of ENV continues a run that was stopped.
@@ -87,17 +98,9 @@ class TrainFlags(Choice, ProcessFlags, Generic[Config, Options]):
     """The environment as suite/name; `es-rl envs` lists them."""
     settings: tyro.conf.OmitArgPrefixes[Config]
     run: tyro.conf.OmitArgPrefixes[Options]
-    backend: str | None = None
-    """The physics of Brax: generalized, spring, positional or mjx."""
-    max_episode_steps: int | None = None
-    """Episodes are cut after this many steps, also in evaluation; unless given, the environment's
-    own limit applies."""
     info_keys: tuple[str, ...] | None = None
     """Scalars in the info of an episode's last step (in Brax's metrics) whose mean over episodes is
     logged."""
-    env_kwargs: tuple[str, ...] = ()
-    """Arguments of the environment, such as max_episode_steps=200 forward_reward_weight=2.0. Values
-    are read as Python or JSON literals (is_slippery=False), or else as text."""
     train_env_kwargs: tuple[str, ...] = ()
     """Arguments that the environment has in training alone, such as healthy_reward=0, besides those
     of --env-kwargs. Evaluations, the target return and saved policies are of the environment
@@ -111,13 +114,6 @@ class TrainFlags(Choice, ProcessFlags, Generic[Config, Options]):
     logger: TrackerName | None = None
     """Also send the metrics to Weights & Biases (offline, unless WANDB_MODE says otherwise) or
     Trackio."""
-    workers: int | None = None
-    """Worker processes that step an environment on the host. Unless given, the number is chosen, up
-    to one per core."""
-    step_timeout: float | None = None
-    """Seconds after which a step on the host is treated as hanging: 60 unless given."""
-    start_timeout: float | None = None
-    """Seconds that making an environment on the host may take: 120 unless given."""
 
 
 @dataclass(frozen=True)
@@ -181,9 +177,9 @@ def _make_envs(
     Raises:
       UserError: an argument is wrong; the message names the flag.
     """
-    on_host = _given(flags, PLACES)
+    on_host = flags.on_host()
     if saved is None:
-        chosen = {**_given(flags, _OF_BOTH), **on_host}
+        chosen = {**given(flags, _OF_BOTH), **on_host}
         env = make_env(flags.env, chosen, flags.env_kwargs)
         own = env_kwargs(flags.train_env_kwargs, flag="train_env_kwargs")
         arguments = {**chosen, **env_kwargs(flags.env_kwargs), **own} if own else None
@@ -207,17 +203,28 @@ def _given_for_training(flags: TrainFlags[Any, Any]) -> str:
 def _new_plan(first: _FirstFlags) -> _Plan:
     """The defaults of the flags for a new run."""
     env_id, name = (first.env or (_DEFAULT_ENV,))[0], first.agent
-    _import_agent(name, first.modules)
+    import_agent(name, first.modules)
     options = RunConfig.of(preset(name, env_id).run)
-    settings: dict[str, Any] = {}
+    settings = {} if first.settings_file is None else _from_file(first, env_id)
     if first.init_from is not None:
         known = {field.name for field in fields(config_type(name))}
         try:
-            settings = saved_network_settings(first.init_from)
+            network = saved_network_settings(first.init_from)
         except UserError as error:
             raise UserError(f"init_from={first.init_from}: {error}") from error
-        settings = {name: value for name, value in settings.items() if name in known}
+        settings |= {name: value for name, value in network.items() if name in known}
     return _Plan(env_id, name, configure(name, env_id, **settings), options)
+
+
+def _from_file(first: _FirstFlags, env_id: str) -> dict[str, Any]:
+    """The settings of the agent in the file of --settings."""
+    assert first.settings_file is not None
+    try:
+        settings = read_settings(first.settings_file, first.agent)
+        configure(first.agent, env_id, **settings)
+    except UserError as error:
+        raise UserError(f"settings={first.settings_file}: {error}") from error
+    return settings
 
 
 def _read(first: _FirstFlags) -> SavedRun:
@@ -257,7 +264,7 @@ def _plan_of(saved: SavedRun, first: _FirstFlags) -> _Plan:
     Raises:
       UserError: the run's settings do not fit its agent, or need more memory than any machine has.
     """
-    _import_agent(saved.agent, first.modules)
+    import_agent(saved.agent, first.modules)
     _check_objects(saved, first)
     given = {k: tuple(v) if isinstance(v, list) else v for k, v in saved.settings.items()}
     try:
@@ -266,15 +273,6 @@ def _plan_of(saved: SavedRun, first: _FirstFlags) -> _Plan:
     except UserError as error:
         raise UserError(f"resume={first.resume}: config.json: {one_line(error)}") from error
     return _Plan(saved.env, saved.agent, settings, saved.options)
-
-
-def _import_agent(name: str, modules: tuple[str, ...]) -> None:
-    """Import the user's modules now if one of them must register the agent.
-
-    Otherwise modules are imported after JAX has started, as a module may ask for its devices.
-    """
-    if name not in list_agents():
-        import_modules(modules)
 
 
 def _check_objects(saved: SavedRun, first: _FirstFlags) -> None:
@@ -313,8 +311,8 @@ def _parse(arguments: list[str], defaults: _Plan) -> tuple[TrainFlags[Any, Any],
     Raises:
       UserError: a value is out of range.
     """
-    settings, options = _unchecked(defaults.settings), _unchecked(defaults.options)
-    _check_names(defaults.agent, settings)
+    settings, options = unchecked(defaults.settings), unchecked(defaults.options)
+    check_names("train", defaults.agent, settings, TrainFlags)
     kind: Any = TrainFlags[type(settings), type(options)]  # type: ignore[misc]
     default: TrainFlags[Any, Any] = TrainFlags(
         env=defaults.env, agent=defaults.agent, settings=settings, run=options
@@ -328,42 +326,12 @@ def _parse(arguments: list[str], defaults: _Plan) -> tuple[TrainFlags[Any, Any],
     )
 
 
-def _unchecked(config: Any) -> Any:
-    """A copy of a dataclass value whose class has no checks in `__post_init__`.
-
-    tyro would show the errors of these checks in its own format, without the name of the flag.
-    """
-    kind = type(config)
-    members = {"__post_init__": lambda self: None, "__doc__": kind.__doc__}
-    return type(kind.__name__, (kind,), members)(**vars(config))
-
-
-def _check_names(agent: str, settings: Any) -> None:
-    """Refuse a user's agent if one of its settings has the name of another flag."""
-    both = {f.name for f in fields(settings)} & {f.name for f in fields(TrainFlags)}
-    if both:
-        raise UserError(
-            f"agent={agent}: its setting {min(both)} must have another name, as `es-rl train` has "
-            "a flag of this name"
-        )
-
-
-def _given(flags: TrainFlags[Any, Any], names: tuple[str, ...]) -> dict[str, Any]:
-    """The flags among `names` that were given, by name."""
-    return {name: getattr(flags, name) for name in names if getattr(flags, name) is not None}
-
-
 def _check(flags: TrainFlags[Any, Any]) -> None:
     """Refuse flags that are out of range, before JAX starts."""
     flags.check()
-    for name in ("video_every", "workers", "max_episode_steps"):
-        value = getattr(flags, name)
-        if value is not None and value < 1:
-            raise UserError(f"{name}={value}: must be at least 1")
-    for name in ("step_timeout", "start_timeout"):
-        value = getattr(flags, name)
-        if value is not None and not value > 0:
-            raise UserError(f"{name}={value}: must be a number of seconds above 0")
+    flags.check_env("" if flags.resume is not None else flags.env)
+    if flags.video_every is not None and flags.video_every < 1:
+        raise UserError(f"video_every={flags.video_every}: must be at least 1")
 
 
 def _check_new(flags: TrainFlags[Any, Any], defaults: _Plan) -> None:
@@ -372,8 +340,6 @@ def _check_new(flags: TrainFlags[Any, Any], defaults: _Plan) -> None:
         raise UserError(f"env={flags.env}: must come first, as the flags' defaults depend on it")
     if flags.trust:
         raise UserError("trust=True: must come with --resume, whose run it trusts")
-    if flags.backend is not None and not flags.env.startswith("brax/"):
-        raise UserError(f"backend={flags.backend}: only brax/... environments have one")
 
 
 def _check_resumed(flags: TrainFlags[Any, Any], plan: _Plan, defaults: _Plan) -> None:
@@ -382,8 +348,8 @@ def _check_resumed(flags: TrainFlags[Any, Any], plan: _Plan, defaults: _Plan) ->
         raise UserError(f"env={flags.env}: must not be given: --resume knows the environment")
     if flags.agent != defaults.agent:
         raise UserError(f"agent={flags.agent}: must be {defaults.agent}, as the run began with it")
-    for name in _OF_NEW_RUNS:
+    for name, flag in _OF_NEW_RUNS.items():
         if getattr(flags, name) not in (None, ()):
-            raise UserError(f"{name}={getattr(flags, name)}: must not be given with --resume")
+            raise UserError(f"{flag}={getattr(flags, name)}: must not be given with --resume")
     check_kept(defaults.settings, plan.settings)
     defaults.options.going_on(asdict(plan.options))

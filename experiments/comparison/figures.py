@@ -25,11 +25,11 @@ from experiments.comparison.statistics import (
 )
 from experiments.comparison.tables import absence, quantity
 
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 _LINES: tuple[Any, ...] = ("-", "--", "-.", (0, (5, 1, 1, 1, 1, 1)))
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _GREY, _DOTTED = "#666666", (0, (1, 1.5))
-_LOOK: dict[Any, Any] = {
+LOOK: dict[Any, Any] = {
     "font.size": 11.0,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -37,7 +37,8 @@ _LOOK: dict[Any, Any] = {
     "grid.alpha": 0.25,
     "text.parse_math": False,  # names may contain a dollar sign
 }
-_WIDTH, _HEIGHT, _DPI = 5.6, 4.2, 120
+WIDTH, DPI = 5.6, 120
+_HEIGHT = 4.2
 _ROW = 0.3
 _LONGEST = 16
 _EARLIEST = 0.01  # seconds, on a logarithmic axis
@@ -71,7 +72,7 @@ def draw(results: Results, folder: Path) -> list[Picture]:
     """Draw all figures for which there are data, as files in `folder`, which is made if it is
     missing."""
     folder.mkdir(parents=True, exist_ok=True)
-    with matplotlib.rc_context(_LOOK):
+    with matplotlib.rc_context(LOOK):
         pictures = [_scores(results, folder / "scores.png")]
         pictures.append(_times(results, folder / "seconds-to-threshold.png"))
         for position, task in enumerate(results.tasks):
@@ -85,14 +86,14 @@ def draw(results: Results, folder: Path) -> list[Picture]:
 def _style(results: Results, agent: str) -> _Style:
     """The colour, line style and marker of an agent."""
     position = results.agents.index(agent)
-    return _Style(*(kinds[position % len(kinds)] for kinds in (_COLOURS, _LINES, _MARKERS)))
+    return _Style(*(kinds[position % len(kinds)] for kinds in (COLOURS, _LINES, _MARKERS)))
 
 
 def _curves(results: Results, task: Task, unit: CurveUnit, path: Path) -> Picture | None:
     curves = {a: learning_curve(task, results.of(task.name, a), unit) for a in results.agents}
     if not any(curves.values()):
         return None
-    figure = Figure(figsize=(_WIDTH, _HEIGHT), dpi=_DPI, layout="constrained")
+    figure = Figure(figsize=(WIDTH, _HEIGHT), dpi=DPI, layout="constrained")
     axes = figure.subplots()
     for agent, curve in curves.items():
         if curve is None:
@@ -117,7 +118,7 @@ def _curves(results: Results, task: Task, unit: CurveUnit, path: Path) -> Pictur
     axes.set_ylabel("evaluation return")
     figure.suptitle(task.name, fontsize=12)
     _legend(figure, axes)
-    _save(figure, path)
+    save(figure, path)
     stops = task.stop_when_solved
     missing = [f"{a} ({_why(results, task, a)})" for a, curve in curves.items() if curve is None]
     return Picture(
@@ -150,7 +151,7 @@ def _scores(results: Results, path: Path) -> Picture | None:
     axes.set_yticks(range(len(found.scores)), [_short(agent) for agent in found.scores])
     axes.set_ylim(len(found.scores) - 0.5, -0.5)
     axes.set_xlabel("normalised score: 0 random actions, 1 threshold")
-    _save(figure, path)
+    save(figure, path)
     return Picture(
         path,
         f"Normalised score of {', '.join(found.scores)}, with intervals",
@@ -192,7 +193,7 @@ def _times(results: Results, path: Path) -> Picture | None:
     axes.set_ylim(row - 0.7, -0.6)
     _log_axis(axes, "seconds")
     axes.set_xlabel("seconds of training to the threshold (log scale)")
-    _save(figure, path)
+    save(figure, path)
     return Picture(
         path,
         "Median seconds of training until the threshold, by task and agent, with intervals",
@@ -228,8 +229,8 @@ def _interval_of_time(
 
 def _rows(count: float) -> tuple[Figure, Axes]:
     """A figure with room for `count` rows."""
-    size = (_WIDTH, 0.9 + _ROW * count)
-    figure = Figure(figsize=size, dpi=_DPI, layout="constrained")
+    size = (WIDTH, 0.9 + _ROW * count)
+    figure = Figure(figsize=size, dpi=DPI, layout="constrained")
     axes = figure.subplots()
     axes.grid(False, axis="y")
     return figure, axes
@@ -259,7 +260,8 @@ def _legend(figure: Figure, axes: Axes) -> None:
     figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure as a PNG file; equal figures give equal files."""
     # The library's version is left out of the file, so that equal results give equal bytes.
     with whole(path) as file:
         figure.savefig(

@@ -7,13 +7,16 @@ A suite has these fields (README, "Comparisons of your own", shows a whole one):
     modules   modules to import first, which register environments or agents of your own
     tasks     tables with the fields of `results.Task`, and in `settings.NAME` settings of the agent
               of that name on this task alone
+
+Wherever there are settings of an agent, `settings_file` may name a file of them, such as
+`best.toml` of `es-rl tune`, as a path from the suite's folder; settings beside it replace those of
+the file.
 """
 
 import difflib
 import json
 import math
 import re
-import tomllib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -26,6 +29,7 @@ from agents.settings import LARGEST, expected
 from envs.errors import UserError
 from envs.registry import split_id
 from experiments.comparison.results import Task
+from experiments.settings_files import check_known, from_toml, read_settings, read_toml
 from experiments.startup import import_modules
 
 _BUNDLED = Path(__file__).parent / "suites"
@@ -33,6 +37,8 @@ _KINDS = {f.name: f.type for f in fields(Task) if f.name != "random_return"}
 _DEFAULTS = {f.name: f.default for f in fields(Task)}
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,99}")
 """A valid name of an agent or a task; names become names of folders."""
+_SETTINGS_FILE = "settings_file"
+"""The key beside an agent's settings that names a file of more of them."""
 
 
 @dataclass(frozen=True)
@@ -122,55 +128,58 @@ def load(name: str, imported: Sequence[str] = ()) -> Suite:
         accepted = f"must be one of {', '.join(bundled())}, or the path of a .toml file"
         raise UserError(f"suite={name}: {accepted}{hint}")
     try:
-        raw = tomllib.loads(path.read_text())
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"suite={name}: is no TOML, which it must be ({error})") from error
-    try:
-        return _suite(path.stem, raw, imported)
+        return _suite(path, read_toml(path), imported)
     except ValueError as error:
         raise UserError(f"suite={name}: {error}") from error
 
 
-def _suite(name: str, raw: dict[str, Any], imported: Sequence[str]) -> Suite:
-    _only(raw, "the suite", ("agents", "modules", "tasks"))
+def _suite(path: Path, raw: dict[str, Any], imported: Sequence[str]) -> Suite:
+    check_known(raw, "the suite", ("agents", "modules", "tasks"))
     modules = raw.get("modules", [])
     if not isinstance(modules, list) or not all(isinstance(m, str) for m in modules):
         raise UserError("modules must be a list of names of modules")
     # Modules may register agents and environments that the rest of the suite names.
     import_modules(modules)
-    contestants = _contestants(raw.get("agents"))
+    contestants = _contestants(raw.get("agents"), path.parent)
     tasks = raw.get("tasks")
     if not isinstance(tasks, list) or not tasks or not all(isinstance(t, dict) for t in tasks):
         raise UserError("tasks must be a list of tables, each with an env")
-    entries = [_entry(dict(task), (*imported, *modules), contestants) for task in tasks]
+    known = (*imported, *modules)
+    entries = [_entry(dict(task), known, contestants, path.parent) for task in tasks]
     names = [entry.task.name for entry in entries]
     if len(set(names)) < len(names):
         raise UserError("two tasks have one name: each must have a name of its own (name = ...)")
-    return Suite(name, contestants, tuple(entries))
+    return Suite(path.stem, contestants, tuple(entries))
 
 
-def _contestants(raw: Any) -> tuple[Contestant, ...]:
+def _contestants(raw: Any, folder: Path) -> tuple[Contestant, ...]:
     if not isinstance(raw, list) or not raw or not all(isinstance(a, str | dict) for a in raw):
         raise UserError(f"agents must be a list of {', '.join(list_agents())}, or of tables")
-    found = tuple(_contestant({"name": a} if isinstance(a, str) else dict(a)) for a in raw)
+    tables = [{"name": a} if isinstance(a, str) else dict(a) for a in raw]
+    found = tuple(_contestant(table, folder) for table in tables)
     names = [contestant.name for contestant in found]
     if len(set(names)) < len(names):
         raise UserError("two agents have one name: each must have a name of its own")
     return found
 
 
-def _contestant(raw: dict[str, Any]) -> Contestant:
+def _contestant(raw: dict[str, Any], folder: Path) -> Contestant:
     kind = raw.pop("agent", raw.get("name"))
     if not isinstance(kind, str):
         raise UserError(f"an agent must have a name, or name one of {', '.join(list_agents())}")
     config_type(kind)
     name = _checked_name(raw.pop("name", kind), "the name of an agent")
-    return Contestant(name, kind, _checked_settings(raw, kind, f"agent {name}"))
+    return Contestant(name, kind, _checked_settings(raw, kind, f"agent {name}", folder))
 
 
-def _entry(raw: dict[str, Any], modules: Sequence[str], contestants: Sequence[Contestant]) -> Entry:
+def _entry(
+    raw: dict[str, Any],
+    modules: Sequence[str],
+    contestants: Sequence[Contestant],
+    folder: Path,
+) -> Entry:
     where = f"task {raw.get('name', raw.get('env', '(without an env)'))}"
-    _only(raw, where, (*_KINDS, "settings"))
+    check_known(raw, where, (*_KINDS, "settings"))
     settings = raw.pop("settings", {})
     _check_values(raw, where)
     module, raw["env"] = split_id(raw["env"])
@@ -183,9 +192,9 @@ def _entry(raw: dict[str, Any], modules: Sequence[str], contestants: Sequence[Co
     if not isinstance(settings, dict):
         raise UserError(f"{where}: settings must be a table of agents")
     kinds = {name: name for name in list_agents()} | {c.name: c.kind for c in contestants}
-    _only(settings, f"{where}, settings", kinds)
+    check_known(settings, f"{where}, settings", kinds)
     checked = {
-        name: _checked_settings(given, kinds[name], f"{where}, settings of {name}")
+        name: _checked_settings(given, kinds[name], f"{where}, settings of {name}", folder)
         for name, given in settings.items()
     }
     entry = Entry(Task(**raw), checked)
@@ -221,11 +230,22 @@ def _checked_name(name: Any, what: str) -> str:
     return name
 
 
-def _checked_settings(given: Any, kind: str, where: str) -> dict[str, Any]:
+def _checked_settings(given: Any, kind: str, where: str, folder: Path) -> dict[str, Any]:
+    """Settings of an agent as values of Python, those of their `settings_file` included."""
     if not isinstance(given, dict):
         raise UserError(f"{where}: must be a table of settings")
-    _only(given, where, [f.name for f in fields(config_type(kind))])
-    return {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
+    table = dict(given)
+    file = table.pop(_SETTINGS_FILE, None)
+    check_known(table, where, [f.name for f in fields(config_type(kind))])
+    settings = {}
+    if file is not None:
+        if not isinstance(file, str):
+            raise UserError(f"{where}: {_SETTINGS_FILE} must be a path, not {file!r}")
+        try:
+            settings = read_settings(folder / file, kind)
+        except UserError as error:
+            raise UserError(f"{where}: {_SETTINGS_FILE} {file!r}: {error}") from error
+    return {**settings, **{name: from_toml(kind, name, value) for name, value in table.items()}}
 
 
 def _check_env_kwargs(given: Any, where: str) -> None:
@@ -235,11 +255,3 @@ def _check_env_kwargs(given: Any, where: str) -> None:
         json.dumps(given, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise UserError(f"{where} must hold JSON values ({error})") from error
-
-
-def _only(table: dict[str, Any], where: str, known: Any) -> None:
-    for key in table:
-        if key not in known:
-            close = difflib.get_close_matches(key, known, n=1)
-            hint = f"; did you mean {close[0]}?" if close else f": must be of {', '.join(known)}"
-            raise UserError(f"{where}: no {key!r} is known{hint}")

@@ -9,6 +9,7 @@ from agents.registry import config_type
 from agents.training.run_config import RunConfig
 from experiments import cli
 from experiments.commands.train import TrainFlags
+from experiments.commands.tune import TuneFlags
 from tests.experiments.bad_values import ENV, Case, bad_values, misspelt, plain, words
 
 
@@ -22,7 +23,9 @@ class Field:
 
     @property
     def flag(self):
-        return "--" + {"modules": "import"}.get(self.name, self.name).replace("_", "-")
+        return "--" + {"modules": "import", "settings_file": "settings"}.get(
+            self.name, self.name
+        ).replace("_", "-")
 
     @property
     def positional(self):
@@ -50,8 +53,9 @@ def all_fields():
         "compare": ("compare", "classic"),
         "export": ("export", "nowhere", "policy.onnx"),
     }
+    yield from flags_of(("tune", ENV), TuneFlags, besides=("settings",))
     for command in cli.COMMANDS:
-        if command != "train":
+        if command not in ("train", "tune"):
             module = import_module(cli.module_of(command))
             (cls,) = (value for name, value in vars(module).items() if name.endswith("Flags"))
             yield from flags_of(words_before.get(command, (command,)), cls)

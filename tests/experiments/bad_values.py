@@ -166,6 +166,8 @@ NAMES: dict[str, Any] = {
     "run": one(words),
     "resume": one(words),
     "init_from": one(words),
+    "settings_file": one(words),
+    "space": one(words),
     "logger": one(words),
     "policy": one(words),
     "file": one(words),

@@ -1,0 +1,220 @@
+"""`es-rl tune`: search for settings of an agent on an environment, with Optuna.
+
+As in `es-rl train` the command line is parsed twice: first for the environment and the agent, which
+determine the other flags. A flag of the agent that is given fixes that setting.
+"""
+
+import shlex
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
+
+import tyro
+
+from agents.registry import agent_type, configure, preset
+from agents.training.run_config import RunConfig
+from envs.base import Env, HostEnv
+from envs.errors import UserError
+from es_rl.files import check_plain, locked
+from experiments.cli import can_be_made, parse
+from experiments.comparison.trials import Stopped
+from experiments.flags import EnvFlags, check_names, given, import_agent, unchecked
+from experiments.signals import acknowledged
+from experiments.startup import import_modules, make_env, start_jax
+from experiments.tuning.space import Space, load
+from experiments.tuning.trial import FIRST_SEED, ObjectiveName, Protocol, train_seeds
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+
+Config = TypeVar("Config")
+_LOCK = ".lock"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _FirstFlags:
+    """The flags of the first parse, which ignores all others."""
+
+    env: tyro.conf.Positional[tuple[str, ...]] = ()
+    agent: str = "eggroll"
+    modules: Annotated[tuple[str, ...], tyro.conf.arg(name="import")] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuneFlags(EnvFlags, Generic[Config]):
+    """Search for settings of an agent on ENV, beginning with the environment's tuned ones.
+
+    Every trial is trained from the same seeds; those that are worse than the median are given up
+    early. A command that was stopped goes on when it is started again with the same folder.
+    """
+
+    env: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="ENV")]
+    """The environment as suite/name; `es-rl envs` lists them."""
+    settings: tyro.conf.OmitArgPrefixes[Config]
+    agent: str = "eggroll"
+    """The agent whose settings are searched. Its own flags fix settings: what is given is not
+    searched."""
+    trials: int = 40
+    """The number of trials of the study, those of earlier commands included."""
+    seeds: int = 3
+    """The number of seeds of each trial."""
+    first_seed: int = FIRST_SEED
+    """The first of the seeds, at least 100: seeds below are kept for what is reported later."""
+    env_steps: int | None = None
+    """The budget of a seed in env steps, that of the environment's tuned settings unless given."""
+    seconds: float | None = None
+    """The budget of a seed in seconds of training, without compilation and evaluation."""
+    objective: ObjectiveName = "final"
+    """What is maximised, as a mean over seeds. final: the return of the last policy on episodes
+    that no evaluation before has played; area: the mean of the evaluation curve over the budget,
+    which rewards learning soon."""
+    evaluations: int = 10
+    """Evaluations of the mean policy after equal shares of the budget of a seed."""
+    eval_episodes: int | None = None
+    """The number of episodes of an evaluation; None means 128, or 32 if environments step on the
+    host."""
+    space: Path | None = None
+    """A TOML file that says what is searched, in place of the agent's own space in
+    experiments/tuning/spaces/."""
+    out: Path | None = None
+    """The study's folder: runs/tune/ENV/AGENT unless given."""
+    modules: Annotated[tuple[str, ...], tyro.conf.arg(name="import")] = ()
+    """Modules to import first, which register your own environments or agents."""
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command and return its exit code."""
+    if find_spec("optuna") is None:
+        raise UserError('Optuna must be installed to tune (pip install "es-rl[tune]")')
+    flags, fixed = _parse(arguments)
+    _check(flags)
+    space = load(flags.space, flags.agent).without(fixed)
+    base = configure(flags.agent, flags.env, **space.fitted(vars(flags.settings)))
+    if not space.dimensions:
+        raise UserError("nothing is left to search: must be fewer flags that fix a setting")
+    out = flags.out or Path("runs", "tune", flags.env, flags.agent)
+    _check_folder(out)
+    start_jax(getattr(base, "devices", None))
+    import_modules(flags.modules, flags.env)
+    chosen = {**given(flags, ("backend", "max_episode_steps")), **flags.on_host()}
+    env = make_env(flags.env, chosen, flags.env_kwargs)
+    obstacle = agent_type(flags.agent).obstacle(env) or agent_type(flags.agent).missing_package()
+    if obstacle is not None:
+        raise UserError(f"agent={flags.agent}: {obstacle}")
+    protocol = _protocol(flags, env, vars(base), fixed)
+    return _search(
+        env, protocol, space, flags.trials, out, shlex.join(["es-rl", "tune", *arguments])
+    )
+
+
+def _search(
+    env: Env | HostEnv, protocol: Protocol, space: Space, trials: int, out: Path, command: str
+) -> int:
+    """Run the trials, and return the command's exit code."""
+    from experiments.tuning import outputs, study  # which need Optuna
+
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        with (
+            locked(out / _LOCK),
+            study.opened_study(out / outputs.STUDY, protocol, space) as tuning,
+            acknowledged("the trial at hand is given up, those that ended are kept"),
+        ):
+
+            def after(trial: "FrozenTrial") -> None:
+                outputs.write_all(tuning, out, command)
+                print(outputs.line_of(tuning, trial), flush=True)
+
+            def train(settings: dict[str, Any], report: Any, ended: Callable[[Any], None]) -> float:
+                return train_seeds(env, protocol, settings, report, ended)
+
+            tuning.run(trials, train, after)
+            outputs.write_all(tuning, out, command)
+            best = tuning.best()
+    except BlockingIOError:
+        raise UserError(f"out={out}: another command tunes there: must be another folder") from None
+    except Stopped as stopped:
+        print(f"stopped by signal {stopped.signal}; the same command goes on from here")
+        return 128 + stopped.signal
+    if best is None:
+        print(f"no trial was completed; {out / 'trials.csv'} says why")
+        return 1
+    print(
+        f"best: trial {best.number}, {study.value_of(best):.6g}; train with: es-rl train "
+        f"{protocol.env} --agent {protocol.agent} --settings {out / 'best.toml'}"
+    )
+    return 0
+
+
+def _parse(arguments: list[str]) -> tuple[TuneFlags[Any], tuple[str, ...]]:
+    """The flags, and the names of the agent's settings that were given."""
+    first, _ = tyro.cli(
+        _FirstFlags, args=arguments, prog="es-rl tune", add_help=False, return_unknown_args=True
+    )
+    import_agent(first.agent, first.modules)
+    env = first.env[0] if first.env else ""
+    settings = unchecked(configure(first.agent, env))
+    check_names("tune", first.agent, settings, TuneFlags)
+    kind: Any = TuneFlags[type(settings)]  # type: ignore[misc]
+    default: TuneFlags[Any] = TuneFlags(
+        env=env or tyro.MISSING, settings=settings, agent=first.agent
+    )
+    flags = parse("tune", kind, arguments, default)
+    if flags.env != env:
+        raise UserError(f"env={flags.env}: must come first, as the flags' defaults depend on it")
+    typed = {word.partition("=")[0].replace("_", "-") for word in arguments}
+    names = [each.name for each in fields(settings)]
+    return flags, tuple(n for n in names if typed & {f"--{_dashed(n)}", f"--no-{_dashed(n)}"})
+
+
+def _dashed(name: str) -> str:
+    return name.replace("_", "-")
+
+
+def _check(flags: TuneFlags[Any]) -> None:
+    """Refuse flags that are out of range, before JAX starts."""
+    flags.check_env(flags.env)
+    for name in ("trials", "seeds", "evaluations"):
+        if getattr(flags, name) < 1:
+            raise UserError(f"{name}={getattr(flags, name)}: must be at least 1")
+    if flags.first_seed < FIRST_SEED:
+        raise UserError(
+            f"first_seed={flags.first_seed}: must be at least {FIRST_SEED}, as seeds below are "
+            "those of results that are reported"
+        )
+    RunConfig(**given(flags, ("env_steps", "seconds", "eval_episodes")))
+
+
+def _check_folder(out: Path) -> None:
+    """Refuse a folder that is neither new nor empty nor that of a study."""
+    from experiments.tuning.outputs import FILES, STUDY
+
+    try:
+        check_plain(out, (*FILES, _LOCK))
+    except (OSError, ValueError) as error:
+        raise UserError(f"out={out}: must be a folder of a study: {error}") from error
+    others = out.is_dir() and any(path.name != _LOCK for path in out.iterdir())
+    if not can_be_made(out) or (others and not (out / STUDY).is_file()):
+        raise UserError(f"out={out}: must be an empty or a new folder, or one of a study")
+
+
+def _protocol(
+    flags: TuneFlags[Any], env: Env | HostEnv, base: dict[str, Any], fixed: tuple[str, ...]
+) -> Protocol:
+    options = RunConfig.of(preset(flags.agent, flags.env).run)
+    return Protocol(
+        env=env.spec.id,
+        env_kwargs=env.spec.kwargs,
+        agent=flags.agent,
+        base=base,
+        fixed=fixed,
+        seeds=flags.seeds,
+        first_seed=flags.first_seed,
+        env_steps=flags.env_steps or options.env_steps,
+        seconds=flags.seconds,
+        objective=flags.objective,
+        evaluations=flags.evaluations,
+        eval_episodes=flags.eval_episodes,
+    )
