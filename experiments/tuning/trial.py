@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import numpy as np
 
 import agents
+from agents.base import Agent
 from agents.policies.policy import Policy
 from agents.settings import LARGEST
 from agents.training.evaluation import Evaluator
@@ -102,6 +103,7 @@ class _Curve:
     protocol: Protocol
     evaluator: Evaluator
     episodes: int
+    """The number of episodes of an evaluation."""
     before: list[float]
     """The values of the seeds that have ended."""
     report: Report
@@ -162,40 +164,42 @@ def train_seeds(
     values: list[float] = []
     with agents.make(protocol.agent, env, **settings) as agent:
         evaluator = make_evaluator(agent)
-        episodes = protocol.eval_episodes or agent.stage.default_episodes
         for seed in range(protocol.first_seed, protocol.first_seed + protocol.seeds):
+            episodes = protocol.eval_episodes or agent.stage.default_episodes
             curve = _Curve(protocol, evaluator, episodes, values, report)
-            with shown_progress(protocol.env_steps) as (show, show_within):
-
-                def on_generation(
-                    metrics: dict[str, Any],
-                    snapshot: Callable[[], Policy],
-                    show: Any = show,
-                    curve: _Curve = curve,
-                ) -> None:
-                    show(metrics)
-                    curve(metrics, snapshot)
-
-                result = agents.train(
-                    agent,
-                    env_steps=protocol.env_steps,
-                    seconds=protocol.seconds,
-                    seed=seed,
-                    eval_every=LARGEST,  # after the first and the last generation alone
-                    eval_episodes=episodes,
-                    evaluator=evaluator,
-                    on_generation=on_generation,
-                    on_progress=show_within,
-                )
-            if result.stopped_by is not None:
-                raise Stopped(result.stopped_by)
-            value = area_of(curve.points)
-            if protocol.objective == "final":
-                weights = result.policy.weights
-                value = evaluator(weights, episodes=episodes, seed=_FINAL_SEED).mean
-            if not np.isfinite(value):
-                raise UserError("the final evaluation is not finite")
-            values.append(value)
-            seconds = result.wall_seconds - result.evaluation_seconds
-            ended(SeedResult(seed, value, result.env_steps, seconds, tuple(curve.points)))
+            result = _train_seed(agent, seed, curve)
+            values.append(result.value)
+            ended(result)
     return float(np.mean(values))
+
+
+def _train_seed(agent: Agent, seed: int, curve: _Curve) -> SeedResult:
+    """Train from one seed; exceptions as in `train_seeds`."""
+    protocol = curve.protocol
+    with shown_progress(protocol.env_steps) as (show, show_within):
+
+        def on_generation(metrics: dict[str, Any], snapshot: Callable[[], Policy]) -> None:
+            show(metrics)
+            curve(metrics, snapshot)
+
+        result = agents.train(
+            agent,
+            env_steps=protocol.env_steps,
+            seconds=protocol.seconds,
+            seed=seed,
+            eval_every=LARGEST,  # after the first and the last generation alone
+            eval_episodes=curve.episodes,
+            evaluator=curve.evaluator,
+            on_generation=on_generation,
+            on_progress=show_within,
+        )
+    if result.stopped_by is not None:
+        raise Stopped(result.stopped_by)
+    value = area_of(curve.points)
+    if protocol.objective == "final":
+        weights = result.policy.weights
+        value = curve.evaluator(weights, episodes=curve.episodes, seed=_FINAL_SEED).mean
+    if not np.isfinite(value):
+        raise UserError("the final evaluation is not finite")
+    seconds = result.wall_seconds - result.evaluation_seconds
+    return SeedResult(seed, value, result.env_steps, seconds, tuple(curve.points))
