@@ -36,6 +36,7 @@ _EXTRAS = {
     "onnx": ("jax2onnx", "onnx", "onnxruntime"),
     "sbx": ("sbx", "torch"),
     "trackio": ("trackio",),
+    "tune": ("optuna",),
     "wandb": ("wandb",),
     "bench": ("evosax",),
     "cuda": ("jax_cuda13_plugin",),
