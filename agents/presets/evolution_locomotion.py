@@ -35,14 +35,16 @@ def _swimmer() -> Preset:
 @PRESETS.on("gymnasium/Hopper-v5")
 def _hopper() -> Preset:
     return _ars(
-        "ARS's own settings, seen here with full noise on seeds 100 and 101: 2,800 after 0.5 M "
-        "steps.",
+        "Found here, among 9 settings on seeds 100 to 106: 2,800 after 0.36 to 0.55 M steps on all "
+        "three seeds that it was tried on. With ARS's sigma of 0.025 and step size of 0.01 it "
+        "takes 0.5 to 1 M.",
         env_steps=1_000_000,
         draws=8,
         best=4,
-        sigma=0.025,
-        step_size=0.01,
+        sigma=0.04,
+        step_size=0.015,
         reward_offset=-1.0,
+        sigma_decay=0.997,
     )
 
 
@@ -107,6 +109,7 @@ def _ars(
     sigma: float,
     step_size: float,
     reward_offset: float = 0.0,
+    sigma_decay: float = 1.0,
 ) -> Preset:
     """Augmented random search, version 2-t (Mania et al. 2018, arXiv 1803.07055).
 
@@ -122,6 +125,7 @@ def _ars(
             "population_size": 2 * draws,
             "top_draws": best,
             "sigma": sigma,
+            "sigma_decay": sigma_decay,
             "learning_rate": 2 * step_size * sigma,
             "optimizer": "sgd",
             "rank": 4,
