@@ -38,20 +38,33 @@ class EnvFlags:
         Raises:
           UserError: a flag is refused; the message names it.
         """
-        for name in ("workers", "max_episode_steps"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UserError(f"{name}={value}: must be at least 1")
-        for name in ("step_timeout", "start_timeout"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise UserError(f"{name}={value}: must be a number of seconds above 0")
+        check_numbers(self, ("workers", "max_episode_steps"))
         if self.backend is not None and env and not env.startswith("brax/"):
             raise UserError(f"backend={self.backend}: only brax/... environments have one")
 
     def on_host(self) -> dict[str, Any]:
         """The given flags that say how an environment is stepped on the host, by name."""
         return given(self, PLACES)
+
+
+def check_numbers(flags: Any, counts: tuple[str, ...]) -> None:
+    """Refuse flags of an environment that are out of range.
+
+    Args:
+      flags: has the flags `step_timeout` and `start_timeout`.
+      counts: the names of flags that are None or at least 1.
+
+    Raises:
+      UserError: a flag is out of range; the message names it.
+    """
+    for name in counts:
+        value = getattr(flags, name)
+        if value is not None and value < 1:
+            raise UserError(f"{name}={value}: must be at least 1")
+    for name in ("step_timeout", "start_timeout"):
+        value = getattr(flags, name)
+        if value is not None and not value > 0:
+            raise UserError(f"{name}={value}: must be a number of seconds above 0")
 
 
 def given(flags: Any, names: tuple[str, ...]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from envs.base import PLACES, Env, HostEnv
 from envs.errors import UserError
 from es_rl.files import write_whole
 from experiments.cli import check_output, parse
+from experiments.flags import check_numbers
 from experiments.progress import successful
 from experiments.startup import import_modules, make_env, start_jax
 from experiments.videos import check_name, write_video
@@ -75,9 +76,7 @@ def main(arguments: list[str]) -> int:
         check_name(flags.video)
     if flags.html is not None and flags.html.suffix.lower() != ".html":
         raise UserError(f"html={flags.html}: must end in .html")
-    for name in ("lanes", "workers", "max_episode_steps"):
-        if getattr(flags, name) is not None and getattr(flags, name) < 1:
-            raise UserError(f"{name}={getattr(flags, name)}: must be at least 1")
+    check_numbers(flags, ("lanes", "workers", "max_episode_steps"))
     for name in ("video", "html"):
         if getattr(flags, name) is not None:
             check_output(name, getattr(flags, name))

@@ -119,7 +119,7 @@ def test_files_of_a_comparison_are_replaced(place):
         "results.json": lambda path: results.save(found, path),
         "results.csv": lambda path: tables.write_csv(found, path),
         "report.html": lambda path: report.write_report(found, path.parent, {}),
-        "a.png": lambda path: figures._save(figures.Figure(), path),
+        "a.png": lambda path: figures.save(figures.Figure(), path),
     }
     for name, write in writers.items():
         for how in ("file", "hard"):
