@@ -107,6 +107,7 @@ def test_devices_change_nothing_and_memory_may_be_had():
     assert apart <= {"lane_utilization"}
 
 
+@pytest.mark.slow
 def test_each_device_may_add_up_its_part_of_the_update():
     whole = after_generations(2, 2, **MEMORY)
     parts = after_generations(2, 2, **MEMORY, shard_update=True)

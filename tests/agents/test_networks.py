@@ -114,6 +114,7 @@ def test_names_of_saved_parameters(tmp_path):
     assert names("nnx") == [*statistics, *leaves]
 
 
+@pytest.mark.slow
 def test_ppo_trains_a_network_of_ones_own_and_a_critic():
     assert trained("linen", "ppo").agent == "ppo"
     module = own_networks.Critic()

@@ -175,6 +175,7 @@ def test_failing_environments_are_counted_and_replaced():
         agent.step(agent.init(jax.random.key(0)))
 
 
+@pytest.mark.slow
 def test_resets_that_fail_are_tried_again_but_not_for_ever():
     envs.import_module("tests.envs.faulty")
     settings = {"num_envs": 2, "num_steps": 32, "minibatch_size": 64, "hidden": (4,)}

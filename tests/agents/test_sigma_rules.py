@@ -30,6 +30,7 @@ def crash(metrics, snapshot):
         raise Crash
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "settings"),
     [

@@ -29,6 +29,7 @@ def of_ppo():
     return agent.snapshot(state)
 
 
+@pytest.mark.slow
 def test_evolution_starts_from_a_policy_of_ppo(tmp_path):
     of_ppo().save(tmp_path)
     policy = agents.load_policy(tmp_path)
@@ -120,6 +121,7 @@ def test_what_is_no_policy_to_start_from_is_refused():
         random.with_policy(0, agent.snapshot(state))
 
 
+@pytest.mark.slow
 def test_a_run_that_started_from_a_policy_goes_on_from_its_checkpoint_or_needs_it(tmp_path):
     def agent():
         return agents.make("eggroll", envs.make(PENDULUM), population_size=16, **ACTING)

@@ -64,6 +64,7 @@ def training(tmp_path):
         process.communicate()
 
 
+@pytest.mark.slow
 def test_failures_are_counted_and_training_goes_on(training, tmp_path):
     process, pids = training("raise", "--env-steps", "300", "--eval-every", "100")
     out, err = process.communicate(timeout=120)

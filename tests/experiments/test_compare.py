@@ -45,6 +45,7 @@ def suite(tmp_path):
     return path
 
 
+@pytest.mark.slow
 def test_a_comparison_goes_on_where_it_was_stopped(suite, tmp_path, capsys, monkeypatch, request):
     # Background processes of a shell script ignore SIGINT from their start.
     handler = signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -206,6 +207,7 @@ def test_bundled_suites_fit_the_agents(name):
             assert all(settings[setting] == value for setting, value in given.items())
 
 
+@pytest.mark.slow
 def test_an_agent_and_an_environment_may_take_part_several_times(tmp_path, capsys, monkeypatch):
     (tmp_path / "own_agents_and_envs.py").write_text(
         "import envs\n"
