@@ -10,6 +10,42 @@ from agents.presets.preset import Preset, PresetTable
 PRESETS = PresetTable()
 
 
+def _ars(
+    source: str,
+    *,
+    env_steps: int,
+    draws: int,
+    best: int,
+    sigma: float,
+    step_size: float,
+    reward_offset: float = 0.0,
+    sigma_decay: float = 1.0,
+) -> Preset:
+    """Augmented random search, version 2-t (Mania et al. 2018, arXiv 1803.07055).
+
+    Its linear policy of standardised observations, its plain gradient steps, and its shift of the
+    rewards. Its learning rate in our units is 2 x step size x sigma, as it adds differences of
+    returns where our estimate has half of them, divided by sigma. Rank 4 is nearly full for such
+    narrow matrices.
+    """
+    return Preset(
+        source=f"{source} Augmented random search, Mania et al. 2018.",
+        run={"env_steps": env_steps},
+        settings={
+            "population_size": 2 * draws,
+            "top_draws": best,
+            "sigma": sigma,
+            "sigma_decay": sigma_decay,
+            "learning_rate": 2 * step_size * sigma,
+            "optimizer": "sgd",
+            "rank": 4,
+            "hidden": (),
+            "squash": "clip",
+            "reward_offset": reward_offset,
+        },
+    )
+
+
 @PRESETS.on("gymnasium/LunarLander-v3", "gymnasium/LunarLanderContinuous-v3")
 def _lunar_lander() -> Preset:
     return Preset(
@@ -97,42 +133,6 @@ def _humanoid() -> Preset:
         sigma=0.0075,
         step_size=0.02,
         reward_offset=-5.0,
-    )
-
-
-def _ars(
-    source: str,
-    *,
-    env_steps: int,
-    draws: int,
-    best: int,
-    sigma: float,
-    step_size: float,
-    reward_offset: float = 0.0,
-    sigma_decay: float = 1.0,
-) -> Preset:
-    """Augmented random search, version 2-t (Mania et al. 2018, arXiv 1803.07055).
-
-    Its linear policy of standardised observations, its plain gradient steps, and its shift of the
-    rewards. Its learning rate in our units is 2 x step size x sigma, as it adds differences of
-    returns where our estimate has half of them, divided by sigma. Rank 4 is nearly full for such
-    narrow matrices.
-    """
-    return Preset(
-        source=f"{source} Augmented random search, Mania et al. 2018.",
-        run={"env_steps": env_steps},
-        settings={
-            "population_size": 2 * draws,
-            "top_draws": best,
-            "sigma": sigma,
-            "sigma_decay": sigma_decay,
-            "learning_rate": 2 * step_size * sigma,
-            "optimizer": "sgd",
-            "rank": 4,
-            "hidden": (),
-            "squash": "clip",
-            "reward_offset": reward_offset,
-        },
     )
 
 

@@ -18,20 +18,12 @@ from agents.evolution.config import STRATEGY_SETTINGS
 from envs.errors import UserError
 from experiments.commands.train import main
 from tests.agents.own_strategies import AdaptiveSigma, best_half
+from tests.agents.resuming import Crash, crash_in
 
 
 @functools.cache
 def env(name="probe/policy_reward", **kwargs):
     return envs.make(name, **kwargs)
-
-
-class Crash(BaseException):
-    """Ends a run at once."""
-
-
-def crash(metrics, snapshot):
-    if metrics["generation"] == 3:
-        raise Crash
 
 
 def make(**settings):
@@ -48,7 +40,7 @@ def test_a_strategy_of_ones_own_trains_and_resumes_to_the_same_bits(agent, tmp_p
     budget = {"env_steps": 6 * 128, "eval_every": 3, "eval_episodes": 4, "checkpoint_every": 2}
     whole = agents.train(agent, out=tmp_path / "whole", **budget)
     with pytest.raises(Crash):
-        agents.train(agent, out=tmp_path / "cut", on_generation=crash, **budget)
+        agents.train(agent, out=tmp_path / "cut", on_generation=crash_in(3), **budget)
     again = agents.train(agent, out=tmp_path / "cut", resume=True, **budget)
     assert whole.generations == again.generations > 4
     policies = [

@@ -9,16 +9,15 @@ import sys
 import time
 from dataclasses import replace
 
-import jax
 import numpy as np
 import pytest
 
 import agents
 import envs
-from agents.training.evaluation import Evaluator
 from agents.training.run_folder import RunFolder
 from envs.errors import UserError
 from es_rl.play.stage import HostStage
+from tests.agents.resuming import Crash, crash_in, evaluator_of, metrics_of, weights_of
 
 ES = {"population_size": 16, "hidden": (4,), "learning_rate": 0.1}
 PPO = {"num_envs": 4, "num_steps": 16, "minibatch_size": 32, "num_epochs": 2, "hidden": (4,)}
@@ -28,34 +27,6 @@ CASES = {
     "ppo": ("ppo", "gymnasium/phys2d/CartPole-v1", PPO, 64),
     "ppo_host": ("ppo", "gymnasium/CartPole-v1", PPO, 64),
 }
-TIMES = ("wall_seconds", "evaluation_seconds", "steps_per_second")
-
-
-class Crash(BaseException):
-    """Ends a run at once: no `except Exception` sees it."""
-
-
-def crash_in(generation):
-    def on_generation(metrics, snapshot):
-        if metrics["generation"] == generation:
-            raise Crash
-
-    return on_generation
-
-
-def metrics_of(run):
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in line.items() if k not in TIMES} for line in lines]
-
-
-def weights_of(run, name="policy"):
-    return (run / name / "weights.safetensors").read_bytes()
-
-
-def evaluator_of(agent):
-    """What is compiled for an evaluation serves all of the runs."""
-    actor = agent.snapshot(agent.init(jax.random.key(0))).actor
-    return Evaluator(agent.env, actor, agent.stage)
 
 
 @pytest.fixture(scope="module", params=CASES)

@@ -12,6 +12,7 @@ import envs
 import es_rl
 from agents.evolution.config import EggrollConfig, EvolutionConfig
 from envs.errors import UserError
+from tests.agents.resuming import Crash, crash_in
 
 SMALL = {"population_size": 16, "hidden": (4,), "learning_rate": 0.1, "sigma": 0.2}
 
@@ -19,15 +20,6 @@ SMALL = {"population_size": 16, "hidden": (4,), "learning_rate": 0.1, "sigma": 0
 @functools.cache
 def env(name="probe/policy_reward", **kwargs):
     return envs.make(name, **kwargs)
-
-
-class Crash(BaseException):
-    """Ends a run at once."""
-
-
-def crash(metrics, snapshot):
-    if metrics["generation"] == 3:
-        raise Crash
 
 
 @pytest.mark.slow
@@ -43,7 +35,7 @@ def test_a_run_goes_on_with_the_same_bits(name, settings, tmp_path):
     budget = {"env_steps": 6 * 128, "eval_every": 3, "eval_episodes": 4, "checkpoint_every": 2}
     whole = agents.train(agent, out=tmp_path / "whole", **budget)
     with pytest.raises(Crash):
-        agents.train(agent, out=tmp_path / "cut", on_generation=crash, **budget)
+        agents.train(agent, out=tmp_path / "cut", on_generation=crash_in(3), **budget)
     again = agents.train(agent, out=tmp_path / "cut", resume=True, **budget)
     assert whole.generations == again.generations > 4
     read = [

@@ -17,7 +17,7 @@ from envs.base import EnvSpec, State, time_limited
 from envs.errors import UserError
 from experiments import cli
 from experiments.commands import train
-from tests.agents.test_resume import Crash, crash_in, evaluator_of, metrics_of, weights_of
+from tests.agents.resuming import Crash, crash_in, evaluator_of, metrics_of, weights_of
 
 LENGTH = 4
 BONUS = {"bonus": 10.0}
