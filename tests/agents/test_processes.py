@@ -77,10 +77,12 @@ def test_two_processes_train_what_one_trains(task, one, two, tmp_path):
         for part, expected in (
             ("_start_generation", [[]]),
             ("_start_play", [[], []]),
-            ("_advance_play", [[], []]),
             # Of the 20 training and the 10 evaluation episodes, and of the lanes' steps of each
             # device: return, length and, in training, two sums of 4 numbers.
-            ("finish", [[("all-gather", ["s32[12,2]"])], [("all-gather", ["s32[22,10]"])]]),
+            (
+                "_advance_play",
+                [[("all-gather", ["s32[12,2]"])], [("all-gather", ["s32[22,10]"])]],
+            ),
             ("_finish_generation", [[]]),
         ):
             programs = (tmp_path / "hlo").glob(f"*jit_{part}.*after_optimizations.txt")
