@@ -24,13 +24,14 @@ from envs.errors import UserError
 from es_rl.files import check_plain, write_whole
 from experiments.cli import can_be_made, parse
 from experiments.comparison import report, results, tables
-from experiments.comparison.results import Results, Run, Task
-from experiments.comparison.suites import Contestant, Suite, load
+from experiments.comparison.results import Results, Run, Task, run_text
+from experiments.comparison.suites import Contestant, Suite, checked_name, load
 from experiments.comparison.trials import (
     Stopped,
     Trials,
     final_returns,
     make_evaluator,
+    run_folder,
 )
 from experiments.signals import acknowledged
 from experiments.startup import import_modules, machine, start_jax
@@ -48,7 +49,7 @@ class CompareFlags:
     """Train agents on the tasks of a suite, from several seeds, and write a report.
 
     Finished runs are kept: a command that was stopped continues when it is started again with the
-    same folder.
+    same folder. A folder that holds nothing but `results.json` of an earlier comparison is enough.
     """
 
     suite: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SUITE")]
@@ -72,51 +73,63 @@ def main(arguments: list[str]) -> int:
     import_modules(flags.modules)
     suite = load(flags.suite, flags.modules)
     out = flags.out or Path("runs", "compare", suite.name)
-    _check_folder(out, suite)
+    earlier = _check_folder(out, suite)
     contestants = suite.choose(flags.agents)
     _check_installed(contestants)
-    settings = {
-        (entry.task.name, contestant.name): entry.settings_of(contestant)
-        for entry in suite.entries
-        for contestant in contestants
-    }
     start_jax()
     made = _make_envs(flags.suite, suite, contestants)
-    _claim(out, suite)
-    tasks: list[Task] = []
-    runs: list[Run] = []
-    try:
-        with acknowledged("the run at hand is given up, those that ended are kept"):
-            for entry, (env, train_env) in zip(suite.entries, made, strict=True):
-                task, folder = entry.task, out / "runs" / entry.task.name
-                tasks.append(replace(task, random_return=_random_return(env, folder)))
-                for contestant in contestants:
-                    if not agent_type(contestant.kind).plays(env):
-                        continue
-                    chosen = settings[task.name, contestant.name]
-                    own = folder / contestant.name
-                    trials = Trials(task, env, contestant, chosen, out, own, train_env)
-                    for run in trials.runs(flags.seeds):
-                        runs.append(run)
-                        print(_line(task, run), flush=True)
-    except Stopped as stopped:
-        print(f"stopped by signal {stopped.signal}; the same command goes on from here")
-        return 128 + stopped.signal
+    _claim(out, suite, earlier)
+    trials = [
+        Trials(entry.task, env, agent, entry.settings_of(agent), out, train_env)
+        for entry, (env, train_env) in zip(suite.entries, made, strict=True)
+        for agent in contestants
+        if agent_type(agent.kind).plays(env)
+    ]
+    runs, stopped = _play(trials, flags.seeds)
+    begun = {run.task for run in runs}
+    tasks = (
+        replace(entry.task, random_return=_random_return(env, out / "runs" / entry.task.name))
+        for entry, (env, _) in zip(suite.entries, made, strict=True)
+        if entry.task.name in begun
+    )
     found = Results(
         suite=suite.name,
         command=" ".join(["es-rl", "compare", *arguments]),
         agents=tuple(contestant.name for contestant in contestants),
         tasks=tuple(tasks),
-        runs=tuple(runs),
+        runs=runs,
         versions=versions(),
         machine=machine(),
     )
     results.save(found, out / "results.json")
     tables.write_csv(found, out / "results.csv")
     write_whole(out / "table.md", tables.markdown_table(found).encode())
+    if stopped is not None:
+        print(f"stopped by signal {stopped.signal}; the same command goes on from here")
+        return 128 + stopped.signal
     media = {(name, agent): report.data_uri(path) for name, agent, path in _films(found, out)}
     print(f"report: {report.write_report(found, out, media)}")
     return 0
+
+
+def _play(trials: Sequence[Trials], seeds: int) -> tuple[tuple[Run, ...], Stopped | None]:
+    """Train what is not saved yet.
+
+    Returns:
+      All runs in the order of `trials` and seeds, and the signal that ended them early, if any.
+    """
+    # Those that are saved are read at once, as damaged files should not be found after hours.
+    runs = {(each, seed): each.kept(seed) for each in trials for seed in range(seeds)}
+    stopped = None
+    try:
+        with acknowledged("the run at hand is given up, those that ended are kept"):
+            for each in trials:
+                for seed, run in enumerate(each.runs(seeds)):
+                    runs[each, seed] = run
+                    print(_line(each.task, run), flush=True)
+    except Stopped as error:
+        stopped = error
+    return tuple(run for run in runs.values() if run is not None), stopped
 
 
 def _check_installed(contestants: Sequence[Contestant]) -> None:
@@ -164,32 +177,64 @@ def _make_envs(
     return made
 
 
-def _check_folder(out: Path, suite: Suite) -> None:
+def _check_folder(out: Path, suite: Suite) -> Sequence[Run]:
     """Check that the folder is new or empty, or holds a comparison on the same tasks.
+
+    Returns:
+      The runs of its `results.json`.
 
     Raises:
       UserError: the folder holds something else.
     """
-    path = out / "tasks.json"
     try:
         check_plain(out, _FILES, _FOLDERS)
     except (OSError, ValueError) as error:
         raise UserError(f"out={out}: must be a folder of a comparison: {error}") from error
-    if path.is_file():
-        try:
-            found = read_json(path)
-        except ValueError as error:
-            raise UserError(f"out={out}: must be a folder of a comparison: {error}") from error
-        if found != json.loads(_described(suite)):
-            raise UserError(f"out={out}: holds other tasks or budgets: must be another folder")
-    elif not can_be_made(out) or (out.is_dir() and any(out.iterdir())):
-        raise UserError(f"out={out}: must be an empty or a new folder, or one of a comparison")
+    begun, ended = out / "tasks.json", out / "results.json"
+    if not begun.exists() and not ended.exists():
+        if not can_be_made(out) or (out.is_dir() and any(out.iterdir())):
+            raise UserError(f"out={out}: must be an empty or a new folder, or one of a comparison")
+        return ()
+    described = json.loads(_described(suite))
+    earlier: Sequence[Run] = ()
+    try:
+        if ended.exists():
+            found = results.load(ended)
+            earlier = found.runs
+            same = all(asdict(replace(t, random_return=None)) in described for t in found.tasks)
+            for run in earlier:
+                _check_place(run, suite)
+        if begun.exists():
+            same = read_json(begun) == described
+    except ValueError as error:
+        raise UserError(f"out={out}: must be a folder of a comparison: {error}") from error
+    if not same:
+        raise UserError(f"out={out}: holds other tasks or budgets: must be another folder")
+    return earlier
 
 
-def _claim(out: Path, suite: Suite) -> None:
-    """Make the folder, and record the suite in it."""
+def _check_place(run: Run, suite: Suite) -> None:
+    """Refuse a run whose place in the folder would be another than that of a run of the suite."""
+    if run.task not in [entry.task.name for entry in suite.entries]:
+        raise UserError(f"results.json has a run of {run.task!r}, which is no task of the suite")
+    checked_name(run.agent, "results.json: the name of an agent")
+    if type(run.seed) is not int or run.seed < 0:
+        raise UserError(f"results.json: seed={run.seed!r}: must be a whole number of at least 0")
+
+
+def _claim(out: Path, suite: Suite, earlier: Sequence[Run]) -> None:
+    """Make the folder, and record the suite in it.
+
+    Runs that only `results.json` has are put back into the folder: results that were copied without
+    the runs, to another machine for example, can be added to.
+    """
     out.mkdir(parents=True, exist_ok=True)
     write_whole(out / "tasks.json", _described(suite).encode())
+    for run in earlier:
+        path = run_folder(out, run.task, run.agent, run.seed) / "run.json"
+        if run.error is None and not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(path, run_text(run).encode())
 
 
 def _described(suite: Suite) -> str:
@@ -235,7 +280,7 @@ def _films(found: Results, out: Path) -> Iterator[tuple[str, str, Path]]:
     for task in found.tasks:
         for agent in found.agents:
             best = report.best_run(found, task.name, agent)
-            if best is None or best.policy is None:
+            if best is None or best.policy is None or not (out / best.policy).exists():
                 continue
             path = (out / best.policy).parent / "replay.mp4"
             if not path.exists() or path.stat().st_size > _LARGEST_FILM:

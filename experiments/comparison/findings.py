@@ -1,5 +1,6 @@
 """The sentences and tables of a comparison's report, made from its results."""
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import combinations
@@ -251,7 +252,17 @@ def protocol(results: Results) -> list[str]:
         "A run that failed is listed as failed. It has no return, and no number contains one.",
         f"Intervals are 95 % percentiles of {RESAMPLES:,} bootstrap resamples of the seeds, within "
         f"each task and agent (Agarwal et al. 2021, arXiv 2108.13264). {COVERAGE}",
+        *_machines(results),
     ]
+
+
+def _machines(results: Results) -> list[str]:
+    """A sentence on the machines, if there are several."""
+    count = Counter(run.machine or "not recorded" for run in results.runs if run.error is None)
+    if len(count) < 2:
+        return []
+    named = "; ".join(f"{name}: {_count(runs, 'run')}" for name, runs in count.items())
+    return [f"Runs were on several machines, whose seconds are not comparable. {named}."]
 
 
 def _run_cells(run: Run) -> tuple[str, ...]:

@@ -95,6 +95,8 @@ class Run:
     """Where its hyperparameters come from."""
     policy: str | None = None
     """The folder of the final policy, relative to the comparison's folder."""
+    machine: str = ""
+    """The processor and the devices of the run. Times of different machines are not comparable."""
 
     @property
     def return_mean(self) -> float:
@@ -131,7 +133,7 @@ class Results:
     versions: dict[str, str]
     """The versions of Python and the libraries."""
     machine: dict[str, str]
-    """The machine on which the comparison ran."""
+    """The machine on which the comparison ended; each run names its own."""
 
     def of(self, task: str, agent: str) -> list[Run]:
         """The runs of an agent on a task that did not fail, in the order of seeds."""
@@ -167,6 +169,13 @@ def load(path: Path) -> Results:
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise UserError(f"{path} holds no results of a comparison ({reason})") from error
+
+
+def run_text(run: Run) -> str:
+    """A run as the text of a JSON file, which `run_from_json` reads."""
+    # JSON has no NaN, so the mean of an evaluation that is not finite becomes null.
+    curve = [p if np.isfinite(p.return_mean) else (*p[:2], None) for p in run.curve]
+    return json.dumps({**asdict(run), "curve": curve}, indent=1, allow_nan=False) + "\n"
 
 
 def run_from_json(raw: dict[str, Any]) -> Run:

@@ -168,7 +168,7 @@ def _contestant(raw: dict[str, Any], folder: Path) -> Contestant:
     if not isinstance(kind, str):
         raise UserError(f"an agent must have a name, or name one of {', '.join(list_agents())}")
     config_type(kind)
-    name = _checked_name(raw.pop("name", kind), "the name of an agent")
+    name = checked_name(raw.pop("name", kind), "the name of an agent")
     return Contestant(name, kind, _checked_settings(raw, kind, f"agent {name}", folder))
 
 
@@ -219,12 +219,17 @@ def _check_values(raw: dict[str, Any], where: str) -> None:
         if raw.get(key, 1) <= 0:
             raise UserError(f"{where}: {key} must be greater than 0, not {raw[key]}")
     if "name" in raw:
-        _checked_name(raw["name"], "the name of a task")
+        checked_name(raw["name"], "the name of a task")
     for key in ("env_kwargs", "train_env_kwargs"):
         _check_env_kwargs(raw.get(key, {}), f"{where}: {key}")
 
 
-def _checked_name(name: Any, what: str) -> str:
+def checked_name(name: Any, what: str) -> str:
+    """A name of an agent or a task that may also be the name of a folder.
+
+    Raises:
+      UserError: it is none.
+    """
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise UserError(f"{what} must be at most 100 letters, digits and _ . + -, not {name!r}")
     return name

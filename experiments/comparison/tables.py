@@ -28,7 +28,7 @@ _COLUMNS = (
     *("threshold", "env_steps_last_below", "env_steps_to_threshold"),
     *("seconds_last_below", "seconds_to_threshold", "env_steps", "seconds"),
     *("devices", "device_seconds", "compile_seconds", "evaluation_seconds", "policy", "source"),
-    "settings",
+    *("machine", "settings"),
 )
 
 COVERAGE = (
@@ -190,4 +190,5 @@ def _row(run: Run, task: Task) -> dict[str, object]:
         "compile_seconds": run.compile_seconds,
         "evaluation_seconds": run.evaluation_seconds,
         "policy": run.policy,
+        "machine": run.machine,
     }

@@ -1,13 +1,12 @@
 """The runs of one agent on one task of a comparison, seed by seed; each is saved when it ends."""
 
 import json
-import math
 import shutil
 import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -25,8 +24,9 @@ from envs.base import Env, HostEnv
 from envs.errors import RemoteTraceback, UserError, one_line
 from envs.host.worker import fault_of
 from es_rl.files import write_whole
-from experiments.comparison.results import Point, Run, Task, run_from_json
+from experiments.comparison.results import Point, Run, Task, run_from_json, run_text
 from experiments.comparison.suites import Contestant
+from experiments.startup import machine
 
 _MOST_COUNT = 2**62
 """The largest number of env steps in a file."""
@@ -42,7 +42,7 @@ class Stopped(Exception):
         self.signal = signal
 
 
-@dataclass
+@dataclass(eq=False)
 class Trials:
     """Trains an agent on a task from several seeds, which share the compiled programs."""
 
@@ -56,8 +56,6 @@ class Trials:
     """The agent's whole configuration on this task."""
     root: Path
     """The comparison's folder."""
-    folder: Path
-    """The folder of these runs."""
     train_env: Env | HostEnv | None = None
     """The environment of training, if the task gives it other arguments."""
     _made: tuple[Agent, Evaluator] | None = field(default=None, init=False)
@@ -71,9 +69,14 @@ class Trials:
         """
         with self._opened:
             for seed in range(seeds):
-                yield self._kept(seed) or self._attempt(seed)
+                yield self.kept(seed) or self._attempt(seed)
 
-    def _kept(self, seed: int) -> Run | None:
+    def kept(self, seed: int) -> Run | None:
+        """The saved run of a seed, if there is one.
+
+        Raises:
+          UserError: what is saved is of another comparison, or damaged.
+        """
         path = self._path(seed) / "run.json"
         if not path.exists():
             return None
@@ -109,7 +112,6 @@ class Trials:
             "kind": self.agent.kind,
             "seed": seed,
             "error": None,
-            "source": preset(self.agent.kind, self.task.env).source,
             "policy": self._policy_of(seed),
         }
         for name, value in wanted_values.items():
@@ -143,10 +145,7 @@ class Trials:
                 reason += _place(error)
                 traceback.print_exception(error, file=sys.stderr)
             return Run(self.task.name, self.agent.name, seed, reason)
-        # JSON has no NaN, so the mean of an evaluation that is not finite becomes null.
-        curve = [p if math.isfinite(p.return_mean) else (*p[:2], None) for p in run.curve]
-        text = json.dumps({**asdict(run), "curve": curve}, indent=1, allow_nan=False) + "\n"
-        write_whole(self._path(seed) / "run.json", text.encode())
+        write_whole(self._path(seed) / "run.json", run_text(run).encode())
         return run
 
     def _train(self, seed: int) -> Run:
@@ -198,10 +197,16 @@ class Trials:
             settings=self.settings,
             source=preset(self.agent.kind, task.env).source,
             policy=self._policy_of(seed),
+            machine=", ".join(machine().values()),
         )
 
     def _path(self, seed: int) -> Path:
-        return self.folder / f"seed-{seed}"
+        return run_folder(self.root, self.task.name, self.agent.name, seed)
+
+
+def run_folder(root: Path, task: str, agent: str, seed: int) -> Path:
+    """The folder of a run inside a comparison's folder."""
+    return root / "runs" / task / agent / f"seed-{seed}"
 
 
 def _place(error: Exception) -> str:

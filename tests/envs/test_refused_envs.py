@@ -140,9 +140,7 @@ def test_compare_names_the_line_and_shows_the_traceback(tmp_path, capsys):
     task = Task(**{**TASK, "env": "gymnasium/Missing-v0"})
     eggroll = Contestant("eggroll", "eggroll", ES)
     settings = Entry(task).settings_of(eggroll)
-    (run,) = Trials(task, make("Missing"), eggroll, settings, tmp_path, tmp_path / "eggroll").runs(
-        1
-    )
+    (run,) = Trials(task, make("Missing"), eggroll, settings, tmp_path).runs(1)
     line = inspect.getsourcelines(wrong_envs.Missing.step)[1] + 1
     assert "KeyError: 'speed'" in run.error
     assert f"wrong_envs.py:{line}" in run.error

@@ -10,7 +10,7 @@ import pytest
 
 from experiments import cli
 from experiments.commands import compare
-from experiments.comparison import findings, results, suites
+from experiments.comparison import findings, results, suites, trials
 
 SUITE = """
 agents = ["eggroll", "ppo"]
@@ -98,6 +98,31 @@ def test_a_comparison_goes_on_where_it_was_stopped(suite, tmp_path, capsys, monk
     assert "no film of ppo on probe/policy_reward: " in said
     assert "probe/policy_reward ppo seed 1: 8.0 after" in said
     suite.write_text(SUITE.format(seconds=30, stop="true"))
+    with pytest.raises(ValueError, match="out=.*holds other tasks or budgets"):
+        compare.main(command)
+
+
+def test_results_alone_are_enough_to_go_on(tmp_path, monkeypatch):
+    suite = tmp_path / "small.toml"
+    task = '[[tasks]]\nenv = "probe/recall"\nthreshold = 1\nenv_steps = 10\nseconds = {}\n'
+    suite.write_text('agents = ["random"]\n' + task.format(1))
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert compare.main([str(suite), "--seeds", "1", "--out", str(first)]) == 0
+    (kept,) = results.load(first / "results.json").runs
+
+    second.mkdir()
+    (second / "results.json").write_bytes((first / "results.json").read_bytes())
+    monkeypatch.setattr(trials, "machine", lambda: {"processor": "an abacus"})
+    command = [str(suite), "--seeds", "2", "--out", str(second)]
+    assert compare.main(command) == 0
+    found = results.load(second / "results.json")
+    assert found.runs[0] == kept
+    assert [(run.seed, run.machine) for run in found.runs[1:]] == [(1, "an abacus")]
+    assert "an abacus: 1 run" in findings.protocol(found)[-1]
+    assert "an abacus" in (second / "report.html").read_text()
+
+    suite.write_text('agents = ["random"]\n' + task.format(2))
+    (second / "tasks.json").unlink()
     with pytest.raises(ValueError, match="out=.*holds other tasks or budgets"):
         compare.main(command)
 

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from envs.errors import UserError
 from envs.suites import gymnasium_suite
-from experiments.comparison.results import Task
-from experiments.comparison.suites import Contestant, Entry
-from experiments.comparison.trials import Trials
+from experiments.comparison.results import Results, Task, run_from_json, save
+from experiments.comparison.suites import Contestant, Entry, load
+from experiments.comparison.trials import Trials, run_folder
 from tests.agents.hostile.spoiling import (
     ODD,
     SECRET,
@@ -55,15 +55,14 @@ def trials(tmp_path):
     entry = Entry(Task("probe/policy_reward", 8.0, 100, 1.0), {"eggroll": {"hidden": (4,)}})
     contestant = Contestant("eggroll", "eggroll")
     chosen = entry.settings_of(contestant)
-    folder = tmp_path / "runs" / "probe" / "policy_reward" / "eggroll"
-    (folder / "seed-0").mkdir(parents=True)
-    return Trials(entry.task, None, contestant, chosen, tmp_path, folder)
+    run_folder(tmp_path, entry.task.name, "eggroll", 0).mkdir(parents=True)
+    return Trials(entry.task, None, contestant, chosen, tmp_path)
 
 
 def kept(trials, run):
-    path = trials.folder / "seed-0" / "run.json"
+    path = run_folder(trials.root, trials.task.name, "eggroll", 0) / "run.json"
     path.write_text(json.dumps(run))
-    return trials._kept(0)
+    return trials.kept(0)
 
 
 def honest_run(trials):
@@ -92,6 +91,34 @@ def test_whatever_stands_in_a_kept_run(trials, data, other):
         )
         assert np.isfinite(run.returns).all()
         assert run.first_reaching(4.0) is None or run.curve
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("task", "../outside"),
+        ("task", 3),
+        ("agent", ".."),
+        ("agent", "a/b"),
+        ("agent", None),
+        ("seed", -1),
+        ("seed", "0"),
+        ("seed", True),
+    ],
+)
+def test_results_put_no_run_outside_of_its_place(place, capsys, field, value):
+    inside, outside = place
+    suite = outside / "small.toml"
+    suite.write_text(
+        'agents = ["eggroll"]\n[[tasks]]\nenv = "probe/policy_reward"\n'
+        "threshold = 8\nenv_steps = 100\nseconds = 1\n"
+    )
+    (task,) = [entry.task for entry in load(str(suite)).entries]
+    run = run_from_json({**KEPT, field: value})
+    save(Results("x", "x", ("eggroll",), (task,), (run,), {}, {}), inside / "results.json")
+    before = contents(inside), contents(outside)
+    assert f"{inside}: " in error_of(capsys, "compare", str(suite), "--out", str(inside))
+    assert (contents(inside), contents(outside)) == before
 
 
 @pytest.mark.parametrize("name", ["tasks.json", "results.json", "report.html", "figures", "runs"])
@@ -150,7 +177,7 @@ def test_a_suite_of_a_users_own_environments(tmp_path, monkeypatch, capsys):
     assert "hostile_runs_envs" not in sys.modules
     assert list(tmp_path.glob("runs")) == []
     reached = []
-    monkeypatch.setattr(compare, "_claim", lambda out, suite: reached.append(suite) or 1 / 0)
+    monkeypatch.setattr(compare, "_claim", lambda out, suite, _: reached.append(suite) or 1 / 0)
     with pytest.raises(ZeroDivisionError):
         compare.main(["small.toml", "--import", "hostile_runs_envs"])
     assert [entry.task.env for entry in reached[0].entries] == ["gymnasium/HostileRuns-v0"]
