@@ -34,6 +34,8 @@ class Progress:
     """The part of `wall_seconds` that was not training."""
     evaluated_seconds: float | None = None
     """Seconds of training before the last evaluation."""
+    evaluated_env_steps: int = 0
+    """The number of env steps before the last evaluation."""
     evaluated_generation: int | None = None
     """The number of generations before the last evaluation."""
     evaluation: Evaluation | None = None
@@ -86,7 +88,8 @@ class Progress:
             ("skipped", self.generation),
             ("evaluated_generation", self.generation),
             ("best_generation", self.evaluated_generation or 0),
-            ("best_env_steps", self.env_steps),
+            ("evaluated_env_steps", self.env_steps),
+            ("best_env_steps", self.evaluated_env_steps),
             ("evaluation_seconds", self.wall_seconds),
         ):
             if (getattr(self, name) or 0) > most:
@@ -95,7 +98,7 @@ class Progress:
     def note(self, evaluation: Evaluation, weights: Weights, seconds: float) -> None:
         """Record an evaluation of the current policy."""
         self.evaluation, self.evaluated_seconds = evaluation, seconds
-        self.evaluated_generation = self.generation
+        self.evaluated_generation, self.evaluated_env_steps = self.generation, self.env_steps
         # Any evaluation replaces a best one that is not finite.
         best = math.nan if self.best_evaluation is None else self.best_evaluation.mean
         if not math.isfinite(best) or evaluation.mean >= best:

@@ -55,8 +55,9 @@ class RunConfig:
     eval_every: int = _option(10, least=1)
     """The number of generations between two evaluations of the mean policy, which is also evaluated
     after the last one."""
-    eval_seconds: float | None = _seconds(None)
-    """The seconds of training between two evaluations of the mean policy; if given, `eval_every` is
+    evaluations: int | None = _option(None, least=1)
+    """The number of evaluations after equal shares of the budget, of env steps or of seconds,
+    whichever ends first, besides one after the first generation; if given, `eval_every` is
     ignored."""
     eval_episodes: int | None = _option(None, least=1, most=MOST_EPISODES)
     """The number of episodes of an evaluation; None means 128, or 32 if environments step on the
@@ -131,10 +132,18 @@ class RunConfig:
 
     def evaluates(self, progress: Progress, training_seconds: float) -> bool:
         """Whether to evaluate after the generation that has just ended."""
-        if self.eval_seconds is None:
+        if self.evaluations is None:
             return (progress.generation - 1) % self.eval_every == 0
         last = progress.evaluated_seconds
-        return last is None or training_seconds - last >= self.eval_seconds
+        if last is None:
+            return True
+        due = self._due(self.evaluations, progress.env_steps, training_seconds)
+        return due > self._due(self.evaluations, progress.evaluated_env_steps, last)
+
+    def _due(self, evaluations: int, env_steps: int, training_seconds: float) -> int:
+        """How many of the evaluations are due after so many env steps and seconds."""
+        of_seconds = training_seconds / self.seconds if self.seconds is not None else 0.0
+        return int(max(env_steps / self.env_steps, of_seconds) * evaluations + 1e-9)
 
     def saves(self, progress: Progress, seconds_since: float) -> bool:
         """Whether to write a checkpoint after the generation that has just ended."""

@@ -53,8 +53,8 @@ class CompareFlags:
     """
 
     suite: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SUITE")]
-    """A bundled suite (classic, box2d, brax, mujoco, pixels, reference), or the path of a TOML
-    file."""
+    """A bundled suite (classic, ablation, box2d, brax, mujoco, pixels, reference), or the path of a
+    TOML file."""
     agents: tuple[str, ...] = ()
     """The agents to compare: those of the suite unless given."""
     seeds: int = 5

@@ -23,7 +23,7 @@ from experiments.comparison.trials import Stopped
 from experiments.flags import EnvFlags, check_names, given, import_agent, unchecked
 from experiments.signals import acknowledged
 from experiments.startup import import_modules, make_env, start_jax
-from experiments.tuning.space import Space, load
+from experiments.tuning.spaces import Space, load
 from experiments.tuning.trial import FIRST_SEED, ObjectiveName, Protocol, train_seeds
 
 if TYPE_CHECKING:
@@ -75,9 +75,9 @@ class TuneFlags(EnvFlags, Generic[Config]):
     eval_episodes: int | None = None
     """The number of episodes of an evaluation; None means 128, or 32 if environments step on the
     host."""
-    space: Path | None = None
-    """A TOML file that says what is searched, in place of the agent's own space in
-    experiments/tuning/spaces/."""
+    space: str | None = None
+    """MODULE:FUNCTION, a function of yours that draws settings, in place of the agent's own in
+    experiments/tuning/spaces.py."""
     out: Path | None = None
     """The study's folder: runs/tune/ENV/AGENT unless given."""
     modules: Annotated[tuple[str, ...], tyro.conf.arg(name="import")] = ()
@@ -90,27 +90,30 @@ def main(arguments: list[str]) -> int:
         raise UserError('Optuna must be installed to tune (pip install "es-rl[tune]")')
     flags, fixed = _parse(arguments)
     _check(flags)
-    space = load(flags.space, flags.agent).without(fixed)
-    base = configure(flags.agent, flags.env, **space.fitted(vars(flags.settings)))
-    if not space.dimensions:
-        raise UserError("nothing is left to search: must be fewer flags that fix a setting")
+    space = Space(load(flags.space, flags.agent), vars(flags.settings), fixed)
+    searched = space.searched(flags.agent, flags.env)
     out = flags.out or Path("runs", "tune", flags.env, flags.agent)
     _check_folder(out)
-    start_jax(getattr(base, "devices", None))
+    start_jax(getattr(flags.settings, "devices", None))
     import_modules(flags.modules, flags.env)
     chosen = {**given(flags, ("backend", "max_episode_steps")), **flags.on_host()}
     env = make_env(flags.env, chosen, flags.env_kwargs)
     obstacle = agent_type(flags.agent).obstacle(env) or agent_type(flags.agent).missing_package()
     if obstacle is not None:
         raise UserError(f"agent={flags.agent}: {obstacle}")
-    protocol = _protocol(flags, env, vars(base), fixed)
-    return _search(
-        env, protocol, space, flags.trials, out, shlex.join(["es-rl", "tune", *arguments])
-    )
+    protocol = _protocol(flags, env, space)
+    command = shlex.join(["es-rl", "tune", *arguments])
+    return _search(env, protocol, space, searched, flags.trials, out, command)
 
 
 def _search(
-    env: Env | HostEnv, protocol: Protocol, space: Space, trials: int, out: Path, command: str
+    env: Env | HostEnv,
+    protocol: Protocol,
+    space: Space,
+    searched: tuple[str, ...],
+    trials: int,
+    out: Path,
+    command: str,
 ) -> int:
     """Run the trials, and return the command's exit code."""
     from experiments.tuning import outputs, study  # which need Optuna
@@ -119,7 +122,7 @@ def _search(
     try:
         with (
             locked(out / _LOCK),
-            study.opened_study(out / outputs.STUDY, protocol, space) as tuning,
+            study.opened_study(out / outputs.STUDY, protocol, space, searched) as tuning,
             acknowledged("the trial at hand is given up, those that ended are kept"),
         ):
 
@@ -200,16 +203,15 @@ def _check_folder(out: Path) -> None:
         raise UserError(f"out={out}: must be an empty or a new folder, or one of a study")
 
 
-def _protocol(
-    flags: TuneFlags[Any], env: Env | HostEnv, base: dict[str, Any], fixed: tuple[str, ...]
-) -> Protocol:
+def _protocol(flags: TuneFlags[Any], env: Env | HostEnv, space: Space) -> Protocol:
     options = RunConfig.of(preset(flags.agent, flags.env).run)
     return Protocol(
         env=env.spec.id,
         env_kwargs=env.spec.kwargs,
         agent=flags.agent,
-        base=base,
-        fixed=fixed,
+        base=dict(space.base),
+        fixed=space.fixed,
+        space=flags.space or space.function.__name__,
         seeds=flags.seeds,
         first_seed=flags.first_seed,
         env_steps=flags.env_steps or options.env_steps,

@@ -38,10 +38,10 @@ class Task:
     """Whether a run ends with the evaluation that reaches the threshold. If so, agents are compared
     by the time to the threshold, and final returns only show that it was reached."""
     evaluations: int = 20
-    """The number of evaluations of a run that uses all of its seconds, at even intervals of
-    training time. This interval limits the precision of times to the threshold. There are further
-    evaluations after the first generation and, if runs stop when solved, whenever the training
-    returns reach the threshold (unless training has other arguments)."""
+    """The number of evaluations after equal shares of the budget that is spent first, which limits
+    the precision of times to the threshold. There are further evaluations after the first
+    generation and, if runs stop when solved, whenever the training returns reach the threshold
+    (unless training has other arguments)."""
     evaluation_episodes: int = 32
     """The episodes of each of these evaluations. With few episodes, a run that stops when solved
     may reach the threshold by luck."""

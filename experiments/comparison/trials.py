@@ -170,7 +170,7 @@ class Trials:
             seed=seed,
             out=path,
             target_return=task.threshold if task.stop_when_solved else None,
-            eval_seconds=task.seconds / task.evaluations,
+            evaluations=task.evaluations,
             eval_episodes=task.evaluation_episodes,
             checkpoint_seconds=None,  # an interrupted run is repeated from its start
             evaluator=evaluator,

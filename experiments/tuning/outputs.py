@@ -61,7 +61,7 @@ def best_toml(tuning: Tuning, best: FrozenTrial, command: str) -> str:
         "Report other seeds: the best of many trials was lucky on these.",
     )
     settings = from_json(best.user_attrs["settings"])
-    searched = {name: settings[name] for name in tuning.space.settings}
+    searched = {name: settings[name] for name in tuning.searched}
     fixed = {name: settings[name] for name in protocol.fixed}
     others = {k: v for k, v in settings.items() if k not in {*searched, *fixed, *_OWN}}
     parts = (
@@ -78,7 +78,7 @@ def trials_csv(tuning: Tuning) -> str:
     seeds = range(protocol.first_seed, protocol.first_seed + protocol.seeds)
     columns = ("number", "state", "value", *(f"seed_{seed}" for seed in seeds), "seconds")
     text = io.StringIO()
-    table = csv.DictWriter(text, (*columns, "message", *tuning.space.settings), restval="")
+    table = csv.DictWriter(text, (*columns, "message", *tuning.searched), restval="")
     table.writeheader()
     for trial in tuning.study.get_trials(deepcopy=False):
         if not trial.state.is_finished():
@@ -93,7 +93,7 @@ def trials_csv(tuning: Tuning) -> str:
                 **values,
                 "seconds": seconds_of(trial),
                 "message": message_of(trial),
-                **{name: json.dumps(settings.get(name)) for name in tuning.space.settings},
+                **{name: json.dumps(settings.get(name)) for name in tuning.searched},
             }
         )
     return text.getvalue()
@@ -131,7 +131,7 @@ def line_of(tuning: Tuning, trial: FrozenTrial) -> str:
 def shown_settings(tuning: Tuning, trial: FrozenTrial) -> dict[str, Any]:
     """The settings of a trial that are searched."""
     settings = trial.user_attrs["settings"]
-    return {name: settings[name] for name in tuning.space.settings}
+    return {name: settings[name] for name in tuning.searched}
 
 
 def _short(value: Any) -> str:

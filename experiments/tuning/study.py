@@ -20,7 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from envs.errors import UserError, one_line
 from experiments.comparison.trials import Stopped
-from experiments.tuning.space import Dimension, Space
+from experiments.tuning.spaces import Space
 from experiments.tuning.trial import Protocol, Report, SeedResult
 
 NAME = "tune"
@@ -49,7 +49,9 @@ class Tuning:
     protocol: Protocol
     """What the trials have in common."""
     space: Space
-    """What is searched."""
+    """Draws the settings of trials."""
+    searched: tuple[str, ...]
+    """The names of the settings that are searched."""
 
     def settled(self) -> list[FrozenTrial]:
         """The trials that have ended, without those that are tried again."""
@@ -77,7 +79,8 @@ class Tuning:
         """
         self._put_back_killed()
         if not self.study.get_trials(deepcopy=False):
-            self._enqueue(self.protocol.base)
+            # The preset need not be in the space, so that the sampler does not see it.
+            self.study.enqueue_trial({}, user_attrs={"first": True})
         while len(self.settled()) < trials:
             trial = self.study.ask()
             self._attempt(trial, train)
@@ -117,23 +120,7 @@ class Tuning:
             self.study.tell(trial, value)
 
     def _settings_of(self, trial: optuna.Trial) -> dict[str, Any]:
-        """The settings of a trial: those that it was put into the queue with, or new ones."""
-        queued = trial.user_attrs.get("settings")
-        if queued is None:
-            return self.space.draw(lambda each: suggest(trial, each), self.protocol.base)
-        known = trial.user_attrs["drawn"]
-        for each in self.space.dimensions:  # so that the sampler learns from it, too
-            if each.name in known:
-                suggest(trial, each)
-        return from_json(queued)
-
-    def _enqueue(self, settings: dict[str, Any], **attributes: Any) -> None:
-        """Put settings into the queue, which need not be in the space."""
-        drawn = self.space.drawn(settings)
-        dimensions = {each.name: each for each in self.space.dimensions}
-        params = {name: _to_optuna(dimensions[name], value) for name, value in drawn.items()}
-        attributes |= {"settings": settings, "drawn": list(drawn)}
-        self.study.enqueue_trial(params, user_attrs=attributes)
+        return dict(self.space.base) if "first" in trial.user_attrs else self.space.draw(trial)
 
     def _put_back_killed(self) -> None:
         """Put the trials that a killed process was running back into the queue."""
@@ -144,11 +131,13 @@ class Tuning:
 
     def _put_back(self, trial: FrozenTrial, *, kills: int) -> None:
         """Mark a running trial as failed, and put another one with its settings into the queue."""
-        settings = trial.user_attrs.get("settings")  # None if it was killed before it had any
         others = self.study.get_trials(deepcopy=False)
         done = any(other.user_attrs.get("again_of") == trial.number for other in others)
-        if settings is not None and not done and kills < _MOST_KILLS:
-            self._enqueue(from_json(settings), again_of=trial.number, kills=kills)
+        if not done and kills < _MOST_KILLS:
+            attributes = {"again_of": trial.number, "kills": kills}
+            if "first" in trial.user_attrs:
+                attributes["first"] = True
+            self.study.enqueue_trial(trial.params, user_attrs=attributes)
         self.study.tell(trial.number, state=TrialState.FAIL)
 
     @property
@@ -175,33 +164,20 @@ def from_json(settings: dict[str, Any]) -> dict[str, Any]:
     return {name: tuple(x) if isinstance(x, list) else x for name, x in settings.items()}
 
 
-def suggest(trial: optuna.Trial, dimension: Dimension) -> Any:
-    """Draw a dimension with Optuna's sampler, or as the queue says."""
-    if dimension.choices:
-        texts = [_to_optuna(dimension, choice) for choice in dimension.choices]
-        return dimension.choices[texts.index(trial.suggest_categorical(dimension.name, texts))]
-    low, high, log = dimension.low, dimension.high, dimension.log
-    if dimension.draws_whole_numbers:
-        return trial.suggest_int(dimension.name, int(low), int(high), log=log)
-    return trial.suggest_float(dimension.name, low, high, log=log)
-
-
-def _to_optuna(dimension: Dimension, value: Any) -> Any:
-    """A drawn value as Optuna keeps it: a choice is kept as its JSON text, as it may be a tuple."""
-    return json.dumps(value) if dimension.choices else value
-
-
 @contextmanager
-def opened_study(path: Path, protocol: Protocol, space: Space) -> Iterator[Tuning]:
+def opened_study(
+    path: Path, protocol: Protocol, space: Space, searched: tuple[str, ...]
+) -> Iterator[Tuning]:
     """Open the study in a file, or make a new one; the file is closed at the end.
 
     Args:
       path: the SQLite file; its folder must be there.
       protocol: what the trials have in common.
-      space: what is searched.
+      space: draws the settings of trials.
+      searched: the names of the settings that are searched, from `Space.searched`.
 
     Raises:
-      UserError: the file holds no study, or one with another protocol or space.
+      UserError: the file holds no study, or one with another protocol.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     url = URL.create("sqlite", database=str(path)).render_as_string()
@@ -215,13 +191,13 @@ def opened_study(path: Path, protocol: Protocol, space: Space) -> Iterator[Tunin
             raise UserError(
                 f"out={path.parent}: {path.name} is no study, which it must be ({one_line(error)})"
             ) from error
-        described = json.loads(json.dumps({**asdict(protocol), "space": asdict(space)}))
+        described = json.loads(json.dumps(asdict(protocol)))
         kept = study.user_attrs.get("protocol")
         if kept is None:
             study.set_user_attr("protocol", described)
         else:
             _check_same(path.parent, kept, described)
-        yield Tuning(study, protocol, space)
+        yield Tuning(study, protocol, space, searched)
 
 
 def _made(storage: optuna.storages.RDBStorage, protocol: Protocol) -> optuna.Study:
@@ -246,7 +222,7 @@ def _check_same(out: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
         if name == "base":
             name = next((k for k in value if value[k] != (old or {}).get(k)), name)
             old, value = (old or {}).get(name), value.get(name)
-        if name in ("space", "fixed", "env_kwargs"):
+        if name in ("fixed", "env_kwargs"):
             raise UserError(
                 f"out={out}: holds a study with another {name}: must be another folder, or have "
                 "the same flags"
@@ -255,13 +231,16 @@ def _check_same(out: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
 
 
 def importances(study: optuna.Study) -> dict[str, float]:
-    """How much each dimension matters, by PED-ANOVA (arXiv 2304.10255), the largest first.
+    """How much each suggestion that all trials have matters, by PED-ANOVA (arXiv 2304.10255).
 
-    The sum is 1. Empty as long as fewer than 10 trials are complete. Pruned trials are left out.
+    The sum is 1, and the largest is first. Empty as long as fewer than 10 trials are complete.
+    Pruned trials and the first one, whose settings were not drawn, are left out.
     """
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    if len(complete) < 10:
+    drawn = [trial for trial in complete if "first" not in trial.user_attrs]
+    common = optuna.search_space.intersection_search_space(drawn)
+    if len(drawn) < 10 or not common:
         return {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of dimensions that few trials have
-        return optuna.importance.get_param_importances(study)
+        return optuna.importance.get_param_importances(study, params=[*common])

@@ -8,8 +8,6 @@ import numpy as np
 
 import agents
 from agents.base import Agent
-from agents.policies.policy import Policy
-from agents.settings import LARGEST
 from agents.training.evaluation import Evaluator
 from envs.base import Env, HostEnv
 from envs.errors import UserError
@@ -39,6 +37,8 @@ class Protocol:
     """All settings of the agent before any is drawn: the environment's preset, and the flags."""
     fixed: tuple[str, ...]
     """The settings that flags have fixed."""
+    space: str
+    """The name of the search space: "module:function", or that of the bundled function."""
     seeds: int
     """The number of seeds of a trial."""
     first_seed: int
@@ -98,12 +98,9 @@ def area_of(curve: list[Evaluated]) -> float:
 
 @dataclass
 class _Curve:
-    """Evaluates a run after equal shares of its budget, and reports the trial's value so far."""
+    """Keeps the evaluations of a run, and reports the trial's value so far."""
 
     protocol: Protocol
-    evaluator: Evaluator
-    episodes: int
-    """The number of episodes of an evaluation."""
     before: list[float]
     """The values of the seeds that have ended."""
     report: Report
@@ -112,8 +109,10 @@ class _Curve:
     passed: int = 0
     """Shares of the budget that have been spent, of as many as there are evaluations."""
 
-    def __call__(self, metrics: dict[str, Any], snapshot: Callable[[], Policy]) -> None:
-        protocol = self.protocol
+    def __call__(self, metrics: dict[str, Any]) -> None:
+        protocol, mean = self.protocol, metrics.get("eval_return_mean")
+        if mean is None:
+            return
         steps = metrics["env_steps"]
         seconds = metrics["wall_seconds"] - metrics["evaluation_seconds"]
         share = steps / protocol.env_steps
@@ -121,11 +120,6 @@ class _Curve:
             share = max(share, seconds / protocol.seconds)
         share = min(share, 1.0)
         passed = int(share * protocol.evaluations + 1e-9)
-        mean = metrics.get("eval_return_mean")
-        if mean is None:
-            if passed == self.passed:
-                return
-            mean = self.evaluator(snapshot().weights, episodes=self.episodes).mean
         if not np.isfinite(mean):
             raise UserError("an evaluation is not finite")
         self.points.append(Evaluated(share, steps, seconds, mean))
@@ -165,31 +159,30 @@ def train_seeds(
     with agents.make(protocol.agent, env, **settings) as agent:
         evaluator = make_evaluator(agent)
         for seed in range(protocol.first_seed, protocol.first_seed + protocol.seeds):
-            episodes = protocol.eval_episodes or agent.stage.default_episodes
-            curve = _Curve(protocol, evaluator, episodes, values, report)
-            result = _train_seed(agent, seed, curve)
+            curve = _Curve(protocol, values, report)
+            result = _train_seed(agent, evaluator, seed, curve)
             values.append(result.value)
             ended(result)
     return float(np.mean(values))
 
 
-def _train_seed(agent: Agent, seed: int, curve: _Curve) -> SeedResult:
+def _train_seed(agent: Agent, evaluator: Evaluator, seed: int, curve: _Curve) -> SeedResult:
     """Train from one seed; exceptions as in `train_seeds`."""
     protocol = curve.protocol
     with shown_progress(protocol.env_steps) as (show, show_within):
 
-        def on_generation(metrics: dict[str, Any], snapshot: Callable[[], Policy]) -> None:
+        def on_generation(metrics: dict[str, Any], _: Any) -> None:
             show(metrics)
-            curve(metrics, snapshot)
+            curve(metrics)
 
         result = agents.train(
             agent,
             env_steps=protocol.env_steps,
             seconds=protocol.seconds,
             seed=seed,
-            eval_every=LARGEST,  # after the first and the last generation alone
-            eval_episodes=curve.episodes,
-            evaluator=curve.evaluator,
+            evaluations=protocol.evaluations,
+            eval_episodes=protocol.eval_episodes,
+            evaluator=evaluator,
             on_generation=on_generation,
             on_progress=show_within,
         )
@@ -197,8 +190,8 @@ def _train_seed(agent: Agent, seed: int, curve: _Curve) -> SeedResult:
         raise Stopped(result.stopped_by)
     value = area_of(curve.points)
     if protocol.objective == "final":
-        weights = result.policy.weights
-        value = curve.evaluator(weights, episodes=curve.episodes, seed=_FINAL_SEED).mean
+        episodes = protocol.eval_episodes or agent.stage.default_episodes
+        value = evaluator(result.policy.weights, episodes=episodes, seed=_FINAL_SEED).mean
     if not np.isfinite(value):
         raise UserError("the final evaluation is not finite")
     seconds = result.wall_seconds - result.evaluation_seconds

@@ -221,7 +221,7 @@ def test_a_run_leaves_everything_behind(tmp_path):
 def test_seconds_are_a_budget_of_training_alone():
     agent = agents.make("eggroll", env("probe/policy_reward"), **SMALL)
     slow = lambda metrics, snapshot: time.sleep(0.2)  # noqa: E731
-    budget = {"env_steps": 10**9, "seconds": 0.4, "eval_seconds": 0.2}
+    budget = {"env_steps": 10**9, "seconds": 0.4, "evaluations": 2}
     result = agents.train(agent, **budget, on_generation=slow)
     training = result.wall_seconds - result.evaluation_seconds
     assert training >= 0.4

@@ -218,7 +218,7 @@ CONFIG = json.dumps(
         "seconds": None,
         "target_return": None,
         "eval_every": 2,
-        "eval_seconds": None,
+        "evaluations": None,
         "eval_episodes": 4,
         "checkpoint_every": None,
         "checkpoint_seconds": 60.0,

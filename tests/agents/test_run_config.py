@@ -36,7 +36,7 @@ def test_budgets_and_checkpoints_may_change_and_what_happens_may_not():
     for name, value in {
         "seed": 1,
         "eval_every": 3,
-        "eval_seconds": 2.0,
+        "evaluations": 2,
         "eval_episodes": 9,
     }.items():
         with pytest.raises(UserError, match=f"{name}={value}: must be .*, as the run began"):
@@ -59,7 +59,20 @@ def test_budgets_end_a_run_and_intervals_come_due():
     assert [config.evaluates(Progress(generation=g), 0.0) for g in (1, 2, 3)] == [True, False, True]
     assert [config.saves(Progress(generation=g), 0.0) for g in (2, 3)] == [False, True]
     assert config.saves(Progress(generation=1), 60.0)
-    timed = RunConfig(eval_seconds=2.0)
-    assert timed.evaluates(Progress(generation=2), 0.0)
-    assert not timed.evaluates(Progress(generation=2, evaluated_seconds=1.0), 2.9)
-    assert timed.evaluates(Progress(generation=2, evaluated_seconds=1.0), 3.0)
+
+
+@pytest.mark.parametrize("per_generation", [(7, 0.1), (1, 2.5), (10, 1.0)])
+def test_evaluations_are_spread_over_the_budget_that_ends_first(per_generation):
+    config = RunConfig(env_steps=1000, seconds=100.0, evaluations=10)
+    progress, seconds, due = Progress(), 0.0, []
+    while not config.over(progress, seconds):
+        progress.generation += 1
+        progress.env_steps += per_generation[0]
+        seconds += per_generation[1]
+        if config.evaluates(progress, seconds):
+            due.append(max(progress.env_steps / 1000, seconds / 100.0))
+            progress.evaluated_seconds = seconds
+            progress.evaluated_env_steps = progress.env_steps
+    first = max(per_generation[0] / 1000, per_generation[1] / 100.0)
+    assert due[0] == first
+    assert due[1:] == pytest.approx([k / 10 for k in range(1, 11)], abs=1.01 * first)

@@ -13,7 +13,7 @@ from envs.errors import UserError
 from experiments.comparison.trials import Stopped
 from experiments.settings_files import read_settings
 from experiments.tuning import outputs
-from experiments.tuning.space import load
+from experiments.tuning.spaces import Space, evolution
 from experiments.tuning.study import from_json, opened_study
 from experiments.tuning.trial import Evaluated, Protocol, SeedResult, area_of
 
@@ -24,6 +24,7 @@ PROTOCOL = Protocol(
     agent="eggroll",
     base=vars(configure("eggroll", ENV, squash="clip")),
     fixed=("squash",),
+    space="evolution",
     seeds=2,
     first_seed=100,
     env_steps=1000,
@@ -32,13 +33,15 @@ PROTOCOL = Protocol(
     evaluations=10,
     eval_episodes=None,
 )
+SEARCHED = Space(evolution, PROTOCOL.base, PROTOCOL.fixed).searched("eggroll", ENV)
 
 
 @pytest.fixture
 def opened(tmp_path):
     def opened(**changes):
-        space = load(None, "eggroll").without(PROTOCOL.fixed)
-        return opened_study(tmp_path / "study.db", replace(PROTOCOL, **changes), space)
+        protocol = replace(PROTOCOL, **changes)
+        space = Space(evolution, protocol.base, protocol.fixed)
+        return opened_study(tmp_path / "study.db", protocol, space, SEARCHED)
 
     return opened
 
@@ -64,7 +67,8 @@ def test_a_study_goes_on_and_begins_with_the_preset(opened, tmp_path):
         assert [t.params for t in trials][:2] == first
         assert [t.number for t in trials] == [0, 1, 2, 3]
         assert trials[0].user_attrs["settings"] == json.loads(json.dumps(PROTOCOL.base))
-        assert trials[0].params["sigma"] == 0.8
+        assert trials[0].params == {}
+        assert trials[0].user_attrs["settings"]["sigma"] == 0.8
         assert len({t.user_attrs["settings"]["sigma"] for t in trials}) == 4, "drawn anew"
         assert {t.user_attrs["settings"]["squash"] for t in trials} == {"clip"}
         tuning.run(4, pytest.fail, ignore)
@@ -76,6 +80,7 @@ def test_a_study_goes_on_and_begins_with_the_preset(opened, tmp_path):
         ({"seeds": 3}, "seeds=3: must be 2, as the study"),
         ({"objective": "area"}, "objective=area: must be final, as the study"),
         ({"base": {**PROTOCOL.base, "squash": "tanh"}}, "squash=tanh: must be clip, as the study"),
+        ({"space": "mine:space"}, "space=mine:space: must be evolution, as the study"),
         ({"env_kwargs": {"a": 1}}, "out=.*another env_kwargs: must be another folder"),
     ],
 )

@@ -16,13 +16,11 @@ from experiments.settings_files import read_settings
 
 ENV = "gymnasium/phys2d/CartPole-v1"
 SPACE = """
-[sigma]
-low = 0.1
-high = 1.0
-[learning_rate]
-low = 0.5
-high = 2.0
-times = ["sigma", "sigma"]
+def space(trial, base):
+    sigma = trial.suggest_float("sigma", 0.1, 1.0)
+    return {"sigma": sigma, "learning_rate": sigma**2 * trial.suggest_float("rate", 0.5, 2.0)}
+def of_rank(trial, base):
+    return {"rank": trial.suggest_categorical("rank", [1, 2])}
 """
 TINY = ("--env-steps", "3000", "--evaluations", "2", "--eval-episodes", "8", "--seeds", "2")
 
@@ -33,11 +31,11 @@ def rows(out):
 
 @pytest.mark.slow
 def test_a_study_that_was_killed_goes_on_and_its_best_is_trained(tmp_path, monkeypatch, capsys):
-    (tmp_path / "space.toml").write_text(SPACE)
+    (tmp_path / "my_space.py").write_text(SPACE)
     monkeypatch.chdir(tmp_path)
     out = Path("study")
     fixed = ("--population-size", "16", "--reward-offset", "-0.5", "--no-normalize-observations")
-    command = [ENV, "--space", "space.toml", *TINY, *fixed, "--out", str(out), "--trials", "3"]
+    command = [ENV, "--space", "my_space:space", *TINY, *fixed, "--out", str(out), "--trials", "3"]
     process = subprocess.Popen(
         [sys.executable, "-m", "experiments.cli", "tune", *command],
         stdout=subprocess.PIPE,
@@ -78,8 +76,8 @@ def test_a_study_that_was_killed_goes_on_and_its_best_is_trained(tmp_path, monke
 @pytest.mark.slow
 def test_ctrl_c_ends_a_study_that_goes_on_later(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    Path("space.toml").write_text("[sigma]\nlow = 0.1\nhigh = 1.0")
-    command = [ENV, "--space", "space.toml", *TINY, "--population-size", "16", "--trials", "1"]
+    Path("my_space.py").write_text(SPACE)
+    command = [ENV, "--space", "my_space:space", *TINY, "--population-size", "16", "--trials", "1"]
     train = tune.train_seeds
 
     def interrupted(env, protocol, settings, report, ended):
@@ -107,23 +105,24 @@ def cli_code(*arguments):
     ("flags", "says"),
     [
         (("--first-seed", "99"), "--first-seed 99: must be at least 100"),
-        (("--space", "none.toml"), "--space none.toml: is no TOML file"),
+        (("--space", "none"), "--space none: must be MODULE:FUNCTION"),
         (("--trials", "0"), "--trials 0: must be at least 1"),
         (("--env-steps", "0"), "--env-steps 0: must be at least 1"),
         (("--agent", "random"), "--agent random: has no space to search"),
         (("--sigma", "-1"), "--sigma -1.0: must be greater than 0"),
-        (("--space", "rank.toml", "--rank", "2"), "nothing is left to search"),
+        (("--space", "ranks:of_rank", "--rank", "2"), "nothing is left to search"),
         (("--out", "full"), "--out full: must be an empty or a new folder, or one of a study"),
     ],
 )
 def test_what_is_wrong_is_refused_and_nothing_written(flags, says, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    Path("rank.toml").write_text("[rank]\nchoices = [1, 2]")
+    Path("ranks.py").write_text(SPACE)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
     Path("full").mkdir()
     Path("full", "mine.txt").write_text("precious")
     assert cli_code("tune", ENV, *flags) == 2
     assert says in capsys.readouterr().err
-    assert sorted(path.name for path in Path().rglob("*")) == ["full", "mine.txt", "rank.toml"]
+    assert sorted(path.name for path in Path().rglob("*")) == ["full", "mine.txt", "ranks.py"]
 
 
 def test_a_missing_optuna_is_named(monkeypatch, capsys):
