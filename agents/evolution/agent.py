@@ -336,7 +336,10 @@ class EvolutionAgent(Agent):
         offset = self.config.reward_offset * jnp.asarray(played.lengths).reshape(returns.shape)
         with self.network.precision():
             fitness = aggregate(returns + offset, outcomes, self._fitness)
-            es_state, told = self.strategy.tell(state.es, noise, fitness)
+            # A user's strategy takes no more than the protocol says.
+            gathers = self.config.update_env_steps is not None and "strategy" not in self.objects
+            steps = {"env_steps": jnp.sum(jnp.asarray(played.lengths))} if gathers else {}
+            es_state, told = self.strategy.tell(state.es, noise, fitness, **steps)
         means = returns.mean(axis=1)
         filled, _ = es_rl.replace_nonfinite(means)
         moments = state.moments

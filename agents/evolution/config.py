@@ -38,6 +38,7 @@ STRATEGY_SETTINGS = (
     "freeze_vectors",
     "rank",
     "full_rank",
+    "update_env_steps",
     "shard_update",
 )
 """The settings that have no effect with a strategy of the user's."""
@@ -100,6 +101,9 @@ class EvolutionConfig(NetworkConfig):
     top_draws: int | None = None
     """b, the number of draws of noise that make the update: those whose best member is best, as in
     ARS (Mania et al. 2018). All draws unless given."""
+    update_env_steps: int | None = None
+    """Generations are gathered for one update until they have played this many env steps, as if the
+    population grew (Toklu et al. 2020); every generation makes an update unless given."""
     reward_offset: float = 0.0
     """Added to the reward of every training step, such as -1 to take away a reward of 1 for being
     alive (Mania et al. 2018). Only fitness sees it: returns, logs and evaluation do not."""
@@ -126,6 +130,10 @@ class EvolutionConfig(NetworkConfig):
         for name in rates:
             if not 0 < getattr(self, name) < np.inf:
                 raise UserError(f"{name}={getattr(self, name)}: must be greater than 0")
+        if self.update_env_steps is not None and not 1 <= self.update_env_steps <= 10**9:
+            raise UserError(
+                f"update_env_steps={self.update_env_steps}: must be from 1 to 1,000,000,000"
+            )
         if not np.isfinite(self.reward_offset):
             raise UserError(f"reward_offset={self.reward_offset}: must be a finite number")
         if not 0 <= self.weight_decay < np.inf:
@@ -133,7 +141,11 @@ class EvolutionConfig(NetworkConfig):
         if self.max_update_norm is not None and not 0 < self.max_update_norm < np.inf:
             raise UserError(f"max_update_norm={self.max_update_norm}: must be greater than 0")
         if self.sigma_rule != "schedule":
-            for name, plain in (("sigma_decay", 1.0), ("shard_update", False)):
+            for name, plain in (
+                ("sigma_decay", 1.0),
+                ("shard_update", False),
+                ("update_env_steps", None),
+            ):
                 if getattr(self, name) != plain:
                     raise UserError(
                         f"{name}={getattr(self, name)}: must be {plain} with "
@@ -175,7 +187,10 @@ class EvolutionConfig(NetworkConfig):
             ]
         if self.max_update_norm is not None:
             steps.append(optax.clip_by_global_norm(self.max_update_norm))
-        return optax.chain(*steps)
+        optimizer = optax.chain(*steps)
+        if self.update_env_steps is None:
+            return optimizer
+        return es_rl.accumulate(optimizer, self.update_env_steps)
 
     def with_sigma_rule(self, strategy: es_rl.EvolutionStrategy) -> es_rl.Strategy:
         """The strategy, whose sigma then changes as `sigma_rule` says."""

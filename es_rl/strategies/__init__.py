@@ -2,7 +2,7 @@
 
 from es_rl.strategies.evolution import ESState, EvolutionStrategy, eggroll, open_es
 from es_rl.strategies.learned_sigma import LearnedSigma, LearnedSigmaState
-from es_rl.strategies.optimizers import clip_up
+from es_rl.strategies.optimizers import accumulate, clip_up
 from es_rl.strategies.strategy import Strategy, StrategyState
 from es_rl.strategies.success_sigma import SuccessSigma, SuccessSigmaState
 
@@ -15,6 +15,7 @@ __all__ = [
     "StrategyState",
     "SuccessSigma",
     "SuccessSigmaState",
+    "accumulate",
     "clip_up",
     "eggroll",
     "open_es",

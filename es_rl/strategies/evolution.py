@@ -205,9 +205,15 @@ class EvolutionStrategy:
         return jax.tree.unflatten(treedef, summed(folded, noise.leaves))
 
     def tell(
-        self, state: ESState, noise: Noise, fitness: jax.Array
+        self,
+        state: ESState,
+        noise: Noise,
+        fitness: jax.Array,
+        env_steps: jax.Array | None = None,
     ) -> tuple[ESState, dict[str, jax.Array]]:
         """Make one update from the fitness (population_size,) of the members. Higher is better.
+
+        An optimiser of `accumulate` needs the env steps of the generation (int32 scalar) as well.
 
         A member without a finite fitness counts as the worst of its group. A group without any
         finite fitness has no influence. The update is skipped, so that only the generation number
@@ -226,7 +232,10 @@ class EvolutionStrategy:
         shaped, finite, nonfinite = self.shape(fitness)
         gradient = self.gradient(state.params, noise, shaped)
         statistics = _shaping.statistics(jnp.asarray(fitness), finite)
-        updates, opt_state = self._step(state, noise, gradient, statistics["mean"])
+        told = {"value": -statistics["mean"]}
+        if env_steps is not None:
+            told["env_steps"] = env_steps
+        updates, opt_state = self._step(state, noise, gradient, told)
         # Read before the check below, so that it is this update's rate even if that is skipped.
         rate = learning_rate_of(opt_state)
         (params, opt_state), skipped = update_if_finite(
@@ -247,13 +256,12 @@ class EvolutionStrategy:
         return ESState(params, opt_state, state.key, state.generation + 1), metrics
 
     def _step(
-        self, state: ESState, noise: Noise, gradient: PyTree, mean: jax.Array
+        self, state: ESState, noise: Noise, gradient: PyTree, told: dict[str, jax.Array]
     ) -> tuple[PyTree, optax.OptState]:
         """Return what the optimiser adds to the parameters, and its next state."""
-        # Fitness is maximised but Optax minimises, so the gradient and the mean fitness change
-        # their signs, only here.
+        # Fitness is maximised but Optax minimises, so the gradient changes its sign, only here.
         updates, opt_state = optax.with_extra_args_support(self.optimizer).update(
-            jax.tree.map(jnp.negative, gradient), state.opt_state, state.params, value=-mean
+            jax.tree.map(jnp.negative, gradient), state.opt_state, state.params, **told
         )
         leaves, treedef = jax.tree.flatten(updates)
         # Weight decay must not move a frozen leaf.

@@ -70,6 +70,71 @@ def _clip_up(
     )
 
 
+class AccumulatedState(NamedTuple):
+    """The state of `accumulate`."""
+
+    inner: optax.OptState
+    """The state of the optimiser that makes the updates."""
+    mean: optax.Updates
+    """The mean of the gradients since the last update, a pytree like the parameters."""
+    generations: jax.Array
+    """int32 scalar, the number of these gradients."""
+    env_steps: jax.Array
+    """int32 scalar, the env steps that they took."""
+
+
+def accumulate(
+    optimizer: optax.GradientTransformation, env_steps: int
+) -> optax.GradientTransformationExtraArgs:
+    """Let a population grow until a number of env steps is played (arXiv 2008.02387, section 4).
+
+    The gradients of successive generations are averaged, and parameters stay, until the generations
+    have played that many env steps; then the optimiser makes one update from the mean. That is one
+    generation of a larger population, except that fitness is shaped within each part. Schedules of
+    the optimiser count updates.
+
+    Args:
+      optimizer: makes the updates.
+      env_steps: the least number of env steps of an update, at most 1e9. `update` takes those of
+        its generation as the keyword argument `env_steps`.
+
+    Raises:
+      UserError: `env_steps` is out of range.
+    """
+    if not 1 <= env_steps <= 1_000_000_000:
+        raise UserError(f"env_steps={env_steps}: must be from 1 to 1,000,000,000")
+    least, inner = env_steps, optax.with_extra_args_support(optimizer)
+
+    def init(params: optax.Params) -> AccumulatedState:
+        return AccumulatedState(
+            inner.init(params), optax.tree.zeros_like(params), jnp.int32(0), jnp.int32(0)
+        )
+
+    def update(
+        gradient: optax.Updates,
+        state: AccumulatedState,
+        params: optax.Params | None = None,
+        *,
+        env_steps: jax.Array,
+        **extra: Any,
+    ) -> tuple[optax.Updates, AccumulatedState]:
+        generations, steps = state.generations + 1, state.env_steps + env_steps
+        mean = jax.tree.map(lambda m, g: m + (g - m) / generations, state.mean, gradient)
+
+        def apply() -> tuple[optax.Updates, AccumulatedState]:
+            updates, after = inner.update(mean, state.inner, params, **extra)
+            none = jnp.int32(0)
+            return updates, AccumulatedState(after, optax.tree.zeros_like(mean), none, none)
+
+        def wait() -> tuple[optax.Updates, AccumulatedState]:
+            waiting = AccumulatedState(state.inner, mean, generations, steps)
+            return optax.tree.zeros_like(mean), waiting
+
+        return jax.lax.cond(steps >= least, apply, wait)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
 def at_learning_rate(
     learning_rate: float | optax.Schedule,
 ) -> optax.GradientTransformationExtraArgs:
