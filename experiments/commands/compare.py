@@ -2,6 +2,7 @@
 
 import json
 import math
+import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -129,6 +130,8 @@ def _play(trials: Sequence[Trials], seeds: int) -> tuple[tuple[Run, ...], Stoppe
                     print(_line(each.task, run), flush=True)
     except Stopped as error:
         stopped = error
+    except KeyboardInterrupt:  # outside of training, which makes it a `Stopped`
+        stopped = Stopped(signal.SIGINT)
     return tuple(run for run in runs.values() if run is not None), stopped
 
 

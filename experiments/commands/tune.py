@@ -5,6 +5,7 @@ determine the other flags. A flag of the agent that is given fixes that setting.
 """
 
 import shlex
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from importlib.util import find_spec
@@ -138,9 +139,10 @@ def _search(
             best = tuning.best()
     except BlockingIOError:
         raise UserError(f"out={out}: another command tunes there: must be another folder") from None
-    except Stopped as stopped:
-        print(f"stopped by signal {stopped.signal}; the same command goes on from here")
-        return 128 + stopped.signal
+    except (Stopped, KeyboardInterrupt) as error:  # the latter comes outside of training
+        number = error.signal if isinstance(error, Stopped) else signal.SIGINT
+        print(f"stopped by signal {number}; the same command goes on from here")
+        return 128 + number
     if best is None:
         print(f"no trial was completed; {out / 'trials.csv'} says why")
         return 1
