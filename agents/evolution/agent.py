@@ -16,7 +16,7 @@ import es_rl
 from agents.base import NO_OBJECTS, Agent
 from agents.evolution.config import EvolutionConfig
 from agents.evolution.members import Acting, Members
-from agents.evolution.own_strategies import strategy_of
+from agents.evolution.own_strategies import env_steps_for, strategy_of
 from agents.policies.network import Weights, network_for
 from agents.policies.policy import Policy
 from agents.policies.starting import starting_weights
@@ -31,6 +31,7 @@ from es_rl.play.jobs import (
     Array,
     Played,
     as_int,
+    as_int32,
     episode_keys,
     info_metric,
     make_jobs,
@@ -58,7 +59,8 @@ class EvolutionState:
     """The state of the strategy, an `es_rl.strategies.StrategyState`."""
     moments: Moments
     """Statistics of the observations of all generations so far. The observations of a generation
-    are added when it ends."""
+    are added when it ends, also where several make one update: were they held back until then, the
+    whole first update would see observations that are not normalised."""
     key: jax.Array
     """The key from which all random numbers are derived (see `_keys`). It never changes."""
 
@@ -336,9 +338,7 @@ class EvolutionAgent(Agent):
         offset = self.config.reward_offset * jnp.asarray(played.lengths).reshape(returns.shape)
         with self.network.precision():
             fitness = aggregate(returns + offset, outcomes, self._fitness)
-            # A user's strategy takes no more than the protocol says.
-            gathers = self.config.update_env_steps is not None and "strategy" not in self.objects
-            steps = {"env_steps": jnp.sum(jnp.asarray(played.lengths))} if gathers else {}
+            steps = env_steps_for(state.es, as_int32(wide_sum(played.lengths)))
             es_state, told = self.strategy.tell(state.es, noise, fitness, **steps)
         means = returns.mean(axis=1)
         filled, _ = es_rl.replace_nonfinite(means)

@@ -82,7 +82,7 @@ class EvolutionConfig(NetworkConfig):
     learning_rate: float = 0.02
     """The learning rate at the start."""
     learning_rate_decay: float = 1.0
-    """The learning rate is multiplied by this factor after every generation."""
+    """The learning rate is multiplied by this factor after every update."""
     weight_decay: float = 0.0
     """The coefficient of decoupled weight decay (as in AdamW)."""
     max_update_norm: float | None = None
@@ -103,7 +103,8 @@ class EvolutionConfig(NetworkConfig):
     ARS (Mania et al. 2018). All draws unless given."""
     update_env_steps: int | None = None
     """Generations are gathered for one update until they have played this many env steps, as if the
-    population grew (Toklu et al. 2020); every generation makes an update unless given."""
+    population grew (Toklu et al. 2020); every generation makes an update unless given. Fitness is
+    shaped within each generation."""
     reward_offset: float = 0.0
     """Added to the reward of every training step, such as -1 to take away a reward of 1 for being
     alive (Mania et al. 2018). Only fitness sees it: returns, logs and evaluation do not."""

@@ -10,6 +10,7 @@ import es_rl
 from agents.evolution.config import EvolutionConfig
 from agents.policies.functions import described
 from envs.errors import UserError
+from es_rl.strategies.optimizers import AccumulatedState
 
 
 def strategy_of(
@@ -42,6 +43,17 @@ def strategy_of(
     return own
 
 
+def env_steps_for(state: Any, env_steps: Any) -> dict[str, Any]:
+    """What `tell` needs beyond the protocol: the env steps, if the optimiser gathers generations.
+
+    Args:
+      state: a state of any strategy.
+      env_steps: those of the generation, int32 scalar.
+    """
+    gathers = isinstance(getattr(state, "opt_state", None), AccumulatedState)
+    return {"env_steps": env_steps} if gathers else {}
+
+
 def _shaping_of(objects: Mapping[str, Any]) -> Any:
     shaping = objects.get("shaping")
     if "shaping" in objects and not callable(shaping):
@@ -60,7 +72,8 @@ def _check(strategy: es_rl.Strategy, params: Any) -> None:
     if not isinstance(noise, es_rl.Noise):
         raise UserError(f"{called}: ask returns {type(noise).__name__}: must return es_rl.Noise")
     fitness = jax.ShapeDtypeStruct((strategy.population_size,), jnp.float32)
-    following, metrics = jax.eval_shape(strategy.tell, state, noise, fitness)
+    steps = env_steps_for(state, jax.ShapeDtypeStruct((), jnp.int32))
+    following, metrics = jax.eval_shape(strategy.tell, state, noise, fitness, **steps)
     before, after = (_kinds(s) for s in (state, following))
     for path in {**before, **after}:
         if before.get(path) != after.get(path):

@@ -130,6 +130,13 @@ def as_int(wide: np.ndarray) -> int:
     return int(wide[0]) * 256 + int(wide[1])
 
 
+def as_int32(wide: jax.Array) -> jax.Array:
+    """Convert the result of `wide_sum` to int32 on the device; larger sums become about 2^30."""
+    high, low = wide
+    high = jnp.minimum(high + (low >> 8), 2**22)
+    return (high * 256 + (low & 255)).astype(jnp.int32)
+
+
 def pack(played: Played) -> jax.Array:
     """Pack the results of one device into one int32 array, so that one exchange is enough.
 

@@ -16,7 +16,7 @@ from es_rl import noise as _noise
 from es_rl import shaping as _shaping
 from es_rl.noise import Frozen, Full, FullRank, Layout, LeafNoise, LowRank, Noise, PyTree
 from es_rl.shaping import GroupStd, Shaping, ShapingName
-from es_rl.strategies.optimizers import learning_rate_of
+from es_rl.strategies.optimizers import learning_rate_of, waiting
 from es_rl.strategies.updates import update_if_finite
 
 
@@ -223,8 +223,9 @@ class EvolutionStrategy:
         Returns:
           The next state, and scalars: fitness_mean, fitness_std, fitness_max and fitness_min over
           the members with a finite fitness (NaN if there are none), nonfinite_members, sigma,
-          grad_norm, param_norm, update_norm (0 when skipped), update_skipped (int32, 0 or 1), and
-          learning_rate if the optimiser's state holds it (see `optimizers.learning_rate_of`).
+          grad_norm, param_norm, update_norm (0 when skipped or waiting), update_skipped (int32, 0
+          or 1), learning_rate if the optimiser's state holds it (see `optimizers.learning_rate_of`)
+          and waiting_generations with `accumulate` (int32, those since the last update).
 
         Raises:
           UserError: the fitness, or what a shaping function returns, has a wrong shape.
@@ -252,6 +253,7 @@ class EvolutionStrategy:
             "param_norm": optax.tree.norm(params),
             "update_norm": jnp.where(skipped, 0.0, optax.tree.norm(updates)),
             "update_skipped": skipped.astype(jnp.int32),
+            **waiting(opt_state),
         }
         return ESState(params, opt_state, state.key, state.generation + 1), metrics
 

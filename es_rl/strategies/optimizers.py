@@ -70,6 +70,12 @@ def _clip_up(
     )
 
 
+_UNTOLD = (
+    "must be the env steps of the generation, which only strategies of eggroll and open_es take, "
+    "where es_rl.accumulate is their whole optimizer"
+)
+
+
 class AccumulatedState(NamedTuple):
     """The state of `accumulate`."""
 
@@ -90,16 +96,20 @@ def accumulate(
 
     The gradients of successive generations are averaged, and parameters stay, until the generations
     have played that many env steps; then the optimiser makes one update from the mean. That is one
-    generation of a larger population, except that fitness is shaped within each part. Schedules of
-    the optimiser count updates.
+    generation of a larger population, except that fitness is shaped within each part, and that the
+    optimiser gets the other arguments of `update`, such as `value`, of the last part. Schedules of
+    the optimiser count updates; those of sigma count generations.
+
+    This must be the whole optimiser of a strategy: in `optax.chain`, the steps after it would also
+    be made in the generations that wait.
 
     Args:
       optimizer: makes the updates.
       env_steps: the least number of env steps of an update, at most 1e9. `update` takes those of
-        its generation as the keyword argument `env_steps`.
+        its generation as the keyword argument `env_steps` (int32 scalar).
 
     Raises:
-      UserError: `env_steps` is out of range.
+      UserError: `env_steps` is out of range, or `update` does not get those of its generation.
     """
     if not 1 <= env_steps <= 1_000_000_000:
         raise UserError(f"env_steps={env_steps}: must be from 1 to 1,000,000,000")
@@ -115,10 +125,14 @@ def accumulate(
         state: AccumulatedState,
         params: optax.Params | None = None,
         *,
-        env_steps: jax.Array,
+        env_steps: jax.Array | None = None,
         **extra: Any,
     ) -> tuple[optax.Updates, AccumulatedState]:
-        generations, steps = state.generations + 1, state.env_steps + env_steps
+        if env_steps is None:
+            raise UserError(f"env_steps=None: {_UNTOLD}")
+        generations = state.generations + 1
+        # More than this makes no difference, but would not fit into 32 bits.
+        steps = state.env_steps + jnp.minimum(env_steps, least)
         mean = jax.tree.map(lambda m, g: m + (g - m) / generations, state.mean, gradient)
 
         def apply() -> tuple[optax.Updates, AccumulatedState]:
@@ -127,12 +141,21 @@ def accumulate(
             return updates, AccumulatedState(after, optax.tree.zeros_like(mean), none, none)
 
         def wait() -> tuple[optax.Updates, AccumulatedState]:
-            waiting = AccumulatedState(state.inner, mean, generations, steps)
-            return optax.tree.zeros_like(mean), waiting
+            # Their dtypes need not be those of the parameters.
+            updates, _ = jax.eval_shape(apply)
+            kept = AccumulatedState(state.inner, mean, generations, steps)
+            return optax.tree.zeros_like(updates), kept
 
         return jax.lax.cond(steps >= least, apply, wait)
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def waiting(opt_state: optax.OptState) -> dict[str, jax.Array]:
+    """The metric `waiting_generations`, the number of gradients that wait for an update of
+    `accumulate`; nothing for other optimisers."""
+    gathers = isinstance(opt_state, AccumulatedState)
+    return {"waiting_generations": opt_state.generations} if gathers else {}
 
 
 def at_learning_rate(

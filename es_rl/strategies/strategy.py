@@ -64,6 +64,9 @@ class Strategy(Protocol):
     ) -> tuple[Any, Mapping[str, jax.Array]]:
         """Make one update.
 
+        Agents also give the keyword argument `env_steps` (see `EvolutionStrategy.tell`) where
+        `state.opt_state` is that of an optimiser of `es_rl.accumulate`.
+
         Args:
           state: the state that `ask` was called with.
           noise: the noise from `ask`.

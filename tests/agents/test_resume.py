@@ -23,6 +23,8 @@ ES = {"population_size": 16, "hidden": (4,), "learning_rate": 0.1}
 PPO = {"num_envs": 4, "num_steps": 16, "minibatch_size": 32, "num_epochs": 2, "hidden": (4,)}
 CASES = {
     "evolution": ("eggroll", "probe/policy_reward", ES, 128),
+    # A checkpoint of 4 generations is of one update and one generation that waits.
+    "growing": ("eggroll", "probe/policy_reward", {**ES, "update_env_steps": 3 * 128}, 128),
     "evolution_host": ("eggroll", "gymnasium/CartPole-v1", ES, 300),
     "ppo": ("ppo", "gymnasium/phys2d/CartPole-v1", PPO, 64),
     "ppo_host": ("ppo", "gymnasium/CartPole-v1", PPO, 64),

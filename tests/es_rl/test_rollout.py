@@ -8,7 +8,16 @@ import pytest
 import envs
 from es_rl.devices import lanes_per_device, make_mesh, tail_lanes
 from es_rl.play import observations
-from es_rl.play.jobs import Jobs, as_int, episode_keys, make_jobs, reset_key, step_keys, wide_sum
+from es_rl.play.jobs import (
+    Jobs,
+    as_int,
+    as_int32,
+    episode_keys,
+    make_jobs,
+    reset_key,
+    step_keys,
+    wide_sum,
+)
 from es_rl.play.player import Behaviour
 from es_rl.play.rollout import Rollout
 
@@ -172,3 +181,11 @@ def test_steps_are_counted_beyond_32_bits():
     assert 2**39 < total < 2**40
     assert as_int(np.asarray(jax.jit(wide_sum)(lengths))) == total
     assert as_int(np.asarray(wide_sum(np.zeros(0, np.int32)))) == 0
+
+
+@pytest.mark.parametrize(
+    ("lengths", "total"),
+    [([3, 255, 256, 10_000], 10_514), ([2**30, 5], 2**30 + 5), ([2**31 - 1] * 300, 2**30 + 212)],
+)
+def test_a_sum_in_32_bits_is_exact_or_stops_near_2_to_the_30(lengths, total):
+    assert as_int32(wide_sum(np.array(lengths, np.int32))) == total
