@@ -21,6 +21,11 @@ class EnvFlags:
     env_kwargs: tuple[str, ...] = ()
     """Arguments of the environment, such as max_episode_steps=200 forward_reward_weight=2.0. Values
     are read as Python or JSON literals (is_slippery=False), or else as text."""
+    train_env_kwargs: tuple[str, ...] = ()
+    """Arguments that the environment has in training alone, such as healthy_reward=0, besides those
+    of --env-kwargs. Evaluations, the target return and saved policies are of the environment
+    without them; what training episodes return and report is logged as train_env_return_mean and so
+    on."""
     workers: int | None = None
     """Worker processes that step an environment on the host. Unless given, the number is chosen, up
     to one per core."""

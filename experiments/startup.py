@@ -203,6 +203,33 @@ def make_env(env_id: str, chosen: dict[str, Any], pairs: Iterable[str]) -> Env |
         raise
 
 
+def make_envs(
+    env_id: str, chosen: dict[str, Any], pairs: Iterable[str], train_pairs: Sequence[str]
+) -> tuple[Env | HostEnv, Env | HostEnv | None]:
+    """Make an environment, and that of training if it has arguments of its own.
+
+    Args:
+      env_id: the id of the environment.
+      chosen: arguments of both that have flags of their own.
+      pairs: the values of `--env-kwargs`.
+      train_pairs: the values of `--train-env-kwargs`.
+
+    Raises:
+      UserError: the environment or an argument is wrong; the message names the flag.
+    """
+    env = make_env(env_id, chosen, pairs)
+    own = env_kwargs(train_pairs, flag="train_env_kwargs")
+    if not own:
+        return env, None
+    with blamed_on(given_for_training(train_pairs)):
+        return env, envs.make(env_id, **{**chosen, **env_kwargs(pairs), **own})
+
+
+def given_for_training(train_pairs: Sequence[str]) -> str:
+    """The flag `--train-env-kwargs` with its values, for `blamed_on`."""
+    return f"train_env_kwargs={' '.join(train_pairs)}"
+
+
 @contextlib.contextmanager
 def blamed_on(given: str, beginning: str = "") -> Iterator[None]:
     """Let errors about the environment of training say what gave it its arguments.

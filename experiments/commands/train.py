@@ -33,9 +33,10 @@ from experiments.settings_files import read_settings
 from experiments.startup import (
     ProcessFlags,
     blamed_on,
-    env_kwargs,
+    given_for_training,
     import_modules,
     make_env,
+    make_envs,
     start_jax,
 )
 
@@ -101,11 +102,6 @@ class TrainFlags(Choice, ProcessFlags, EnvFlags, Generic[Config, Options]):
     info_keys: tuple[str, ...] | None = None
     """Scalars in the info of an episode's last step (in Brax's metrics) whose mean over episodes is
     logged."""
-    train_env_kwargs: tuple[str, ...] = ()
-    """Arguments that the environment has in training alone, such as healthy_reward=0, besides those
-    of --env-kwargs. Evaluations, the target return and saved policies are of the environment
-    without them; what training episodes return and report is logged as train_env_return_mean and so
-    on."""
     out: Path | None = None
     """The run's folder, which must be empty or new: runs/ENV/AGENT/seed-SEED-TIME unless given."""
     video_every: int | None = None
@@ -180,24 +176,19 @@ def _make_envs(
     on_host = flags.on_host()
     if saved is None:
         chosen = {**given(flags, _OF_BOTH), **on_host}
-        env = make_env(flags.env, chosen, flags.env_kwargs)
-        own = env_kwargs(flags.train_env_kwargs, flag="train_env_kwargs")
-        arguments = {**chosen, **env_kwargs(flags.env_kwargs), **own} if own else None
-    else:
-        env = make_env(saved.env, {**saved.env_kwargs, **on_host}, ())
-        arguments = saved.train_env_kwargs
-        arguments = None if arguments is None else {**arguments, **on_host}
-    if arguments is None:
+        return make_envs(flags.env, chosen, flags.env_kwargs, flags.train_env_kwargs)
+    env = make_env(saved.env, {**saved.env_kwargs, **on_host}, ())
+    if saved.train_env_kwargs is None:
         return env, None
     with blamed_on(_given_for_training(flags)):
-        return env, envs.make(flags.env, **arguments)
+        return env, envs.make(flags.env, **{**saved.train_env_kwargs, **on_host})
 
 
 def _given_for_training(flags: TrainFlags[Any, Any]) -> str:
     """What gave the arguments of training, for messages."""
     if flags.resume is not None:
         return f"resume={flags.resume}: config.json: train_env_kwargs"
-    return f"train_env_kwargs={' '.join(flags.train_env_kwargs)}"
+    return given_for_training(flags.train_env_kwargs)
 
 
 def _new_plan(first: _FirstFlags) -> _Plan:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
 
 import tyro
 
-from agents.registry import agent_type, configure, preset
+from agents.registry import agent_type, check_train_env, configure, preset
 from agents.training.run_config import RunConfig
 from envs.base import Env, HostEnv
 from envs.errors import UserError
@@ -23,12 +23,20 @@ from experiments.cli import can_be_made, parse
 from experiments.comparison.trials import Stopped
 from experiments.flags import EnvFlags, check_names, given, import_agent, unchecked
 from experiments.signals import acknowledged
-from experiments.startup import import_modules, make_env, start_jax
+from experiments.startup import (
+    blamed_on,
+    given_for_training,
+    import_modules,
+    make_envs,
+    start_jax,
+)
 from experiments.tuning.spaces import Space, load
-from experiments.tuning.trial import FIRST_SEED, ObjectiveName, Protocol, train_seeds
+from experiments.tuning.trial import FIRST_SEED, ObjectiveName, Protocol, Report, train_seeds
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
+
+    from experiments.tuning.study import TrainSeeds
 
 Config = TypeVar("Config")
 _LOCK = ".lock"
@@ -91,24 +99,33 @@ def main(arguments: list[str]) -> int:
         raise UserError('Optuna must be installed to tune (pip install "es-rl[tune]")')
     flags, fixed = _parse(arguments)
     _check(flags)
-    space = Space(load(flags.space, flags.agent), vars(flags.settings), fixed)
+    # Before modules of the user's are imported, which may ask JAX for its devices.
+    start_jax(getattr(flags.settings, "devices", None))
+    function = load(flags.space, flags.agent)
+    space = Space(function, flags.space or function.__name__, vars(flags.settings), fixed)
     searched = space.searched(flags.agent, flags.env)
     out = flags.out or Path("runs", "tune", flags.env, flags.agent)
     _check_folder(out)
-    start_jax(getattr(flags.settings, "devices", None))
     import_modules(flags.modules, flags.env)
     chosen = {**given(flags, ("backend", "max_episode_steps")), **flags.on_host()}
-    env = make_env(flags.env, chosen, flags.env_kwargs)
+    env, train_env = make_envs(flags.env, chosen, flags.env_kwargs, flags.train_env_kwargs)
     obstacle = agent_type(flags.agent).obstacle(env) or agent_type(flags.agent).missing_package()
     if obstacle is not None:
         raise UserError(f"agent={flags.agent}: {obstacle}")
-    protocol = _protocol(flags, env, space)
+    if train_env is not None:
+        with blamed_on(given_for_training(flags.train_env_kwargs), "train_env="):
+            check_train_env(flags.agent, env, train_env)
+    protocol = _protocol(flags, env, train_env, space)
+
+    def train(settings: dict[str, Any], report: Report, ended: Callable[[Any], None]) -> float:
+        return train_seeds(env, train_env, protocol, settings, report, ended)
+
     command = shlex.join(["es-rl", "tune", *arguments])
-    return _search(env, protocol, space, searched, flags.trials, out, command)
+    return _search(train, protocol, space, searched, flags.trials, out, command)
 
 
 def _search(
-    env: Env | HostEnv,
+    train: "TrainSeeds",
     protocol: Protocol,
     space: Space,
     searched: tuple[str, ...],
@@ -130,9 +147,6 @@ def _search(
             def after(trial: "FrozenTrial") -> None:
                 outputs.write_all(tuning, out, command)
                 print(outputs.line_of(tuning, trial), flush=True)
-
-            def train(settings: dict[str, Any], report: Any, ended: Callable[[Any], None]) -> float:
-                return train_seeds(env, protocol, settings, report, ended)
 
             tuning.run(trials, train, after)
             outputs.write_all(tuning, out, command)
@@ -205,15 +219,18 @@ def _check_folder(out: Path) -> None:
         raise UserError(f"out={out}: must be an empty or a new folder, or one of a study")
 
 
-def _protocol(flags: TuneFlags[Any], env: Env | HostEnv, space: Space) -> Protocol:
+def _protocol(
+    flags: TuneFlags[Any], env: Env | HostEnv, train_env: Env | HostEnv | None, space: Space
+) -> Protocol:
     options = RunConfig.of(preset(flags.agent, flags.env).run)
     return Protocol(
         env=env.spec.id,
         env_kwargs=env.spec.kwargs,
+        train_env_kwargs=None if train_env is None else train_env.spec.kwargs,
         agent=flags.agent,
         base=dict(space.base),
         fixed=space.fixed,
-        space=flags.space or space.function.__name__,
+        space=space.name,
         seeds=flags.seeds,
         first_seed=flags.first_seed,
         env_steps=flags.env_steps or options.env_steps,

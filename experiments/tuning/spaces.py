@@ -12,13 +12,14 @@ that a flag has fixed gives the fixed value, and what a flag has fixed stays so 
 returned.
 """
 
+import inspect
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from agents.registry import configure
-from envs.errors import UserError
+from envs.errors import UserError, one_line
 from experiments.settings_files import check_known
 from experiments.startup import import_modules
 
@@ -57,7 +58,7 @@ def evolution(trial: "optuna.Trial", base: Mapping[str, Any]) -> dict[str, Any]:
     share = trial.suggest_categorical("share of the population", [0.25, 0.5, 1.0])
     match trial.suggest_categorical("selection", ["all", "groups", "best"]):
         case "groups":
-            settings["group_size"] = round(share * population)
+            settings["group_size"] = max(round(share * population), base["noise_reuse"])
         case "best":
             draws = population // max(base["noise_reuse"], 1)
             settings["top_draws"] = max(round(share * draws), 1)
@@ -74,7 +75,7 @@ def ppo(trial: "optuna.Trial", base: Mapping[str, Any]) -> dict[str, Any]:
     settings = {
         "num_envs": envs,
         "num_steps": steps,
-        "minibatch_size": next(n for n in range(least, batch + 1) if batch % n == 0),
+        "minibatch_size": next((n for n in range(least, batch) if batch % n == 0), batch),
         "num_epochs": trial.suggest_categorical("num_epochs", [1, 2, 4, 5, 8, 10, 20]),
         "learning_rate": trial.suggest_float("learning_rate", 1e-5, 5e-3, log=True),
         "gamma": 1 - trial.suggest_float("1 - gamma", 1e-4, 0.1, log=True),
@@ -105,6 +106,8 @@ class Space:
 
     function: Function
     """Draws settings."""
+    name: str
+    """"module:function", or the name of the bundled function."""
     base: Mapping[str, Any]
     """All settings before any is drawn: the environment's preset, and the flags."""
     fixed: tuple[str, ...] = ()
@@ -114,13 +117,18 @@ class Space:
         """All settings of a trial.
 
         Raises:
-          UserError: the function returns something other than settings of the agent.
+          UserError: the function returns something other than settings of the agent, or Optuna
+            refuses a suggestion.
         """
         fixed = {name: self.base[name] for name in self.fixed}
-        drawn = self.function(_Fixing(trial, fixed), self.base)  # type: ignore[arg-type]
-        if not isinstance(drawn, dict):
-            raise UserError(f"the space must return a dict of settings, not {drawn!r}")
-        check_known(drawn, "the space", self.base)
+        fixing: Any = _Fixing(trial, fixed)
+        try:
+            drawn = self.function(fixing, self.base)
+            if not isinstance(drawn, dict):
+                raise UserError(f"must return a dict of settings, not {drawn!r}")
+            check_known(drawn, "what it returns", self.base)
+        except UserError as error:
+            raise UserError(f"space={self.name}: {error}") from error
         return {**self.base, **drawn, **fixed}
 
     def searched(self, agent: str, env_id: str) -> tuple[str, ...]:
@@ -141,7 +149,10 @@ class Space:
             except UserError as error:
                 refused.append(error)
         if len(refused) == len(draws):
-            raise refused[0]
+            first = refused[0]
+            if str(first).partition("=")[0] in self.fixed:
+                raise first
+            raise UserError(f"space={self.name}: {first}") from first
         found = tuple(n for n in self.base if any(d[n] != self.base[n] for d in draws))
         if not found:
             raise UserError("nothing is left to search: must be fewer flags that fix a setting")
@@ -160,7 +171,12 @@ class _Fixing:
             return found
 
         def suggest(name: str, *args: Any, **kwargs: Any) -> Any:
-            return self._fixed[name] if name in self._fixed else found(name, *args, **kwargs)
+            if name in self._fixed:
+                return self._fixed[name]
+            try:
+                return found(name, *args, **kwargs)
+            except ValueError as error:  # such as other choices than in earlier trials
+                raise UserError(f"{attribute} of {name!r}: {one_line(error)}") from error
 
         return suggest
 
@@ -184,8 +200,16 @@ def load(name: str | None, agent: str) -> Function:
     module, _, function = name.partition(":")
     if not module or not function:
         raise UserError(f"space={name}: must be MODULE:FUNCTION")
-    import_modules([module])
+    try:
+        import_modules([module])
+    except UserError as error:
+        said = str(error).partition(": ")[2]
+        raise UserError(f"space={name}: {module} {said}") from error
     found = getattr(sys.modules[module], function, None)
     if not callable(found):
         raise UserError(f"space={name}: must be a function, which {module} has not")
+    try:
+        inspect.signature(found).bind("trial", "base")
+    except (TypeError, ValueError) as error:
+        raise UserError(f"space={name}: must be a function of (trial, base): {error}") from error
     return found

@@ -222,7 +222,7 @@ def _check_same(out: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
         if name == "base":
             name = next((k for k in value if value[k] != (old or {}).get(k)), name)
             old, value = (old or {}).get(name), value.get(name)
-        if name in ("fixed", "env_kwargs"):
+        if name in ("fixed", "env_kwargs", "train_env_kwargs"):
             raise UserError(
                 f"out={out}: holds a study with another {name}: must be another folder, or have "
                 "the same flags"

@@ -31,6 +31,8 @@ class Protocol:
     """The id of the environment."""
     env_kwargs: dict[str, Any]
     """The arguments of the environment."""
+    train_env_kwargs: dict[str, Any] | None
+    """Those of the environment of training; None if it is the same."""
     agent: str
     """The registered name of the agent."""
     base: dict[str, Any]
@@ -132,6 +134,7 @@ class _Curve:
 
 def train_seeds(
     env: Env | HostEnv,
+    train_env: Env | HostEnv | None,
     protocol: Protocol,
     settings: dict[str, Any],
     report: Report,
@@ -143,6 +146,7 @@ def train_seeds(
 
     Args:
       env: the environment of the protocol.
+      train_env: the one of training, if it is another one.
       protocol: what the trials have in common.
       settings: all settings of the agent.
       report: is told the mean value of the seeds so far after each share of a seed's budget, the
@@ -156,7 +160,7 @@ def train_seeds(
       Exception: what `report` has raised.
     """
     values: list[float] = []
-    with agents.make(protocol.agent, env, **settings) as agent:
+    with agents.make(protocol.agent, env, train_env=train_env, **settings) as agent:
         evaluator = make_evaluator(agent)
         for seed in range(protocol.first_seed, protocol.first_seed + protocol.seeds):
             curve = _Curve(protocol, values, report)

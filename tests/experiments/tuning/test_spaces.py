@@ -11,9 +11,9 @@ CART = "gymnasium/phys2d/CartPole-v1"
 DOUBLE = "brax/inverted_double_pendulum"
 
 
-def space(agent, env=CART, function=None, **fixed):
+def space(agent, env=CART, name=None, **fixed):
     base = {**vars(configure(agent, env)), **fixed}
-    return Space(function or load(None, agent), base, tuple(fixed))
+    return Space(load(name, agent), name or "bundled", base, tuple(fixed))
 
 
 def trials(count):
@@ -27,7 +27,7 @@ def trials(count):
     [
         ("eggroll", {}),
         ("eggroll", {"noise_reuse": 0}),
-        ("eggroll", {"noise_reuse": 4}),
+        ("eggroll", {"noise_reuse": 8}),
         ("eggroll", {"optimizer": "adam"}),
         ("open_es", {}),
         ("ppo", {}),
@@ -67,6 +67,10 @@ def misspelt(trial, base):
     return {"sgima": 1.0}
 def refused(trial, base):
     return {"sigma": -trial.suggest_float("sigma", 0.1, 0.2)}
+def backwards(trial, base):
+    return {"sigma": trial.suggest_float("sigma", 0.2, 0.1)}
+def of_one(trial):
+    return {"sigma": trial.suggest_float("sigma", 0.1, 0.2)}
 number = 3
 """
 
@@ -74,24 +78,30 @@ number = 3
 @pytest.mark.parametrize(
     ("name", "fixed", "says"),
     [
-        ("own_space:missing", {}, "space=own_space:missing: must be a function, which own_space"),
-        ("own_space:number", {}, "must be a function"),
-        ("own_space", {}, "space=own_space: must be MODULE:FUNCTION"),
-        ("no_such_module:good", {}, "no_such_module"),
-        ("own_space:nothing", {}, "must return a dict of settings, not None"),
-        ("own_space:misspelt", {}, "did you mean sigma"),
-        ("own_space:refused", {}, "sigma=-0.1.*: must be greater than 0"),
+        ("own_space:missing", {}, "^space=own_space:missing: must be a function, which own_space"),
+        ("own_space:number", {}, "must be a function, which own_space has not"),
+        ("own_space:of_one", {}, r"^space=own_space:of_one: must be a function of \(trial, base\)"),
+        ("own_space", {}, "^space=own_space: must be MODULE:FUNCTION"),
+        ("no_such:good", {}, "^space=no_such:good: no_such must be a module that can be imported"),
+        ("own_space:nothing", {}, "^space=own_space:nothing: must return a dict .*, not None"),
+        ("own_space:misspelt", {}, "^space=own_space:misspelt: what it returns: .* mean sigma"),
+        ("own_space:refused", {}, "^space=own_space:refused: sigma=-0.1.*: must be greater than 0"),
+        ("own_space:backwards", {}, "^space=own_space:backwards: suggest_float of 'sigma': .*low"),
         ("own_space:good", {"sigma": 0.3}, "nothing is left to search"),
+        ("own_space:good", {"rank": 0}, "^rank=0: must be an integer"),
     ],
 )
 def test_a_space_of_ones_own_is_checked(name, fixed, says, tmp_path, monkeypatch):
     (tmp_path / "own_space.py").write_text(OWN)
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(UserError, match=says):
-        space("eggroll", function=load(name, "eggroll"), **fixed).searched("eggroll", CART)
-    assert space("eggroll", function=load("own_space:good", "eggroll")).searched(
-        "eggroll", CART
-    ) == ("sigma",)
+        space("eggroll", name=name, **fixed).searched("eggroll", CART)
+    assert space("eggroll", name="own_space:good").searched("eggroll", CART) == ("sigma",)
+
+
+def test_settings_that_cannot_go_together_are_refused_and_not_a_crash():
+    with pytest.raises(UserError, match="^num_steps=1: must be at least 2 with num_envs=1"):
+        space("ppo", num_envs=1, num_steps=1).searched("ppo", CART)
 
 
 def test_an_agent_without_a_space_needs_one():

@@ -21,6 +21,7 @@ ENV = "gymnasium/phys2d/CartPole-v1"
 PROTOCOL = Protocol(
     env=ENV,
     env_kwargs={},
+    train_env_kwargs=None,
     agent="eggroll",
     base=vars(configure("eggroll", ENV, squash="clip")),
     fixed=("squash",),
@@ -33,14 +34,14 @@ PROTOCOL = Protocol(
     evaluations=10,
     eval_episodes=None,
 )
-SEARCHED = Space(evolution, PROTOCOL.base, PROTOCOL.fixed).searched("eggroll", ENV)
+SEARCHED = Space(evolution, "evolution", PROTOCOL.base, PROTOCOL.fixed).searched("eggroll", ENV)
 
 
 @pytest.fixture
 def opened(tmp_path):
-    def opened(**changes):
+    def opened(function=evolution, **changes):
         protocol = replace(PROTOCOL, **changes)
-        space = Space(evolution, protocol.base, protocol.fixed)
+        space = Space(function, protocol.space, protocol.base, protocol.fixed)
         return opened_study(tmp_path / "study.db", protocol, space, SEARCHED)
 
     return opened
@@ -82,6 +83,7 @@ def test_a_study_goes_on_and_begins_with_the_preset(opened, tmp_path):
         ({"base": {**PROTOCOL.base, "squash": "tanh"}}, "squash=tanh: must be clip, as the study"),
         ({"space": "mine:space"}, "space=mine:space: must be evolution, as the study"),
         ({"env_kwargs": {"a": 1}}, "out=.*another env_kwargs: must be another folder"),
+        ({"train_env_kwargs": {"a": 1}}, "out=.*another train_env_kwargs: must be another folder"),
     ],
 )
 def test_a_study_with_other_settings_is_refused(opened, change, says):
@@ -134,6 +136,22 @@ def test_a_trial_that_a_killed_process_was_running_is_tried_again_but_not_for_ev
         asked = [t.user_attrs["settings"] for t in tuning.study.trials]
         assert asked[0] == asked[1] == asked[2] != asked[3]
         assert [t.number for t in tuning.settled()] == [2, 3]
+
+
+def test_a_space_with_other_choices_than_before_is_refused_and_the_study_kept(opened):
+    def ranks(*choices):
+        return lambda trial, base: {"rank": trial.suggest_categorical("rank", choices)}
+
+    with opened(ranks(1, 2)) as tuning:
+        tuning.run(2, lambda *of: 1.0, ignore)
+    with (
+        opened(ranks(1, 2, 4)) as tuning,
+        pytest.raises(UserError, match="space=evolution: suggest_categorical of 'rank': "),
+    ):
+        tuning.run(3, pytest.fail, ignore)
+    with opened(ranks(1, 2)) as tuning:
+        tuning.run(3, lambda *of: 1.0, ignore)
+        assert [t.state for t in tuning.settled()] == [TrialState.COMPLETE] * 3
 
 
 def test_a_user_error_fails_the_trial_alone_and_any_other_ends_the_study(opened):

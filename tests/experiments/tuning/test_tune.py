@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from envs.errors import UserError
 from experiments import cli
 from experiments.commands import tune
 from experiments.settings_files import read_settings
@@ -80,11 +81,11 @@ def test_ctrl_c_ends_a_study_that_goes_on_later(tmp_path, monkeypatch, capsys):
     command = [ENV, "--space", "my_space:space", *TINY, "--population-size", "16", "--trials", "1"]
     train = tune.train_seeds
 
-    def interrupted(env, protocol, settings, report, ended):
+    def interrupted(env, train_env, protocol, settings, report, ended):
         def stop(step, value):
             signal.raise_signal(signal.SIGINT)
 
-        return train(env, protocol, settings, stop, ended)
+        return train(env, train_env, protocol, settings, stop, ended)
 
     monkeypatch.setattr(tune, "train_seeds", interrupted)
     assert tune.main(command) == 130
@@ -93,6 +94,35 @@ def test_ctrl_c_ends_a_study_that_goes_on_later(tmp_path, monkeypatch, capsys):
     assert tune.main(command) == 0
     out = Path("runs", "tune", ENV, "eggroll")
     assert [row["state"] for row in rows(out)] == ["failed", "complete"]
+
+
+def test_training_alone_has_its_own_arguments(tmp_path, monkeypatch):
+    seen = []
+
+    def train_seeds(env, train_env, protocol, settings, report, ended):
+        seen.append((env.spec.kwargs, train_env.spec.kwargs, protocol))
+        return 1.0
+
+    monkeypatch.setattr(tune, "train_seeds", train_seeds)
+    flags = ("--train-env-kwargs", "max_episode_steps=9", "--trials", "1")
+    assert tune.main([ENV, *flags, "--out", str(tmp_path / "study")]) == 0
+    ((own, other, protocol),) = seen
+    assert own == protocol.env_kwargs == {}
+    assert other == protocol.train_env_kwargs == {"max_episode_steps": 9}
+    assert protocol.space == "evolution"
+
+
+def test_jax_has_its_devices_before_a_space_is_imported(monkeypatch):
+    # A module that asks for them would otherwise leave one in place of one per core.
+    def load(name, agent):
+        assert started == [3]
+        raise UserError("enough")
+
+    started = []
+    monkeypatch.setattr(tune, "start_jax", started.append)
+    monkeypatch.setattr(tune, "load", load)
+    with pytest.raises(UserError, match="enough"):
+        tune.main([ENV, "--devices", "3"])
 
 
 def cli_code(*arguments):
@@ -106,6 +136,8 @@ def cli_code(*arguments):
     [
         (("--first-seed", "99"), "--first-seed 99: must be at least 100"),
         (("--space", "none"), "--space none: must be MODULE:FUNCTION"),
+        (("--train-env-kwargs", "bonus"), "--train-env-kwargs bonus: must be name=value"),
+        (("--train-env-kwargs", "no_such=1"), "--train-env-kwargs no_such=1: "),
         (("--trials", "0"), "--trials 0: must be at least 1"),
         (("--env-steps", "0"), "--env-steps 0: must be at least 1"),
         (("--agent", "random"), "--agent random: has no space to search"),
