@@ -1,7 +1,5 @@
 """A film that cannot be made ends nothing: no training run, and no report."""
 
-from pathlib import Path
-
 import pytest
 
 import agents
@@ -67,7 +65,8 @@ seconds = 20
 def test_any_failure_of_a_film_is_a_line(tmp_path, monkeypatch, capsys):
     task = compare.Task("probe/policy_reward", 8.0, 1, 1.0)
     found = type("Found", (), {"tasks": [task], "agents": ["random"]})
-    best = type("Best", (), {"policy": Path("nowhere/policy")})
+    (tmp_path / "policy").mkdir()
+    best = type("Best", (), {"policy": "policy"})
     monkeypatch.setattr(compare.report, "best_run", lambda *arguments: best)
     monkeypatch.setattr(compare, "film", lambda *arguments, **options: 1 / 0)
     monkeypatch.setattr(compare, "_policy", lambda *arguments, **options: None)
