@@ -16,7 +16,7 @@ import es_rl
 from agents.base import NO_OBJECTS, Agent
 from agents.evolution.config import EvolutionConfig
 from agents.evolution.members import Acting, Members
-from agents.evolution.own_strategies import env_steps_for, strategy_of
+from agents.evolution.own_strategies import strategy_of
 from agents.policies.network import Weights, network_for
 from agents.policies.policy import Policy
 from agents.policies.starting import starting_weights
@@ -42,6 +42,7 @@ from es_rl.play.observations import Moments
 from es_rl.play.player import Notify
 from es_rl.play.stage import open_stage
 from es_rl.shaping import statistics
+from es_rl.strategies.optimizers import env_steps_for
 
 _LOCATIONS = ("return_mean", "return_max", "return_min")
 """Return statistics that change by c when a constant c is added to all returns."""

@@ -10,7 +10,7 @@ import es_rl
 from agents.evolution.config import EvolutionConfig
 from agents.policies.functions import described
 from envs.errors import UserError
-from es_rl.strategies.optimizers import AccumulatedState
+from es_rl.strategies.optimizers import env_steps_for
 
 
 def strategy_of(
@@ -41,17 +41,6 @@ def strategy_of(
     if "shaping" in objects:
         _check(own, params)
     return own
-
-
-def env_steps_for(state: Any, env_steps: Any) -> dict[str, Any]:
-    """What `tell` needs beyond the protocol: the env steps, if the optimiser gathers generations.
-
-    Args:
-      state: a state of any strategy.
-      env_steps: those of the generation, int32 scalar.
-    """
-    gathers = isinstance(getattr(state, "opt_state", None), AccumulatedState)
-    return {"env_steps": env_steps} if gathers else {}
 
 
 def _shaping_of(objects: Mapping[str, Any]) -> Any:

@@ -137,13 +137,17 @@ class RunConfig:
         last = progress.evaluated_seconds
         if last is None:
             return True
-        due = self._due(self.evaluations, progress.env_steps, training_seconds)
-        return due > self._due(self.evaluations, progress.evaluated_env_steps, last)
+        due = self.evaluations_due(progress.env_steps, training_seconds)
+        return due > self.evaluations_due(progress.evaluated_env_steps, last)
 
-    def _due(self, evaluations: int, env_steps: int, training_seconds: float) -> int:
-        """How many of the evaluations are due after so many env steps and seconds."""
+    def share(self, env_steps: int, training_seconds: float) -> float:
+        """The share of the budget that is spent, at most 1."""
         of_seconds = training_seconds / self.seconds if self.seconds is not None else 0.0
-        return int(max(env_steps / self.env_steps, of_seconds) * evaluations + 1e-9)
+        return min(max(env_steps / self.env_steps, of_seconds), 1.0)
+
+    def evaluations_due(self, env_steps: int, training_seconds: float) -> int:
+        """How many of `evaluations` come due within the share of the budget that is spent."""
+        return int(self.share(env_steps, training_seconds) * (self.evaluations or 0) + 1e-9)
 
     def saves(self, progress: Progress, seconds_since: float) -> bool:
         """Whether to write a checkpoint after the generation that has just ended."""

@@ -151,6 +151,17 @@ def accumulate(
     return optax.GradientTransformationExtraArgs(init, update)
 
 
+def env_steps_for(state: Any, env_steps: Any) -> dict[str, Any]:
+    """What `tell` needs beyond the protocol: the env steps, if the optimiser gathers generations.
+
+    Args:
+      state: a state of any strategy.
+      env_steps: those of the generation, int32 scalar.
+    """
+    gathers = isinstance(getattr(state, "opt_state", None), AccumulatedState)
+    return {"env_steps": env_steps} if gathers else {}
+
+
 def waiting(opt_state: optax.OptState) -> dict[str, jax.Array]:
     """The metric `waiting_generations`, the number of gradients that wait for an update of
     `accumulate`; nothing for other optimisers."""

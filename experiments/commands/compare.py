@@ -6,6 +6,7 @@ import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from types import NoneType
 from typing import Annotated
 
 import jax
@@ -89,8 +90,8 @@ def main(arguments: list[str]) -> int:
     runs, stopped = _play(trials, flags.seeds)
     begun = {run.task for run in runs}
     tasks = (
-        replace(entry.task, random_return=_random_return(env, out / "runs" / entry.task.name))
-        for entry, (env, _) in zip(suite.entries, made, strict=True)
+        replace(entry.task, random_return=_saved_random_return(out, entry.task))
+        for entry in suite.entries
         if entry.task.name in begun
     )
     found = Results(
@@ -125,6 +126,7 @@ def _play(trials: Sequence[Trials], seeds: int) -> tuple[tuple[Run, ...], Stoppe
     try:
         with acknowledged("the run at hand is given up, those that ended are kept"):
             for each in trials:
+                _measure_random_return(each)
                 for seed, run in enumerate(each.runs(seeds)):
                     runs[each, seed] = run
                     print(_line(each.task, run), flush=True)
@@ -180,11 +182,11 @@ def _make_envs(
     return made
 
 
-def _check_folder(out: Path, suite: Suite) -> Sequence[Run]:
+def _check_folder(out: Path, suite: Suite) -> Results | None:
     """Check that the folder is new or empty, or holds a comparison on the same tasks.
 
     Returns:
-      The runs of its `results.json`.
+      The results that it holds, if any.
 
     Raises:
       UserError: the folder holds something else.
@@ -197,18 +199,19 @@ def _check_folder(out: Path, suite: Suite) -> Sequence[Run]:
     if not begun.exists() and not ended.exists():
         if not can_be_made(out) or (out.is_dir() and any(out.iterdir())):
             raise UserError(f"out={out}: must be an empty or a new folder, or one of a comparison")
-        return ()
+        return None
     described = json.loads(_described(suite))
-    earlier: Sequence[Run] = ()
+    earlier = None
     try:
+        same = not begun.exists() or read_json(begun) == described
         if ended.exists():
-            found = results.load(ended)
-            earlier = found.runs
-            same = all(asdict(replace(t, random_return=None)) in described for t in found.tasks)
-            for run in earlier:
+            earlier = results.load(ended)
+            for task in earlier.tasks:
+                same &= asdict(replace(task, random_return=None)) in described
+                if type(task.random_return) not in (int, float, NoneType):
+                    raise UserError("results.json: random_return must be a number or null")
+            for run in earlier.runs:
                 _check_place(run, suite)
-        if begun.exists():
-            same = read_json(begun) == described
     except ValueError as error:
         raise UserError(f"out={out}: must be a folder of a comparison: {error}") from error
     if not same:
@@ -225,15 +228,20 @@ def _check_place(run: Run, suite: Suite) -> None:
         raise UserError(f"results.json: seed={run.seed!r}: must be a whole number of at least 0")
 
 
-def _claim(out: Path, suite: Suite, earlier: Sequence[Run]) -> None:
+def _claim(out: Path, suite: Suite, earlier: Results | None) -> None:
     """Make the folder, and record the suite in it.
 
-    Runs that only `results.json` has are put back into the folder: results that were copied without
-    the runs, to another machine for example, can be added to.
+    What only `results.json` has is put back into the folder: results that were copied without the
+    runs, to another machine for example, can be added to.
     """
     out.mkdir(parents=True, exist_ok=True)
     write_whole(out / "tasks.json", _described(suite).encode())
-    for run in earlier:
+    if earlier is None:
+        return
+    for task in earlier.tasks:
+        if task.random_return is not None and not _random_path(out, task).exists():
+            _save_random_return(out, task, task.random_return)
+    for run in earlier.runs:
         path = run_folder(out, run.task, run.agent, run.seed) / "run.json"
         if run.error is None and not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -244,19 +252,38 @@ def _described(suite: Suite) -> str:
     return json.dumps([asdict(entry.task) for entry in suite.entries], indent=1) + "\n"
 
 
-def _random_return(env: Env | HostEnv, folder: Path) -> float:
-    """The mean return of random actions; it is measured once for a comparison."""
-    path = folder / "random.json"
+def _random_path(out: Path, task: Task) -> Path:
+    return out / "runs" / task.name / "random.json"
+
+
+def _measure_random_return(trials: Trials) -> None:
+    """Play random actions on a task, once for a comparison, and save their mean return."""
+    if _random_path(trials.root, trials.task).exists():
+        return
+    with agents.make("random", trials.env) as agent:
+        policy = agent.snapshot(agent.init(jax.random.key(0)))
+        played = final_returns(make_evaluator(agent), policy)
+    _save_random_return(trials.root, trials.task, float(np.mean(played)))
+
+
+def _save_random_return(out: Path, task: Task, mean: float) -> None:
+    path = _random_path(out, task)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, json.dumps(mean if math.isfinite(mean) else None).encode())
+
+
+def _saved_random_return(out: Path, task: Task) -> float | None:
+    """The mean return of random actions; None if it is not measured yet, NaN if it is not finite.
+
+    Raises:
+      UserError: the file holds something else.
+    """
+    path = _random_path(out, task)
     if not path.exists():
-        with agents.make("random", env) as agent:
-            policy = agent.snapshot(agent.init(jax.random.key(0)))
-            played = final_returns(make_evaluator(agent), policy)
-        folder.mkdir(parents=True, exist_ok=True)
-        mean = float(np.mean(played))
-        write_whole(path, json.dumps(mean if math.isfinite(mean) else None).encode())
+        return None
     found = read_json(path)
     if found is not None and type(found) not in (int, float):
-        raise UserError(f"out={folder}: random.json must hold a number or null; remove it")
+        raise UserError(f"out={path.parent}: random.json must hold a number or null; remove it")
     return math.nan if found is None else float(found)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import agents
 from agents.base import Agent
 from agents.training.evaluation import Evaluator
+from agents.training.run_config import RunConfig
 from envs.base import Env, HostEnv
 from envs.errors import UserError
 from experiments.comparison.trials import Stopped, make_evaluator
@@ -55,6 +56,13 @@ class Protocol:
     """Evaluations of the mean policy after equal shares of the budget."""
     eval_episodes: int | None
     """Episodes of an evaluation; None for as many as `es-rl train` plays."""
+
+    @property
+    def run(self) -> RunConfig:
+        """The budget and the evaluations of each seed."""
+        return RunConfig(
+            env_steps=self.env_steps, seconds=self.seconds, evaluations=self.evaluations
+        )
 
 
 class Evaluated(NamedTuple):
@@ -115,16 +123,12 @@ class _Curve:
         protocol, mean = self.protocol, metrics.get("eval_return_mean")
         if mean is None:
             return
-        steps = metrics["env_steps"]
-        seconds = metrics["wall_seconds"] - metrics["evaluation_seconds"]
-        share = steps / protocol.env_steps
-        if protocol.seconds is not None:
-            share = max(share, seconds / protocol.seconds)
-        share = min(share, 1.0)
-        passed = int(share * protocol.evaluations + 1e-9)
         if not np.isfinite(mean):
             raise UserError("an evaluation is not finite")
-        self.points.append(Evaluated(share, steps, seconds, mean))
+        steps = metrics["env_steps"]
+        seconds = metrics["wall_seconds"] - metrics["evaluation_seconds"]
+        passed = protocol.run.evaluations_due(steps, seconds)
+        self.points.append(Evaluated(protocol.run.share(steps, seconds), steps, seconds, mean))
         if passed > self.passed:
             self.passed = passed
             value = area_of(self.points) if protocol.objective == "area" else mean

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -63,7 +64,9 @@ def test_a_comparison_goes_on_where_it_was_stopped(suite, tmp_path, capsys, monk
     monkeypatch.setattr(compare.Trials, "_train", interrupted)
     assert compare.main(command) == 130
     assert calls == [("eggroll", 0), ("eggroll", 1), ("ppo", 0)]
-    assert [r.agent for r in results.load(out / "results.json").runs] == ["eggroll"] * 2
+    so_far = results.load(out / "results.json")
+    assert [r.agent for r in so_far.runs] == ["eggroll"] * 2
+    assert so_far.tasks[0].random_return > 0
     assert "eggroll" in (out / "table.md").read_text()
     kept = {path: path.read_bytes() for path in out.rglob("run.json")}
     assert len(kept) == 2
@@ -104,24 +107,27 @@ def test_a_comparison_goes_on_where_it_was_stopped(suite, tmp_path, capsys, monk
 
 def test_results_alone_are_enough_to_go_on(tmp_path, monkeypatch):
     suite = tmp_path / "small.toml"
-    task = '[[tasks]]\nenv = "probe/recall"\nthreshold = 1\nenv_steps = 10\nseconds = {}\n'
-    suite.write_text('agents = ["random"]\n' + task.format(1))
+    text = '[[tasks]]\nenv = "probe/recall"\nthreshold = 1\nenv_steps = 10\nseconds = {}\n'
+    suite.write_text('agents = ["random"]\n' + text.format(1))
     first, second = tmp_path / "first", tmp_path / "second"
     assert compare.main([str(suite), "--seeds", "1", "--out", str(first)]) == 0
-    (kept,) = results.load(first / "results.json").runs
+    begun = results.load(first / "results.json")
+    (kept,), (task,) = begun.runs, begun.tasks
+    changed = replace(begun, tasks=(replace(task, random_return=-3.5),))
 
     second.mkdir()
-    (second / "results.json").write_bytes((first / "results.json").read_bytes())
+    results.save(changed, second / "results.json")
     monkeypatch.setattr(trials, "machine", lambda: {"processor": "an abacus"})
     command = [str(suite), "--seeds", "2", "--out", str(second)]
     assert compare.main(command) == 0
     found = results.load(second / "results.json")
     assert found.runs[0] == kept
+    assert found.tasks[0].random_return == -3.5, "taken over, not measured again"
     assert [(run.seed, run.machine) for run in found.runs[1:]] == [(1, "an abacus")]
     assert "an abacus: 1 run" in findings.protocol(found)[-1]
     assert "an abacus" in (second / "report.html").read_text()
 
-    suite.write_text('agents = ["random"]\n' + task.format(2))
+    suite.write_text('agents = ["random"]\n' + text.format(2))
     (second / "tasks.json").unlink()
     with pytest.raises(ValueError, match="out=.*holds other tasks or budgets"):
         compare.main(command)

@@ -3,6 +3,7 @@
 import json
 import sys
 from contextlib import suppress
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -59,6 +60,16 @@ def trials(tmp_path):
     return Trials(entry.task, None, contestant, chosen, tmp_path)
 
 
+def suite_in(folder):
+    """The path of a suite whose task is that of `KEPT`."""
+    path = folder / "small.toml"
+    path.write_text(
+        'agents = ["eggroll"]\n[[tasks]]\nenv = "probe/policy_reward"\n'
+        "threshold = 8\nenv_steps = 100\nseconds = 1\n"
+    )
+    return path
+
+
 def kept(trials, run):
     path = run_folder(trials.root, trials.task.name, "eggroll", 0) / "run.json"
     path.write_text(json.dumps(run))
@@ -108,14 +119,25 @@ def test_whatever_stands_in_a_kept_run(trials, data, other):
 )
 def test_results_put_no_run_outside_of_its_place(place, capsys, field, value):
     inside, outside = place
-    suite = outside / "small.toml"
-    suite.write_text(
-        'agents = ["eggroll"]\n[[tasks]]\nenv = "probe/policy_reward"\n'
-        "threshold = 8\nenv_steps = 100\nseconds = 1\n"
-    )
+    suite = suite_in(outside)
     (task,) = [entry.task for entry in load(str(suite)).entries]
     run = run_from_json({**KEPT, field: value})
     save(Results("x", "x", ("eggroll",), (task,), (run,), {}, {}), inside / "results.json")
+    before = contents(inside), contents(outside)
+    assert f"{inside}: " in error_of(capsys, "compare", str(suite), "--out", str(inside))
+    assert (contents(inside), contents(outside)) == before
+
+
+@pytest.mark.parametrize(
+    "change", [{"name": "../outside"}, {"random_return": "1"}, {"random_return": [1]}]
+)
+def test_results_put_no_random_return_outside_of_its_place(place, capsys, change):
+    inside, outside = place
+    suite = suite_in(outside)
+    (entry,) = load(str(suite)).entries
+    task = replace(entry.task, **{"random_return": 1.0, **change})
+    (inside / "tasks.json").write_text(json.dumps([asdict(entry.task)]))
+    save(Results("x", "x", ("eggroll",), (task,), (), {}, {}), inside / "results.json")
     before = contents(inside), contents(outside)
     assert f"{inside}: " in error_of(capsys, "compare", str(suite), "--out", str(inside))
     assert (contents(inside), contents(outside)) == before
@@ -125,11 +147,7 @@ def test_results_put_no_run_outside_of_its_place(place, capsys, field, value):
 @pytest.mark.parametrize("how", ["file", "folder", "nothing", "pipe"])
 def test_a_comparison_follows_no_link(place, capsys, name, how):
     inside, outside = place
-    suite = outside / "small.toml"
-    suite.write_text(
-        'agents = ["random"]\n[[tasks]]\nenv = "probe/recall"\n'
-        "threshold = 1\nenv_steps = 10\nseconds = 1\n"
-    )
+    suite = suite_in(outside)
     before = contents(outside)
     spoil(inside / name, outside, how)
     says = error_of(capsys, "compare", str(suite), "--out", str(inside))
