@@ -52,15 +52,18 @@ class CompareFlags:
 
     Finished runs are kept: a command that was stopped continues when it is started again with the
     same folder. A folder that holds nothing but `results.json` of an earlier comparison is enough.
+    What is reported is all that the folder holds, so that a comparison can be made in parts.
     """
 
     suite: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SUITE")]
     """A bundled suite (classic, ablation, box2d, brax, mujoco, pixels, reference), or the path of a
     TOML file."""
     agents: tuple[str, ...] = ()
-    """The agents to compare: those of the suite unless given."""
+    """The agents to train: those of the suite unless given."""
+    tasks: tuple[str, ...] = ()
+    """The tasks to train on: those of the suite unless given."""
     seeds: int = 5
-    """The number of seeds: every agent is trained on every task from seeds 0 to seeds-1."""
+    """The number of seeds: each of these agents is trained on each task from seeds 0 to seeds-1."""
     out: Path | None = None
     """The comparison's folder: runs/compare/SUITE unless given."""
     modules: Annotated[tuple[str, ...], tyro.conf.arg(name="import")] = ()
@@ -76,18 +79,20 @@ def main(arguments: list[str]) -> int:
     suite = load(flags.suite, flags.modules)
     out = flags.out or Path("runs", "compare", suite.name)
     earlier = _check_folder(out, suite)
-    contestants = suite.choose(flags.agents)
-    _check_installed(contestants)
+    chosen, tasks_now = suite.choose(flags.agents), suite.choose_tasks(flags.tasks)
+    _check_installed(chosen)
     start_jax()
-    made = _make_envs(flags.suite, suite, contestants)
+    made = _make_envs(flags.suite, suite, chosen)
     _claim(out, suite, earlier)
+    contestants = suite.choose(_names(chosen, suite, out))
     trials = [
         Trials(entry.task, env, agent, entry.settings_of(agent), out, train_env)
         for entry, (env, train_env) in zip(suite.entries, made, strict=True)
         for agent in contestants
         if agent_type(agent.kind).plays(env)
     ]
-    runs, stopped = _play(trials, flags.seeds)
+    now = [each for each in trials if each.agent in chosen and each.task in tasks_now]
+    runs, stopped = _play(trials, now, flags.seeds)
     begun = {run.task for run in runs}
     tasks = (
         replace(entry.task, random_return=_saved_random_return(out, entry.task))
@@ -114,18 +119,32 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _play(trials: Sequence[Trials], seeds: int) -> tuple[tuple[Run, ...], Stopped | None]:
-    """Train what is not saved yet.
+def _names(chosen: Sequence[Contestant], suite: Suite, out: Path) -> list[str]:
+    """The names of the chosen contestants, then of the others whose runs are in the folder."""
+    saved = {path.parts[-3] for path in (out / "runs").rglob("seed-*/run.json")}
+    others = [*(each.name for each in suite.contestants), *agents.list_agents()]
+    names = [each.name for each in chosen]
+    return list(dict.fromkeys((*names, *(name for name in others if name in saved))))
+
+
+def _play(
+    trials: Sequence[Trials], now: Sequence[Trials], seeds: int
+) -> tuple[tuple[Run, ...], Stopped | None]:
+    """Train what is not saved yet of the trials `now`.
 
     Returns:
       All runs in the order of `trials` and seeds, and the signal that ended them early, if any.
     """
     # Those that are saved are read at once, as damaged files should not be found after hours.
-    runs = {(each, seed): each.kept(seed) for each in trials for seed in range(seeds)}
+    runs = {
+        (each, seed): each.kept(seed)
+        for each in trials
+        for seed in sorted({*each.saved_seeds(), *(range(seeds) if each in now else ())})
+    }
     stopped = None
     try:
         with acknowledged("the run at hand is given up, those that ended are kept"):
-            for each in trials:
+            for each in now:
                 _measure_random_return(each)
                 for seed, run in enumerate(each.runs(seeds)):
                     runs[each, seed] = run

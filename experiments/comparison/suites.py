@@ -102,6 +102,20 @@ class Suite:
             raise UserError(f"agents={','.join(names)}: names an agent twice: must name each once")
         return tuple({**others, **known}[name] for name in names or known)
 
+    def choose_tasks(self, names: Sequence[str]) -> tuple[Task, ...]:
+        """The tasks with these names; all tasks if there are no names.
+
+        Raises:
+          UserError: a name is unknown.
+        """
+        known = {entry.task.name: entry.task for entry in self.entries}
+        for name in names:
+            if name not in known:
+                close = difflib.get_close_matches(name, known, n=1)
+                hint = f"; did you mean {close[0]}?" if close else ""
+                raise UserError(f"tasks={name}: must be of {', '.join(known)}{hint}")
+        return tuple(known[name] for name in names or known)
+
 
 def bundled() -> list[str]:
     """The names of the suites that are part of this package."""

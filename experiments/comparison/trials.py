@@ -71,6 +71,12 @@ class Trials:
             for seed in range(seeds):
                 yield self.kept(seed) or self._attempt(seed)
 
+    def saved_seeds(self) -> list[int]:
+        """The seeds whose runs are saved."""
+        names = (p.parent.name for p in self._path(0).parent.glob("seed-*/run.json"))
+        numbers = (name.removeprefix("seed-") for name in names)
+        return [int(number) for number in numbers if number.isdecimal()]
+
     def kept(self, seed: int) -> Run | None:
         """The saved run of a seed, if there is one.
 

@@ -133,6 +133,39 @@ def test_results_alone_are_enough_to_go_on(tmp_path, monkeypatch):
         compare.main(command)
 
 
+def test_a_comparison_is_made_in_parts(tmp_path):
+    suite, out = tmp_path / "small.toml", tmp_path / "out"
+    task = '[[tasks]]\nenv = "probe/{}"\nthreshold = 1\nenv_steps = 10\nseconds = 1\n'
+    suite.write_text(
+        'agents = ["random", "zero"]\n' + task.format("recall") + task.format("action_reward")
+    )
+
+    def played(*flags):
+        assert compare.main([str(suite), "--out", str(out), *flags]) == 0
+        found = results.load(out / "results.json")
+        told = [(r.task.removeprefix("probe/"), r.agent, r.seed) for r in found.runs]
+        return found.agents, [t.env.removeprefix("probe/") for t in found.tasks], told
+
+    one = [("recall", "zero", 0)]
+    part = played("--agents", "zero", "--tasks", "probe/recall", "--seeds", "1")
+    assert part == (("zero",), ["recall"], one)
+    kept = {path: path.read_bytes() for path in out.rglob("run.json")}
+
+    two = [(task, "random", seed) for task in ("recall", "action_reward") for seed in (0, 1)]
+    agents, tasks, runs = played("--agents", "random", "--seeds", "2")
+    assert (agents, tasks) == (("random", "zero"), ["recall", "action_reward"])
+    assert runs == two[:2] + one + two[2:]
+
+    agents, tasks, runs = played("--seeds", "1")
+    assert agents == ("random", "zero")
+    assert runs == two[:2] + one + two[2:] + [("action_reward", "zero", 0)]
+    assert all(path.read_bytes() == before for path, before in kept.items())
+
+    assert "random" in (out / "table.md").read_text()
+    with pytest.raises(ValueError, match="tasks=probe/recal: must be of .*mean probe/recall"):
+        compare.main([str(suite), "--out", str(out), "--tasks", "probe/recal"])
+
+
 def test_a_run_that_fails_is_shown_and_stops_nothing(suite, tmp_path, monkeypatch, capsys):
     train = compare.Trials._train
 
