@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import NoneType
-from typing import Annotated
+from typing import Annotated, TypeAlias
 
 import jax
 import numpy as np
@@ -42,6 +42,8 @@ from experiments.videos import why_not, write_video
 _FILES = ("tasks.json", "results.json", "results.csv", "table.md", "report.html")
 _FOLDERS = ("figures", "runs")
 """The folders inside a comparison's folder."""
+_Ended: TypeAlias = dict[tuple[str, str, int], Run]
+"""Runs by task, agent and seed."""
 _LARGEST_FILM = 256 << 20
 """The largest film in bytes that is used; no episode needs as many."""
 
@@ -52,7 +54,8 @@ class CompareFlags:
 
     Finished runs are kept: a command that was stopped continues when it is started again with the
     same folder. A folder that holds nothing but `results.json` of an earlier comparison is enough.
-    What is reported is all that the folder holds, so that a comparison can be made in parts.
+    What is reported is all that the folder holds, so that a comparison can be made in parts, also
+    by commands that run side by side on different tasks.
     """
 
     suite: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SUITE")]
@@ -84,15 +87,12 @@ def main(arguments: list[str]) -> int:
     start_jax()
     made = _make_envs(flags.suite, suite, chosen)
     _claim(out, suite, earlier)
-    contestants = suite.choose(_names(chosen, suite, out))
-    trials = [
-        Trials(entry.task, env, agent, entry.settings_of(agent), out, train_env)
-        for entry, (env, train_env) in zip(suite.entries, made, strict=True)
-        for agent in contestants
-        if agent_type(agent.kind).plays(env)
-    ]
-    now = [each for each in trials if each.agent in chosen and each.task in tasks_now]
-    runs, stopped = _play(trials, now, flags.seeds)
+    # What is saved is read at once, as damaged files should not be found after hours.
+    _all_runs(_trials(suite, _present(suite, chosen, out), made, out), {})
+    now = [each for each in _trials(suite, chosen, made, out) if each.task in tasks_now]
+    ended, stopped = _play(now, flags.seeds)
+    contestants = _present(suite, chosen, out)
+    runs = _all_runs(_trials(suite, contestants, made, out), ended)
     begun = {run.task for run in runs}
     tasks = (
         replace(entry.task, random_return=_saved_random_return(out, entry.task))
@@ -119,41 +119,64 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _names(chosen: Sequence[Contestant], suite: Suite, out: Path) -> list[str]:
-    """The names of the chosen contestants, then of the others whose runs are in the folder."""
+def _present(suite: Suite, chosen: Sequence[Contestant], out: Path) -> tuple[Contestant, ...]:
+    """The chosen contestants, then the others whose runs are in the folder."""
     saved = {path.parts[-3] for path in (out / "runs").rglob("seed-*/run.json")}
     others = [*(each.name for each in suite.contestants), *agents.list_agents()]
     names = [each.name for each in chosen]
-    return list(dict.fromkeys((*names, *(name for name in others if name in saved))))
+    return suite.choose(list(dict.fromkeys((*names, *(name for name in others if name in saved)))))
 
 
-def _play(
-    trials: Sequence[Trials], now: Sequence[Trials], seeds: int
-) -> tuple[tuple[Run, ...], Stopped | None]:
-    """Train what is not saved yet of the trials `now`.
+def _trials(
+    suite: Suite,
+    contestants: Sequence[Contestant],
+    made: Sequence[tuple[Env | HostEnv, Env | HostEnv | None]],
+    out: Path,
+) -> list[Trials]:
+    return [
+        Trials(entry.task, env, agent, entry.settings_of(agent), out, train_env)
+        for entry, (env, train_env) in zip(suite.entries, made, strict=True)
+        for agent in contestants
+        if agent_type(agent.kind).plays(env)
+    ]
+
+
+def _play(trials: Sequence[Trials], seeds: int) -> tuple[_Ended, Stopped | None]:
+    """Train what is not saved yet.
 
     Returns:
-      All runs in the order of `trials` and seeds, and the signal that ended them early, if any.
+      The runs that have ended, and the signal that ended the command early, if any.
     """
-    # Those that are saved are read at once, as damaged files should not be found after hours.
-    runs = {
-        (each, seed): each.kept(seed)
-        for each in trials
-        for seed in sorted({*each.saved_seeds(), *(range(seeds) if each in now else ())})
-    }
-    stopped = None
+    ended: _Ended = {}
     try:
         with acknowledged("the run at hand is given up, those that ended are kept"):
-            for each in now:
+            for each in trials:
                 _measure_random_return(each)
-                for seed, run in enumerate(each.runs(seeds)):
-                    runs[each, seed] = run
+                for run in each.runs(seeds):
+                    ended[run.task, run.agent, run.seed] = run
                     print(_line(each.task, run), flush=True)
     except Stopped as error:
-        stopped = error
+        return ended, error
     except KeyboardInterrupt:  # outside of training, which makes it a `Stopped`
-        stopped = Stopped(signal.SIGINT)
-    return tuple(run for run in runs.values() if run is not None), stopped
+        return ended, Stopped(signal.SIGINT)
+    return ended, None
+
+
+def _all_runs(trials: Sequence[Trials], ended: _Ended) -> tuple[Run, ...]:
+    """The runs that ended now, failed ones too, and all others that are saved: of earlier commands,
+    and of those that train other parts at the same time. In the order of trials and seeds.
+
+    Raises:
+      UserError: a saved run is of another comparison, or damaged.
+    """
+    found = []
+    for each in trials:
+        of = (each.task.name, each.agent.name)
+        now = {key[2]: run for key, run in ended.items() if key[:2] == of}
+        for seed in sorted({*each.saved_seeds(), *now}):
+            run = now.get(seed) or each.kept(seed)
+            found += [] if run is None else [run]
+    return tuple(found)
 
 
 def _check_installed(contestants: Sequence[Contestant]) -> None:

@@ -5,13 +5,12 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 
 import pytest
 
 from experiments import cli
 from experiments.commands import compare
-from experiments.comparison import findings, results, suites, trials
+from experiments.comparison import findings, results, suites
 
 SUITE = """
 agents = ["eggroll", "ppo"]
@@ -103,67 +102,6 @@ def test_a_comparison_goes_on_where_it_was_stopped(suite, tmp_path, capsys, monk
     suite.write_text(SUITE.format(seconds=30, stop="true"))
     with pytest.raises(ValueError, match="out=.*holds other tasks or budgets"):
         compare.main(command)
-
-
-def test_results_alone_are_enough_to_go_on(tmp_path, monkeypatch):
-    suite = tmp_path / "small.toml"
-    text = '[[tasks]]\nenv = "probe/recall"\nthreshold = 1\nenv_steps = 10\nseconds = {}\n'
-    suite.write_text('agents = ["random"]\n' + text.format(1))
-    first, second = tmp_path / "first", tmp_path / "second"
-    assert compare.main([str(suite), "--seeds", "1", "--out", str(first)]) == 0
-    begun = results.load(first / "results.json")
-    (kept,), (task,) = begun.runs, begun.tasks
-    changed = replace(begun, tasks=(replace(task, random_return=-3.5),))
-
-    second.mkdir()
-    results.save(changed, second / "results.json")
-    monkeypatch.setattr(trials, "machine", lambda: {"processor": "an abacus"})
-    command = [str(suite), "--seeds", "2", "--out", str(second)]
-    assert compare.main(command) == 0
-    found = results.load(second / "results.json")
-    assert found.runs[0] == kept
-    assert found.tasks[0].random_return == -3.5, "taken over, not measured again"
-    assert [(run.seed, run.machine) for run in found.runs[1:]] == [(1, "an abacus")]
-    assert "an abacus: 1 run" in findings.protocol(found)[-1]
-    assert "an abacus" in (second / "report.html").read_text()
-
-    suite.write_text('agents = ["random"]\n' + text.format(2))
-    (second / "tasks.json").unlink()
-    with pytest.raises(ValueError, match="out=.*holds other tasks or budgets"):
-        compare.main(command)
-
-
-def test_a_comparison_is_made_in_parts(tmp_path):
-    suite, out = tmp_path / "small.toml", tmp_path / "out"
-    task = '[[tasks]]\nenv = "probe/{}"\nthreshold = 1\nenv_steps = 10\nseconds = 1\n'
-    suite.write_text(
-        'agents = ["random", "zero"]\n' + task.format("recall") + task.format("action_reward")
-    )
-
-    def played(*flags):
-        assert compare.main([str(suite), "--out", str(out), *flags]) == 0
-        found = results.load(out / "results.json")
-        told = [(r.task.removeprefix("probe/"), r.agent, r.seed) for r in found.runs]
-        return found.agents, [t.env.removeprefix("probe/") for t in found.tasks], told
-
-    one = [("recall", "zero", 0)]
-    part = played("--agents", "zero", "--tasks", "probe/recall", "--seeds", "1")
-    assert part == (("zero",), ["recall"], one)
-    kept = {path: path.read_bytes() for path in out.rglob("run.json")}
-
-    two = [(task, "random", seed) for task in ("recall", "action_reward") for seed in (0, 1)]
-    agents, tasks, runs = played("--agents", "random", "--seeds", "2")
-    assert (agents, tasks) == (("random", "zero"), ["recall", "action_reward"])
-    assert runs == two[:2] + one + two[2:]
-
-    agents, tasks, runs = played("--seeds", "1")
-    assert agents == ("random", "zero")
-    assert runs == two[:2] + one + two[2:] + [("action_reward", "zero", 0)]
-    assert all(path.read_bytes() == before for path, before in kept.items())
-
-    assert "random" in (out / "table.md").read_text()
-    with pytest.raises(ValueError, match="tasks=probe/recal: must be of .*mean probe/recall"):
-        compare.main([str(suite), "--out", str(out), "--tasks", "probe/recal"])
 
 
 def test_a_run_that_fails_is_shown_and_stops_nothing(suite, tmp_path, monkeypatch, capsys):
