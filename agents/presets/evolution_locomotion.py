@@ -58,8 +58,8 @@ def _lunar_lander() -> Preset:
 @PRESETS.on("gymnasium/Swimmer-v5")
 def _swimmer() -> Preset:
     return _ars(
-        "Found here, of 2 settings on seed 100: 356 after 0.66 M steps. ARS has one draw, sigma "
-        "0.01 and a step size of 0.02.",
+        "Found here, of 2 settings on seed 100: 356 after 0.66 M steps. From seeds 0 to 4: 340 "
+        "after 0.34 to 0.50 M. ARS has one draw, sigma 0.01 and a step size of 0.02.",
         env_steps=2_000_000,
         draws=8,
         best=4,
@@ -72,8 +72,9 @@ def _swimmer() -> Preset:
 def _hopper() -> Preset:
     return _ars(
         "Found here, among 9 settings on seeds 100 to 106: 2,800 after 0.36 to 0.55 M steps on all "
-        "three seeds that it was tried on. With ARS's sigma of 0.025 and step size of 0.01 it "
-        "takes 0.5 to 1 M.",
+        "three seeds that it was tried on; from seeds 0 to 9 after 0.31 to 0.96 M. None of 19 "
+        "settings that es-rl tune drew came near it within 0.15 M. With ARS's sigma of 0.025 and "
+        "step size of 0.01 it takes 0.5 to 1 M.",
         env_steps=1_000_000,
         draws=8,
         best=4,
