@@ -15,7 +15,7 @@ from hypothesis.configuration import set_hypothesis_home_dir
 import envs
 from agents import list_agents
 from experiments import cli
-from experiments.comparison.suites import bundled
+from experiments.comparison.suites import bundled, load
 
 # Hypothesis makes a folder even without a database of examples.
 set_hypothesis_home_dir(Path(tempfile.gettempdir(), "es-rl-hypothesis"))
@@ -163,6 +163,7 @@ NAMES: dict[str, Any] = {
     "agent": one(misspelt(list_agents())),
     "agents": one(misspelt(list_agents())),
     "suite": one(misspelt(bundled())),
+    "tasks": one(misspelt([entry.task.name for entry in load("classic").entries])),
     "run": one(words),
     "resume": one(words),
     "init_from": one(words),
