@@ -42,7 +42,7 @@ from experiments.videos import why_not, write_video
 _FILES = ("tasks.json", "results.json", "results.csv", "table.md", "report.html")
 _FOLDERS = ("figures", "runs")
 """The folders inside a comparison's folder."""
-_Ended: TypeAlias = dict[tuple[str, str, int], Run]
+_Runs: TypeAlias = dict[tuple[str, str, int], Run]
 """Runs by task, agent and seed."""
 _LARGEST_FILM = 256 << 20
 """The largest film in bytes that is used; no episode needs as many."""
@@ -88,11 +88,13 @@ def main(arguments: list[str]) -> int:
     made = _make_envs(flags.suite, suite, chosen)
     _claim(out, suite, earlier)
     # What is saved is read at once, as damaged files should not be found after hours.
-    _all_runs(_trials(suite, _present(suite, chosen, out), made, out), {})
+    failed = {(run.task, run.agent, run.seed): run for run in earlier.failed()} if earlier else {}
+    _all_runs(_trials(suite, _present(suite, chosen, failed, out), made, out), failed)
     now = [each for each in _trials(suite, chosen, made, out) if each.task in tasks_now]
     ended, stopped = _play(now, flags.seeds)
-    contestants = _present(suite, chosen, out)
-    runs = _all_runs(_trials(suite, contestants, made, out), ended)
+    failed |= {key: run for key, run in ended.items() if run.error is not None}
+    contestants = _present(suite, chosen, failed, out)
+    runs = _all_runs(_trials(suite, contestants, made, out), failed)
     begun = {run.task for run in runs}
     tasks = (
         replace(entry.task, random_return=_saved_random_return(out, entry.task))
@@ -119,9 +121,12 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _present(suite: Suite, chosen: Sequence[Contestant], out: Path) -> tuple[Contestant, ...]:
-    """The chosen contestants, then the others whose runs are in the folder."""
+def _present(
+    suite: Suite, chosen: Sequence[Contestant], failed: _Runs, out: Path
+) -> tuple[Contestant, ...]:
+    """The chosen contestants, then the others that have failed or whose runs are in the folder."""
     saved = {path.parts[-3] for path in (out / "runs").rglob("seed-*/run.json")}
+    saved |= {agent for _, agent, _ in failed}
     others = [*(each.name for each in suite.contestants), *agents.list_agents()]
     names = [each.name for each in chosen]
     return suite.choose(list(dict.fromkeys((*names, *(name for name in others if name in saved)))))
@@ -141,13 +146,13 @@ def _trials(
     ]
 
 
-def _play(trials: Sequence[Trials], seeds: int) -> tuple[_Ended, Stopped | None]:
+def _play(trials: Sequence[Trials], seeds: int) -> tuple[_Runs, Stopped | None]:
     """Train what is not saved yet.
 
     Returns:
       The runs that have ended, and the signal that ended the command early, if any.
     """
-    ended: _Ended = {}
+    ended: _Runs = {}
     try:
         with acknowledged("the run at hand is given up, those that ended are kept"):
             for each in trials:
@@ -162,9 +167,9 @@ def _play(trials: Sequence[Trials], seeds: int) -> tuple[_Ended, Stopped | None]
     return ended, None
 
 
-def _all_runs(trials: Sequence[Trials], ended: _Ended) -> tuple[Run, ...]:
-    """The runs that ended now, failed ones too, and all others that are saved: of earlier commands,
-    and of those that train other parts at the same time. In the order of trials and seeds.
+def _all_runs(trials: Sequence[Trials], failed: _Runs) -> tuple[Run, ...]:
+    """The saved runs, of earlier commands and of those that train other parts at the same time too,
+    and the failed ones, which are not saved. In the order of trials and seeds.
 
     Raises:
       UserError: a saved run is of another comparison, or damaged.
@@ -172,9 +177,9 @@ def _all_runs(trials: Sequence[Trials], ended: _Ended) -> tuple[Run, ...]:
     found = []
     for each in trials:
         of = (each.task.name, each.agent.name)
-        now = {key[2]: run for key, run in ended.items() if key[:2] == of}
-        for seed in sorted({*each.saved_seeds(), *now}):
-            run = now.get(seed) or each.kept(seed)
+        seeds = {*each.saved_seeds(), *(key[2] for key in failed if key[:2] == of)}
+        for seed in sorted(seeds):
+            run = each.kept(seed) or failed.get((*of, seed))
             found += [] if run is None else [run]
     return tuple(found)
 
@@ -268,6 +273,8 @@ def _check_place(run: Run, suite: Suite) -> None:
     checked_name(run.agent, "results.json: the name of an agent")
     if type(run.seed) is not int or run.seed < 0:
         raise UserError(f"results.json: seed={run.seed!r}: must be a whole number of at least 0")
+    if type(run.error) not in (str, NoneType):
+        raise UserError("results.json: error must be a text or null")
 
 
 def _claim(out: Path, suite: Suite, earlier: Results | None) -> None:

@@ -21,13 +21,17 @@ PROBE = ("train", "probe/policy_reward", "--population-size", "64", "--hidden", 
 
 def es_rl(*arguments, cwd=None):
     command = [sys.executable, "-m", "experiments.cli", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=300)
+    began = time.monotonic()
+    done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=300)
+    done.seconds = time.monotonic() - began
+    return done
 
 
-def warnings_of(done):
-    """What a training wrote to stderr, without its progress, which only a slow machine shows."""
+def assert_silent(done):
+    """Off a terminal training says nothing but how far it is, at most every 30 seconds."""
     lines = done.stderr.splitlines()
-    return [line for line in lines if not re.fullmatch(r".+: \S+ of \S+ episodes ended", line)]
+    assert all(re.fullmatch(r".+: \S+ of \S+ episodes ended", line) for line in lines), lines
+    assert len(lines) <= done.seconds // 30
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +45,7 @@ def run(tmp_path_factory):
 
 def test_train_without_arguments_solves_cart_pole(run):
     out, done = run
-    assert warnings_of(done) == [], "silent when not on a terminal"
+    assert_silent(done)
     assert f"run: {out}" in done.stdout
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert lines[-1]["eval_return_mean"] >= 475
@@ -89,7 +93,7 @@ def test_ppo_is_trained_and_filmed_as_it_learns(tmp_path):
     flags = ("--agent", "ppo", "--env-steps", 600, "--video-every", 2, "--out", tmp_path / "run")
     done = es_rl("train", *flags)
     assert done.returncode == 0, done.stderr
-    assert warnings_of(done) == []
+    assert_silent(done)
     films = sorted(path.name for path in (tmp_path / "run" / "videos").iterdir())
     assert films == ["generation-000000.mp4", "generation-000002.mp4"]
     last = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])

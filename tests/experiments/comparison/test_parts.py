@@ -69,6 +69,27 @@ def test_a_comparison_is_made_in_parts(tmp_path):
         compare.main([str(suite), "--out", str(out), "--tasks", "probe/recal"])
 
 
+def test_a_failed_run_stays_in_the_report_of_later_parts(tmp_path, monkeypatch):
+    suite, out = tmp_path / "small.toml", tmp_path / "out"
+    suite.write_text(
+        'agents = ["random", "zero"]\n'
+        '[[tasks]]\nenv = "probe/recall"\nthreshold = 1\nenv_steps = 10\nseconds = 1\n'
+    )
+    command = [str(suite), "--out", str(out), "--seeds", "1"]
+
+    def failing(trials, seed):
+        raise ValueError("broken")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(compare.Trials, "_train", failing)
+        assert compare.main([*command, "--agents", "zero"]) == 0
+    assert compare.main([*command, "--agents", "random"]) == 0
+    told = [(r.agent, bool(r.error)) for r in results.load(out / "results.json").runs]
+    assert told == [("random", False), ("zero", True)]
+    assert compare.main(command) == 0, "it is tried again"
+    assert not results.load(out / "results.json").failed()
+
+
 def test_parts_of_a_comparison_may_be_made_side_by_side(tmp_path, monkeypatch):
     suite, out = tmp_path / "small.toml", tmp_path / "out"
     task = '[[tasks]]\nenv = "probe/{}"\nthreshold = 1\nenv_steps = 10\nseconds = 1\n'
