@@ -311,7 +311,7 @@ def _measure_random_return(trials: Trials) -> None:
         return
     with agents.make("random", trials.env) as agent:
         policy = agent.snapshot(agent.init(jax.random.key(0)))
-        played = final_returns(make_evaluator(agent), policy)
+        played = final_returns(make_evaluator(agent), policy, trials.task.final_episodes)
     _save_random_return(trials.root, trials.task, float(np.mean(played)))
 
 

@@ -219,8 +219,7 @@ def tasks_table(results: Results) -> TextTable:
         scale = "-" if task.random_return is None else number(task.random_return)
         stop = "yes" if task.stop_when_solved else "no"
         budget = (quantity(task.env_steps, "env_steps"), quantity(task.seconds, "seconds"))
-        grid = quantity(task.seconds / task.evaluations, "seconds")
-        evaluated = f"every {grid}, {task.evaluation_episodes} episodes"
+        evaluated = f"{task.evaluations} times, {task.evaluation_episodes} episodes"
         row = (task.name, kwargs or "-", number(task.threshold), scale, *budget, evaluated, stop)
         rows.append(row)
     budgets = ("env steps", "seconds", "evaluated", "stops when solved")

@@ -45,6 +45,8 @@ class Task:
     evaluation_episodes: int = 32
     """The episodes of each of these evaluations. With few episodes, a run that stops when solved
     may reach the threshold by luck."""
+    final_episodes: int = 128
+    """The episodes of the evaluation after training, whose returns are reported."""
     env_kwargs: dict[str, Any] = field(default_factory=dict)
     """The arguments of the environment."""
     train_env_kwargs: dict[str, Any] = field(default_factory=dict)

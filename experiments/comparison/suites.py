@@ -229,7 +229,7 @@ def _check_values(raw: dict[str, Any], where: str) -> None:
         wanted = expected(raw.get(key, _DEFAULTS.get(key)), kind, largest=largest)
         if wanted is not None:
             raise UserError(f"{where}: {key} must be {wanted}, not {raw.get(key)!r}")
-    for key in ("env_steps", "seconds", "evaluations", "evaluation_episodes"):
+    for key in ("env_steps", "seconds", "evaluations", "evaluation_episodes", "final_episodes"):
         if raw.get(key, 1) <= 0:
             raise UserError(f"{where}: {key} must be greater than 0, not {raw[key]}")
     if "name" in raw:

@@ -30,8 +30,8 @@ from experiments.startup import machine
 
 _MOST_COUNT = 2**62
 """The largest number of env steps in a file."""
-_FINAL_SEED, _FINAL_EPISODES = 1, 128
-"""The seed and episodes of the reported evaluation; evaluations during training use seed 0."""
+_FINAL_SEED = 1
+"""The seed of the reported evaluation; evaluations during training use seed 0."""
 
 
 class Stopped(Exception):
@@ -123,8 +123,8 @@ class Trials:
         for name, value in wanted_values.items():
             if getattr(run, name) != value:
                 raise UserError(f"{name} must be {value!r}")
-        if len(run.returns) != _FINAL_EPISODES:
-            raise UserError(f"{len(run.returns)} returns: must be {_FINAL_EPISODES}")
+        if len(run.returns) != self.task.final_episodes:
+            raise UserError(f"{len(run.returns)} returns: must be {self.task.final_episodes}")
         if any(type(x) is not float for x in run.returns):
             raise UserError("returns must be numbers with a decimal point")
         for steps, seconds, mean in run.curve:
@@ -184,7 +184,7 @@ class Trials:
         )
         if result.stopped_by is not None:
             raise Stopped(result.stopped_by)
-        returns = final_returns(evaluator, result.policy)
+        returns = final_returns(evaluator, result.policy, task.final_episodes)
         if not np.isfinite(returns).all():
             raise RuntimeError("returns of the final evaluation are not finite")
         return Run(
@@ -228,6 +228,6 @@ def make_evaluator(agent: Agent) -> Evaluator:
     return Evaluator(agent.env, policy.actor, agent.stage)
 
 
-def final_returns(evaluator: Evaluator, policy: Policy) -> np.ndarray:
-    """(128,) returns of episodes that no evaluation during training has played."""
-    return evaluator(policy.weights, episodes=_FINAL_EPISODES, seed=_FINAL_SEED).returns
+def final_returns(evaluator: Evaluator, policy: Policy, episodes: int) -> np.ndarray:
+    """(episodes,) returns of episodes that no evaluation during training has played."""
+    return evaluator(policy.weights, episodes=episodes, seed=_FINAL_SEED).returns

@@ -177,6 +177,10 @@ def test_bad_flags_are_one_line_and_write_nothing(arguments, says, tmp_path, mon
         (("seconds = 20", "seconds = -1"), "seconds must be greater than 0, not -1"),
         (("seconds = 20", "seconds = 9\nevaluations = 0"), "evaluations must be greater than 0"),
         (
+            ("seconds = 20", "seconds = 9\nfinal_episodes = 0"),
+            "final_episodes must be greater than 0",
+        ),
+        (
             ("seconds = 20", "seconds = 9\nevaluation_episodes = 2.5"),
             "evaluation_episodes must be a whole number, not 2.5",
         ),
@@ -254,6 +258,7 @@ def test_agents_train_with_other_arguments_than_they_are_evaluated(tmp_path, mon
     # 16 members play episodes of two steps, evaluations ones of eight.
     assert run.error is None
     assert run.env_steps == 96
+    assert len(run.returns) == 5
     assert 2 < run.return_mean <= 8
     assert findings.tasks_table(found).rows[0][1] == "in training max_episode_steps=2"
     with pytest.raises(
@@ -272,6 +277,7 @@ threshold = 8
 env_steps = 90
 seconds = 20
 evaluation_episodes = 4
+final_episodes = 5
 
 [tasks.settings.eggroll]
 population_size = 16
