@@ -20,7 +20,7 @@ from gymnasium import spaces
 from agents import settings
 from agents.base import Agent
 from agents.policies.images import is_image
-from agents.policies.network import Network, NetworkConfig, Weights
+from agents.policies.network import NetworkConfig, Weights, network_for
 from agents.policies.policy import Policy
 from agents.policies.spaces import bounded
 from envs.base import Env, EnvSpec, HostEnv
@@ -108,6 +108,7 @@ class SbxPPOConfig:
             activation=self.activation,
             squash="clip",
             normalize_observations=self.normalize_observations,
+            action_mask=False,  # PPO of Stable-Baselines3 knows none
         )
 
     @property
@@ -180,7 +181,7 @@ class SbxPPOAgent(Agent):
         trained = env if train_env is None else train_env
         assert isinstance(trained, GymnasiumEnv)
         spec = env.spec
-        self.network = Network(spec.observation_space, spec.action_space, config.network())
+        self.network = network_for(spec, config.network())
         self.name = name
         self.env = env
         self.train_env = train_env

@@ -9,6 +9,7 @@ import numpy as np
 from agents import settings
 from agents.base import Agent
 from agents.policies.actors import RandomActor, ZeroActor
+from agents.policies.masks import mask_of
 from agents.policies.network import Weights
 from agents.policies.policy import Policy
 from agents.settings import MAY_CHANGE
@@ -19,10 +20,17 @@ from es_rl.play.player import Notify
 from es_rl.play.stage import open_stage
 
 
-def untrained_policy(name: str, spec: EnvSpec) -> Policy:
-    """The policy of the `random` or of the `zero` agent."""
-    space, nothing = spec.action_space, np.zeros(0, np.float32)
-    actor = RandomActor(space) if name == "random" else ZeroActor(space)
+def untrained_policy(name: str, spec: EnvSpec, *, action_mask: bool = True) -> Policy:
+    """The policy of the `random` or of the `zero` agent.
+
+    Args:
+      name: the name of the agent.
+      spec: the environment's description.
+      action_mask: see `UntrainedConfig`.
+    """
+    nothing = np.zeros(0, np.float32)
+    mask = mask_of(spec) if action_mask else None
+    actor = (RandomActor if name == "random" else ZeroActor)(spec.action_space, mask)
     return Policy(spec, actor, Weights({}, nothing, nothing), agent=name)
 
 
@@ -32,6 +40,8 @@ class UntrainedConfig:
 
     episodes: int = 64
     """Episodes played in each iteration."""
+    action_mask: bool = True
+    """Whether no action is taken that the part "action_mask" of a Dict observation forbids."""
     lanes: int | None = field(default=None, metadata=MAY_CHANGE)
     """Environments stepped in lockstep, if they step on the host: 32 unless given."""
 
@@ -51,7 +61,7 @@ class UntrainedAgent(Agent):
         self.name = name
         self.env = env
         self.config = config
-        self._policy = untrained_policy(name, env.spec)
+        self._policy = untrained_policy(name, env.spec, action_mask=config.action_mask)
         self.stage = open_stage(env, lanes=config.lanes)
         self._evaluator = Evaluator(env, self._policy.actor, self.stage)
 

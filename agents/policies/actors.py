@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from gymnasium import spaces
 
+from agents.policies import masks
 from agents.policies import spaces as _spaces
 from agents.policies.network import Weights
 
@@ -32,6 +33,8 @@ class RandomActor:
     """Draws uniform actions; standard normal ones in the unbounded dimensions of a Box."""
 
     action_space: spaces.Space
+    mask: slice | None = None
+    """Where the mask of legal actions is in a flat observation; None if all actions are legal."""
     memory = ()
 
     def __post_init__(self) -> None:
@@ -40,7 +43,7 @@ class RandomActor:
     def act(
         self, weights: Any, memory: Any, obs: jax.Array, key: jax.Array
     ) -> tuple[jax.Array, Any]:
-        del weights, obs
+        del weights
         space = self.action_space
         if isinstance(space, spaces.Box):
             bounded = _spaces.bounded(space)
@@ -49,16 +52,18 @@ class RandomActor:
             normal = jnp.clip(jax.random.normal(key, space.shape), space.low, space.high)
             return jnp.where(bounded, uniform, normal).astype(jnp.float32), memory
         # Sampling from equal logits is uniform.
-        logits = jnp.zeros(_spaces.num_outputs(space))
+        logits = masks.legal(jnp.zeros(_spaces.num_outputs(space)), obs, self.mask)
         return _spaces.decode(space, logits, squash="clip", sample=True, key=key), memory
 
 
 @dataclass(frozen=True, eq=False)
 class ZeroActor:
-    """Always plays zero, or the value of the Box nearest to it; the first category of discrete
-    spaces."""
+    """Always plays zero, or the value of the Box nearest to it; the first (legal) category of
+    discrete spaces."""
 
     action_space: spaces.Space
+    mask: slice | None = None
+    """Where the mask of legal actions is in a flat observation; None if all actions are legal."""
     memory = ()
 
     def __post_init__(self) -> None:
@@ -67,7 +72,7 @@ class ZeroActor:
     def act(
         self, weights: Any, memory: Any, obs: jax.Array, key: jax.Array
     ) -> tuple[jax.Array, Any]:
-        del weights, obs
-        head = jnp.zeros(_spaces.num_outputs(self.action_space))
+        del weights
+        head = masks.legal(jnp.zeros(_spaces.num_outputs(self.action_space)), obs, self.mask)
         action = _spaces.decode(self.action_space, head, squash="clip", sample=False, key=key)
         return action, memory

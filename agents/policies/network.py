@@ -13,7 +13,7 @@ from flax import linen as nn
 from gymnasium import spaces
 
 from agents import settings
-from agents.policies import images
+from agents.policies import images, masks
 from agents.policies import spaces as _spaces
 from agents.policies.functions import Functions, described, functions_of
 from agents.policies.modules import (
@@ -69,6 +69,8 @@ class NetworkConfig:
     normalize_observations: bool = True
     """Whether Box observations are standardised by their running mean and std. Images and booleans
     never are."""
+    action_mask: bool = True
+    """Whether no action is taken that the part "action_mask" of a Dict observation forbids."""
     matmul_precision: MatmulPrecision = "float32"
     """The precision of matrix products in the forward pass and the update; less is faster on some
     accelerators. A CPU always computes in float32."""
@@ -173,6 +175,8 @@ class Network:
     module: Any = None
     """A network of the user's (see `agents.policies.functions`); None means the built-in network
     that `config` describes."""
+    mask: slice | None = None
+    """Where the mask of legal actions is in a flat observation; None if all actions are legal."""
 
     def __post_init__(self) -> None:
         _spaces.check_observation_space(self.observation_space)
@@ -221,9 +225,11 @@ class Network:
 
     @property
     def statistics_size(self) -> int:
-        """d, how many numbers of an observation have a mean and std; 0 if nothing is
-        standardised."""
-        return int(np.prod(self.shape)) if self.normalizes else 0
+        """d, how many numbers of an observation have a mean and std: 0 if nothing is standardised,
+        and none for those of a mask."""
+        if not self.normalizes:
+            return 0
+        return len(jax.eval_shape(self.statistics, jax.ShapeDtypeStruct(self.shape, jnp.float32)))
 
     def precision(self) -> AbstractContextManager[None]:
         """A context; programs traced within it use the configured precision of matrix products."""
@@ -267,13 +273,16 @@ class Network:
         x = jnp.asarray(obs).astype(jnp.float32)
         if not self.normalizes:
             return x
-        mean, std = jnp.reshape(mean, x.shape), jnp.reshape(std, x.shape)
-        return observations.standardize(x, mean, std)
+        entries = masks.standardized_entries(jnp.ravel(x), self.mask)
+        entries = observations.standardize(entries, mean, std)
+        return jnp.reshape(masks.with_mask(entries, jnp.ravel(x), self.mask), x.shape)
 
     def statistics(self, x: jax.Array) -> jax.Array:
         """(d,) the numbers of an observation from `observe` that enter the observation
         statistics."""
-        return jnp.ravel(x) if self.normalizes else jnp.zeros(0)
+        if not self.normalizes:
+            return jnp.zeros(0)
+        return masks.standardized_entries(jnp.ravel(x), self.mask)
 
     def clipped(self, x: jax.Array) -> jax.Array:
         """Clip an observation from `observe`, so that the module sees no outliers."""
@@ -281,7 +290,8 @@ class Network:
 
     def apply(self, params: Any, memory: Any, x: jax.Array) -> tuple[Any, jax.Array]:
         """(memory, outputs) for one observation from `observe`."""
-        return self.functions.apply(params, memory, self.clipped(x))
+        memory, outputs = self.functions.apply(params, memory, self.clipped(x))
+        return memory, masks.legal(outputs, x, self.mask)
 
     def action(
         self,
@@ -327,7 +337,9 @@ def network_for(spec: EnvSpec, config: NetworkConfig, module: Any = None) -> Net
       module: a network of the user's; None for a built-in network.
 
     Raises:
-      UserError: a space is not supported, or the network does not fit the spaces.
+      UserError: a space is not supported, or the network or the mask of actions does not fit the
+        spaces.
     """
     own = NetworkConfig(**{f.name: getattr(config, f.name) for f in fields(NetworkConfig)})
-    return Network(spec.observation_space, spec.action_space, own, module)
+    mask = masks.mask_of(spec) if own.action_mask else None
+    return Network(spec.observation_space, spec.action_space, own, module, mask)

@@ -12,15 +12,16 @@ from agents.policies import nested
 from agents.policies import spaces as _spaces
 from agents.policies.actors import Actor, RandomActor, ZeroActor
 from agents.policies.functions import described
-from agents.policies.network import Network, NetworkConfig
+from agents.policies.masks import mask_of
+from agents.policies.network import Network, NetworkConfig, network_for
 from agents.policies.policy_files import DESCRIPTION, check_evaluation
 from envs.base import EnvSpec
 from envs.errors import UserError, one_line
 from envs.host.nested import flat_space, is_nested
 
-FORMAT = 5
+FORMAT = 6
 """The version of the file format that this code writes and reads."""
-_MODULE_OPTIONS = ("squash", "normalize_observations", "matmul_precision")
+_MODULE_OPTIONS = ("squash", "normalize_observations", "action_mask", "matmul_precision")
 """The settings that are saved for a policy with a network of the user's."""
 _WRONG = (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError)
 """The errors that reading a damaged description may raise."""
@@ -137,7 +138,7 @@ class OwnNetwork:
                 f"its network is of the user's own, {one_line(self.name)}: must be loaded with it: "
                 "agents.load_policy(folder, network=module)"
             )
-        return Network(spec.observation_space, spec.action_space, self.config, network)
+        return network_for(spec, self.config, network)
 
 
 def actor_to_json(actor: Actor) -> dict[str, Any]:
@@ -148,10 +149,9 @@ def actor_to_json(actor: Actor) -> dict[str, Any]:
         case Network():
             options = {name: getattr(actor.config, name) for name in _MODULE_OPTIONS}
             return {"kind": "module", "class": described(actor.module), **options}
-        case RandomActor():
-            return {"kind": "random"}
-        case ZeroActor():
-            return {"kind": "zero"}
+        case RandomActor() | ZeroActor():
+            kind = "random" if isinstance(actor, RandomActor) else "zero"
+            return {"kind": kind, "action_mask": actor.mask is not None}
     raise TypeError(f"a policy with a {type(actor).__name__} cannot be saved")
 
 
@@ -173,9 +173,8 @@ def actor_from_json(description: dict[str, Any], spec: EnvSpec) -> Actor | OwnNe
                 raise UserError(f"the options of a module must be {', '.join(_MODULE_OPTIONS)}")
             return OwnNetwork(name, NetworkConfig(**options))
         case {"kind": "network", **options}:
-            return Network(spec.observation_space, spec.action_space, network_config(options))
-        case {"kind": "random"}:
-            return RandomActor(spec.action_space)
-        case {"kind": "zero"}:
-            return ZeroActor(spec.action_space)
+            return network_for(spec, network_config(options))
+        case {"kind": "random" | "zero" as kind, "action_mask": bool(masked)}:
+            mask = mask_of(spec) if masked else None
+            return (RandomActor if kind == "random" else ZeroActor)(spec.action_space, mask)
     raise UserError("the actor's kind must be network, module, random or zero")

@@ -253,7 +253,7 @@ class PPOAgent(Agent):
             )
         moments = state.moments
         if self.network.normalizes:
-            vectors = jnp.reshape(batch.vector, (*usable.shape, -1))
+            vectors = jax.vmap(jax.vmap(self.network.statistics))(batch.vector)
             moments = _merge(moments, vectors, usable)
         finite = jnp.isfinite(jnp.stack(list(metrics.values()))).all()
         (params, opt_state, moments, discounted_moments), skipped = update_if_finite(

@@ -176,7 +176,7 @@ def test_truncated_files(tmp_path, name, keep):
 @pytest.mark.parametrize(
     ("key", "value", "says"),
     [
-        ("format", 99, "written in format 99, this version reads 5"),
+        ("format", 99, "written in format 99, this version reads 6"),
         ("actor.hidden", [16], "does not fit policy.json: params/params/Dense_0/bias is"),
         ("actor.kind", "code", "policy.json is damaged"),
         ("actor.activation", "os.system", "policy.json is damaged"),
