@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from envs.suites.functional import from_func_env
     from envs.suites.gymnasium_suite import from_gymnasium, import_module
     from envs.suites.gymnax_suite import from_gymnax
+    from envs.suites.jumanji_suite import from_jumanji
 
 __all__ = [
     "Env",
@@ -34,6 +35,7 @@ __all__ = [
     "from_func_env",
     "from_gymnasium",
     "from_gymnax",
+    "from_jumanji",
     "import_module",
     "list_ids",
     "make",
@@ -50,6 +52,7 @@ _NAMES = {
     "envs.suites.functional": ("from_func_env",),
     "envs.suites.gymnasium_suite": ("from_gymnasium", "import_module"),
     "envs.suites.gymnax_suite": ("from_gymnax",),
+    "envs.suites.jumanji_suite": ("from_jumanji",),
 }
 _MODULES = {name: module for module, names in _NAMES.items() for name in names}
 

@@ -13,7 +13,17 @@ import jax
 from envs.base import PLACES, Env, EnvSpec, HostEnv
 from envs.errors import UserError
 from envs.precision import in_32_bits
-from envs.suites import brax_suite, gymnasium_suite, gymnax_suite, probes
+from envs.suites import (
+    brax_suite,
+    craftax_suite,
+    gymnasium_suite,
+    gymnax_suite,
+    jumanji_suite,
+    navix_suite,
+    pgx_suite,
+    playground_suite,
+    probes,
+)
 from envs.suites.available import obstacle
 from envs.suites.making import takes
 from envs.values import is_json, plain
@@ -276,4 +286,9 @@ register_suite(
     "gymnasium", make=gymnasium_suite.make, list_ids=gymnasium_suite.names, names_modules=True
 )
 register_suite("gymnax", make=gymnax_suite.make, list_ids=gymnax_suite.names)
+register_suite("playground", make=playground_suite.make, list_ids=playground_suite.names)
+register_suite("jumanji", make=jumanji_suite.make, list_ids=jumanji_suite.names)
+register_suite("navix", make=navix_suite.make, list_ids=navix_suite.names)
+register_suite("craftax", make=craftax_suite.make, list_ids=craftax_suite.names)
+register_suite("pgx", make=pgx_suite.make, list_ids=pgx_suite.names)
 register_suite("probe", make=probes.make, list_ids=probes.names)

@@ -42,7 +42,7 @@ def brax_frames(env: Any, states: Sequence[Any]) -> list[np.ndarray]:
     try:
         return list(env.render([jax.tree.map(np.asarray, state) for state in states], 360, 480))
     except Exception as error:
-        raise _cannot_draw(f"{type(error).__name__}: {error}") from error
+        raise cannot_draw(f"{type(error).__name__}: {error}") from error
 
 
 def host_frame(env: gymnasium.Env) -> np.ndarray:
@@ -55,12 +55,12 @@ def host_frame(env: gymnasium.Env) -> np.ndarray:
     mujoco = has_mujoco_model(env)
     # Checked first, as Gymnasium's half-made MuJoCo viewer prints errors when it is destroyed.
     if mujoco and os.environ.get("MUJOCO_GL") == "disable":
-        raise _cannot_draw("drawing is off")
+        raise cannot_draw("drawing is off")
     try:
         frame = env.render()
     except Exception as error:
         if mujoco:
-            raise _cannot_draw(f"{type(error).__name__}: {error}") from error
+            raise cannot_draw(f"{type(error).__name__}: {error}") from error
         raise no_picture(name, error) from error
     return rgb(name, frame)
 
@@ -111,7 +111,8 @@ def no_picture(name: str, error: Exception) -> NoPicture:
     return NoPicture(f"{name} has no picture ({reason})")
 
 
-def _cannot_draw(reason: str) -> NoPicture:
+def cannot_draw(reason: str) -> NoPicture:
+    """Make the error that says why MuJoCo cannot draw."""
     return NoPicture(
         f"MuJoCo cannot draw with MUJOCO_GL={os.environ.get('MUJOCO_GL', '')} ({reason}); "
         "without a display it must be egl: on Debian or Ubuntu install libegl1"

@@ -12,7 +12,14 @@ _NEEDS = {"gymnasium.envs.box2d": ("Box2D", "box2d"), "gymnasium.envs.mujoco": (
 _REGISTER = {"ale_py": ("atari", ("ALE/",)), "minigrid": ("minigrid", ("MiniGrid-", "BabyAI-"))}
 """Maps packages that register environments on import to es-rl's extra that installs them and to the
 prefixes of their environments' names."""
-_SUITES = {"gymnax": ("gymnax", "gymnax")}
+_SUITES = {
+    "craftax": ("craftax", "craftax"),
+    "gymnax": ("gymnax", "gymnax"),
+    "jumanji": ("jumanji", "jumanji"),
+    "navix": ("navix", "navix"),
+    "pgx": ("pgx", "pgx"),
+    "playground": ("mujoco_playground", "playground"),
+}
 """Maps suites to the package that they need and to es-rl's extra that installs it."""
 _OBSTACLES = {"Pusher-v4": "needs mujoco before 3"}
 """Maps names of Gymnasium environments that cannot run here to the reason."""

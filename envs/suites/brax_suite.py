@@ -3,7 +3,7 @@
 import inspect
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,11 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 from gymnasium import spaces
 
-from envs.base import EnvSpec, State, time_limited
+from envs.base import EnvSpec, State
 from envs.errors import NoPicture, UserError
 from envs.pictures.scene import Scene, no_scene, scene_of
 from envs.precision import in_32_bits
 from envs.suites import batched_solves
+from envs.suites.transitions import next_state, start_state
 
 _BACKENDS = ("generalized", "spring", "positional", "mjx")
 # Listed here so that names can be checked without importing Brax, which takes seconds.
@@ -134,6 +135,11 @@ def _own_devices() -> Iterator[None]:
         jax.devices = everywhere
 
 
+def _observation(inner: Any) -> Any:
+    """The observation of the policy, where there are others for a critic beside it."""
+    return inner.obs["state"] if isinstance(inner.obs, Mapping) else inner.obs
+
+
 class BraxEnv:
     """A Brax environment, with typed keys, and with truncation at the time limit."""
 
@@ -153,18 +159,19 @@ class BraxEnv:
             action = jax.ShapeDtypeStruct((inner.action_size,), jnp.float32)
             jax.eval_shape(inner.step, state, action)
             # Brax's test environment `fast` has no physics, and so no time step.
-            dt = float(inner.dt) if hasattr(inner, "sys") else 1 / 30
+            dt = float(inner.dt) if hasattr(inner, "dt") else 1 / 30
         except Exception as error:
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
             options = "".join(f", {k}={v!r}" for k, v in kwargs.items())
             raise UserError(
                 f"{id}{options} cannot run with jax {jax.__version__}: {reason}"
             ) from error
-        if not hasattr(state.obs, "shape") or state.obs.ndim != 1:
-            raise UserError(f"{id}: its observations are {state.obs}: must be one vector")
+        seen = _observation(state)
+        if not hasattr(seen, "shape") or seen.ndim != 1:
+            raise UserError(f"{id}: its observations are {seen}: must be one vector")
         self.spec = EnvSpec(
             id=id,
-            observation_space=spaces.Box(-np.inf, np.inf, state.obs.shape, np.float32),
+            observation_space=spaces.Box(-np.inf, np.inf, seen.shape, np.float32),
             # Brax scales [-1, 1] to each actuator's control range.
             action_space=spaces.Box(-1.0, 1.0, (inner.action_size,), np.float32),
             max_episode_steps=max_episode_steps,
@@ -175,9 +182,7 @@ class BraxEnv:
 
     def reset(self, key: jax.Array) -> State:
         inner = self._inner.reset(jax.random.key_data(key))
-        false = jnp.zeros((), bool)
-        info = self._info(inner)
-        return State(inner, inner.obs, jnp.float32(0), false, false, jnp.int32(0), info)
+        return start_state(inner, _observation(inner), self._info(inner))
 
     def _info(self, inner: Any) -> dict[str, jax.Array]:
         """Brax's metrics, where some of them are to be logged."""
@@ -189,10 +194,8 @@ class BraxEnv:
         inner = self._inner.step(jax.tree.map(lambda x: x, state.inner), action)
         # Some rewards are Python floats: convert every leaf to its previous type.
         inner = jax.tree.map(lambda x, was: jnp.asarray(x, was.dtype), inner, state.inner)
-        steps = state.steps + 1
-        terminated, truncated = time_limited(steps, inner.done > 0, self.spec.max_episode_steps)
-        info = self._info(inner)
-        return State(inner, inner.obs, inner.reward, terminated, truncated, steps, info)
+        obs, limit, info = _observation(inner), self.spec.max_episode_steps, self._info(inner)
+        return next_state(state, inner, obs, inner.reward, inner.done > 0, limit, info)
 
     def render(self, states: Sequence[State]) -> list[np.ndarray]:
         from envs.pictures.rendering import brax_frames

@@ -9,11 +9,12 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.experimental.functional import FuncEnv
 
-from envs.base import EnvSpec, State, time_limited
+from envs.base import EnvSpec, State
 from envs.errors import UserError, one_line
 from envs.host.nested import is_nested
 from envs.pictures.scene import Scene, no_scene
 from envs.precision import in_32_bits
+from envs.suites.transitions import cast_like, next_state, start_state
 
 
 @in_32_bits
@@ -81,30 +82,17 @@ class FunctionalEnv:
 
     def reset(self, key: jax.Array) -> State:
         initial_key, obs_key = jax.random.key_data(jax.random.split(key))
-        # An initial state may hold Python scalars, where the states after a step hold arrays.
-        inner = jax.tree.map(
-            lambda x, to: jnp.broadcast_to(jnp.asarray(x, to.dtype), to.shape),
-            self._func.initial(initial_key),
-            self._state_shape,
-        )
-        false = jnp.zeros((), bool)
-        obs = self._observe(inner, obs_key)
-        return State(inner, obs, jnp.float32(0), false, false, jnp.int32(0))
+        inner = cast_like(self._func.initial(initial_key), self._state_shape)
+        return start_state(inner, self._observe(inner, obs_key))
 
     def step(self, state: State, action: jax.Array, key: jax.Array) -> State:
         keys = jax.random.key_data(jax.random.split(key, 4))
         action = jnp.reshape(action, self._action_shape)
         inner = self._func.transition(state.inner, action, keys[0])
         reward = self._func.reward(state.inner, action, inner, keys[1])
-        steps = state.steps + 1
-        terminated, truncated = time_limited(
-            steps,
-            jnp.asarray(self._func.terminal(inner, keys[2])),
-            self.spec.max_episode_steps,
-        )
-        reward = jnp.asarray(reward, jnp.float32).reshape(())
-        obs = self._observe(inner, keys[3])
-        return State(inner, obs, reward, terminated, truncated, steps)
+        terminated = self._func.terminal(inner, keys[2])
+        obs, limit = self._observe(inner, keys[3]), self.spec.max_episode_steps
+        return next_state(state, inner, obs, reward, terminated, limit)
 
     def render(self, states: Sequence[State]) -> list[np.ndarray]:
         from envs.pictures.rendering import functional_frames

@@ -1,6 +1,5 @@
 """Adapter of gymnax (https://github.com/RobertTLange/gymnax): classic control, bsuite, MinAtar."""
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
@@ -10,10 +9,17 @@ import jax.numpy as jnp
 import numpy as np
 from gymnasium import spaces
 
-from envs.base import EnvSpec, State, time_limited
+from envs.base import EnvSpec, State
 from envs.errors import NoPicture, UserError, one_line
 from envs.pictures.scene import Scene, no_scene
 from envs.precision import in_32_bits
+from envs.suites.transitions import (
+    cast_like,
+    ignore_warnings,
+    import_suite,
+    next_state,
+    start_state,
+)
 
 _NAMES = (
     *("CartPole-v1", "Pendulum-v1", "Acrobot-v1", "MountainCar-v0", "MountainCarContinuous-v0"),
@@ -25,6 +31,10 @@ _NAMES = (
 )
 """The environments of gymnax 0.0.9, except MNISTBandit, which downloads its images, and
 SimpleBandit, whose `reset` mixes up the fields of its state."""
+_LIMITS = ("max_steps_in_episode", "max_timesteps")
+"""The names that gymnax and suites of its kind give to their own limit."""
+_IMAGES = ("-MinAtar", "-Pixels")
+"""Parts of the names of environments whose observations are images."""
 
 
 def names() -> tuple[str, ...]:
@@ -46,12 +56,7 @@ def make(name: str, max_episode_steps: int | None = None, **kwargs: Any) -> "Gym
     """
     if name not in _NAMES:
         raise UserError(f"env='gymnax/{name}': must be one of {', '.join(_NAMES)}")
-    try:
-        import gymnax
-    except ImportError as error:
-        raise UserError(
-            f'gymnax/{name}: {one_line(error)} (pip install "es-rl[gymnax]")'
-        ) from error
+    gymnax = import_suite(f"gymnax/{name}", "gymnax", "gymnax")
     _, defaults = gymnax.make(name)
     known = {field.name for field in fields(defaults)}
     own = {key: value for key, value in kwargs.items() if key not in known}
@@ -84,57 +89,58 @@ class GymnaxEnv:
 
     gymnax reports one `done` for both kinds of end. Here the environment's own limit is moved
     beyond ours, so that `done` means termination, and reaching `max_episode_steps` is truncation.
-    MinAtar's observations of zeros and ones are images here (uint8, 0 and 255).
+    MinAtar's observations of zeros and ones, and images of numbers from 0 to 1, are uint8 here.
     """
 
     def __init__(self, id: str, env: Any, params: Any, max_episode_steps: int | None):
-        _ignore_warnings()
-        limit = int(params.max_steps_in_episode if max_episode_steps is None else max_episode_steps)
+        ignore_warnings()
+        (own,) = (field.name for field in fields(params) if field.name in _LIMITS)
+        limit = int(max_episode_steps or getattr(params, own))
         self._env = env
-        self._params = params.replace(max_steps_in_episode=limit + 1)
+        self._params = params.replace(**{own: limit + 1})
         observations = _space(env.observation_space(params))
-        self._is_image = str(getattr(env, "name", "")).endswith("-MinAtar")
+        self._is_image = any(kind in str(getattr(env, "name", "")) for kind in _IMAGES)
         if self._is_image:
             observations = spaces.Box(0, 255, observations.shape, np.uint8)
         self.spec = EnvSpec(id, observations, _space(env.action_space(params)), limit)
 
     def _observation(self, obs: jax.Array) -> jax.Array:
         space = self.spec.observation_space
-        scaled = obs * 255 if self._is_image else obs
-        return jnp.reshape(jnp.asarray(scaled).astype(space.dtype), space.shape)
+        scaled = jnp.round(jnp.asarray(obs) * 255) if self._is_image else jnp.asarray(obs)
+        return jnp.reshape(scaled.astype(space.dtype), space.shape)
 
     def reset(self, key: jax.Array) -> State:
         obs, inner = self._env.reset_env(jax.random.key_data(key), self._params)
-        # Start states may hold Python scalars and other types than the states after a step.
         action = jnp.asarray(self.spec.action_space.sample())
-        like = jax.eval_shape(self._step, inner, action, key)[1]
-        inner = jax.tree.map(
-            lambda x, to: jnp.broadcast_to(jnp.asarray(x).astype(to.dtype), to.shape), inner, like
-        )
-        no = jnp.zeros((), bool)
-        return State(inner, self._observation(obs), jnp.float32(0), no, no, jnp.int32(0))
+        like = jax.eval_shape(self._step, inner, action, key)
+        return start_state(cast_like(inner, like[1]), self._observation(obs), self._info(like[4]))
+
+    def _info(self, info: dict[str, Any]) -> dict[str, jax.Array]:
+        """The scalars in the info that are to be logged; zeros for their shapes."""
+        kept = {key: info[key] for key in self.spec.info_keys if key in info}
+        return {
+            key: jnp.zeros(()) if isinstance(x, jax.ShapeDtypeStruct) else jnp.float32(x)
+            for key, x in kept.items()
+        }
 
     def _step(self, inner: Any, action: jax.Array, key: jax.Array) -> Any:
         return self._env.step_env(jax.random.key_data(key), inner, action, self._params)
 
     def step(self, state: State, action: jax.Array, key: jax.Array) -> State:
-        obs, inner, reward, done, _ = self._step(state.inner, action, key)
-        steps = state.steps + 1
-        done = jnp.reshape(jnp.asarray(done, bool), ())
-        terminated, truncated = time_limited(steps, done, self.spec.max_episode_steps)
-        reward = jnp.reshape(jnp.asarray(reward, jnp.float32), ())
-        return State(inner, self._observation(obs), reward, terminated, truncated, steps)
+        obs, inner, reward, done, info = self._step(state.inner, action, key)
+        obs, limit, kept = self._observation(obs), self.spec.max_episode_steps, self._info(info)
+        return next_state(state, inner, obs, reward, done, limit, kept)
 
     def render(self, states: Sequence[State]) -> list[np.ndarray]:
         if not self._is_image:
             raise NoPicture(f"{self.spec.id} has no picture")
-        return [_picture(np.asarray(state.obs)) for state in states]
+        return [minatar_picture(np.asarray(state.obs)) for state in states]
 
     def scene(self, states: Sequence[State]) -> Scene:
         raise no_scene(self.spec.id)
 
 
-def _picture(obs: np.ndarray) -> np.ndarray:
+def minatar_picture(obs: np.ndarray) -> np.ndarray:
     """Draw an observation of MinAtar (height, width, channels) with one colour per channel."""
     hues = np.linspace(0, 2 * np.pi, obs.shape[-1], endpoint=False)[:, None]
     colors = 150 + 105 * np.cos(hues - np.array([0, 2, 4]) * np.pi / 3)
@@ -150,13 +156,3 @@ def _space(space: Any) -> spaces.Space:
     shape = tuple(map(int, np.atleast_1d(space.shape))) if space.shape != () else ()
     low, high = (np.broadcast_to(np.asarray(x, np.float32), shape) for x in (space.low, space.high))
     return spaces.Box(low, high, shape, np.float32)
-
-
-def _ignore_warnings() -> None:
-    """Hide JAX's warnings about types that gymnax mixes; the results are right.
-
-    The filters stay: `warnings.catch_warnings` does not work where programs are traced in several
-    threads.
-    """
-    warnings.filterwarnings("ignore", "scatter inputs have incompatible types", FutureWarning)
-    warnings.filterwarnings("ignore", "Explicitly requested dtype", UserWarning)

@@ -218,6 +218,7 @@ def test_loading_needs_the_network_and_imports_none(tmp_path):
         "class": "tests.agents.own_networks.Linen",
         "squash": "tanh",
         "normalize_observations": True,
+        "action_mask": True,
         "matmul_precision": "float32",
     }
     description["actor"]["class"] = "nowhere.Bomb\x1b"
