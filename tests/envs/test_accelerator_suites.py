@@ -1,0 +1,153 @@
+"""Environments of Jumanji, NAVIX, Craftax, Pgx and MuJoCo Playground play as in their suites."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+import envs
+from envs.errors import NoPicture, UserError
+from envs.suites import jumanji_suite, navix_suite, pgx_suite, playground_suite
+from envs.suites.available import obstacle
+from tests.envs.suite_references import plain_episode
+
+SLOW = pytest.mark.slow
+PLAYED = (
+    "jumanji/Snake-v1",
+    "jumanji/Game2048-v1",
+    "jumanji/Knapsack-v1",
+    pytest.param("jumanji/Tetris-v0", marks=SLOW),
+    "navix/Navix-Dynamic-Obstacles-6x6-v0",
+    pytest.param("navix/Navix-DoorKey-8x8-v0", marks=SLOW),
+    pytest.param("navix/Navix-FourRooms-v0", marks=SLOW),
+    "pgx/2048",
+    pytest.param("pgx/minatar-breakout", marks=SLOW),
+    pytest.param("craftax/Craftax-Classic-Symbolic", marks=SLOW),
+    pytest.param("craftax/Craftax-Symbolic", marks=SLOW),
+    pytest.param("playground/CartpoleBalance", marks=SLOW),
+    pytest.param("playground/CheetahRun", marks=SLOW),
+)
+STEPS = 24
+
+
+@pytest.mark.parametrize("id", PLAYED)
+def test_an_episode_is_that_of_the_suite(id):
+    env = envs.make(id, max_episode_steps=STEPS)
+    env.spec.action_space.seed(3)
+    actions = [env.spec.action_space.sample() for _ in range(STEPS)]
+    key = jax.random.key(7)
+    expected, ended = plain_episode(id, key, actions)
+    state, step = jax.jit(env.reset)(key), jax.jit(env.step)
+    rewards, over = [], []
+    for number, action in enumerate(actions[: len(expected)]):
+        assert state.obs.shape == env.spec.observation_space.shape
+        assert not state.truncated
+        state = step(state, jnp.asarray(action), jax.random.fold_in(key, number))
+        rewards.append(float(state.reward))
+        over.append(bool(state.terminated))
+    np.testing.assert_allclose(rewards, expected, rtol=1e-5, atol=1e-6)
+    assert over == ended
+    assert state.truncated == (not ended[-1])
+    assert state.steps == len(expected)
+
+
+def _shapes(id, **kwargs):
+    """The states after a reset and after a step, as shapes."""
+    env = envs.make(id, **kwargs)
+    action = jnp.asarray(env.spec.action_space.sample())
+    start = jax.eval_shape(env.reset, jax.random.key(0))
+    after = jax.eval_shape(env.step, start, action, jax.random.key(0))
+    assert jax.tree.structure(start) == jax.tree.structure(after)
+    for a, b in zip(jax.tree.leaves(start), jax.tree.leaves(after), strict=True):
+        assert (a.shape, a.dtype) == (b.shape, b.dtype)
+    assert start.obs.shape == env.spec.observation_space.shape
+    assert start.obs.dtype == env.spec.observation_space.dtype
+    return env.spec
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", jumanji_suite.names())
+def test_every_environment_of_jumanji_has_spaces_and_steps(name):
+    spec = _shapes(f"jumanji/{name}")
+    assert isinstance(spec.raw_observation_space, spaces.Dict)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", navix_suite.names())
+def test_every_environment_of_navix_has_spaces_and_steps(name):
+    assert _shapes(f"navix/{name}").max_episode_steps == 100
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", pgx_suite.names())
+def test_every_game_of_pgx_has_spaces_and_steps(name):
+    _shapes(f"pgx/{name}")
+
+
+def test_every_name_is_that_of_its_suite():
+    import jumanji
+    import navix
+    from mujoco_playground import registry
+
+    left_out = {"Sokoban-v0", "MultiCVRP-v0"}
+    assert set(jumanji_suite.names()) == set(jumanji.registered_environments()) - left_out
+    assert set(navix_suite.names()) == set(navix.registry())
+    left_out = {"AlohaSinglePegInsertion", "PandaRobotiqPushCube"}
+    assert set(playground_suite.names()) == set(registry.ALL_ENVS) - left_out
+
+
+def test_a_mask_of_joint_actions_makes_one_space():
+    spec = _shapes("jumanji/Tetris-v0")
+    assert spec.action_space == spaces.Discrete(40)
+    assert spec.max_episode_steps == 400
+    assert spec.raw_observation_space["action_mask"] == spaces.MultiBinary((4, 10))
+    spec = _shapes("jumanji/Connector-v3")
+    assert spec.action_space == spaces.MultiDiscrete([5] * 10)
+
+
+def test_grids_of_navix_are_no_images_unless_asked_for():
+    assert _shapes("navix/Navix-DoorKey-5x5-v0").observation_space.dtype == np.float32
+    seen = _shapes("navix/Navix-DoorKey-5x5-v0", observation_fn="rgb").observation_space
+    assert (seen.dtype, seen.shape) == (np.uint8, (40, 40, 3))
+
+
+@pytest.mark.parametrize("id", ["navix/Navix-DoorKey-5x5-v0", "jumanji/Snake-v1"])
+def test_pictures(id):
+    env = envs.make(id)
+    state = jax.jit(env.reset)(jax.random.key(0))
+    (picture,) = env.render([state])
+    assert picture.dtype == np.uint8
+    assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 3
+
+
+def test_a_game_without_a_picture_says_so():
+    with pytest.raises(NoPicture, match="pgx/2048 has no picture"):
+        envs.make("pgx/2048").render([])
+
+
+@pytest.mark.parametrize(
+    ("id", "kwargs", "says"),
+    [
+        ("jumanji/Snake-v1", {"num_rows": "two"}, "env='jumanji/Snake-v1'"),
+        ("jumanji/Snake-v1", {"colour": 2}, "unexpected keyword argument 'colour'"),
+        ("navix/Navix-DoorKey-5x5-v0", {"heigt": 2}, "heigt"),
+        ("navix/Navix-DoorKey-5x5-v0", {"observation_fn": "os"}, "must be one of symbolic"),
+        ("pgx/minatar-breakout", {"sticky": 2}, "unexpected keyword argument 'sticky'"),
+        ("playground/CartpoleBalance", {"ctrl": 2}, "ctrl"),
+        ("playground/Go1Getup", {}, "needs the robots of MuJoCo Menagerie"),
+        ("craftax/Craftax-Classic-Symbolic", {"god": True}, "god must be one of max_timesteps"),
+        ("jumanji/Snak-v1", {}, "did you mean jumanji/Snake-v1"),
+    ],
+)
+def test_what_is_wrong_is_said(id, kwargs, says):
+    with pytest.raises(UserError, match=says):
+        envs.make(id, **kwargs)
+
+
+@pytest.mark.parametrize("suite", ["craftax", "jumanji", "navix", "pgx", "playground"])
+def test_a_missing_package_is_named(suite, monkeypatch):
+    id = envs.list_ids(suite)[0]
+    assert obstacle(id) is None
+    monkeypatch.setattr("envs.suites.available.find_spec", lambda name: None)
+    assert obstacle(id).endswith(f': pip install "es-rl[{suite}]"')
