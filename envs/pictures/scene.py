@@ -116,7 +116,7 @@ def scene_of(model: Any, qpos: Sequence[np.ndarray]) -> Scene:
 
 def _shapes() -> dict[int, Shape]:
     """Map the numbers of MuJoCo's drawable geom types to shapes."""
-    import mujoco  # type: ignore[import-untyped]
+    import mujoco
 
     kinds = mujoco.mjtGeom
     return {

@@ -12,7 +12,7 @@ from envs.base import Env, State
 from es_rl.devices import AXIS, Program, spread
 from es_rl.play.jobs import at_step, info_names
 from es_rl.play.player import Act, Collected, CollectionKeys, PyTree
-from es_rl.play.rollout import where
+from es_rl.play.rollout_data import where
 
 
 class DeviceEpisodes(NamedTuple):

@@ -10,7 +10,8 @@ from jax.sharding import NamedSharding, PartitionSpec
 from es_rl.devices import Program, all_at_once, replicated, spread
 from es_rl.play.jobs import Array, Played
 from es_rl.play.player import PACE_SECONDS, Notify, PyTree
-from es_rl.play.rollout import NO_LIMIT, Episodes, Progress, Rollout
+from es_rl.play.rollout import NO_LIMIT, Rollout
+from es_rl.play.rollout_data import Episodes, Progress
 
 _FIRST_STEPS = 64
 """The number of steps in the very first call, before their speed is known."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from es_rl.play.jobs import Array, step_keys
 from es_rl.play.player import Behaviour, PyTree
-from es_rl.play.rollout import where
+from es_rl.play.rollout_data import where
 
 BLOCK = 32
 """The number of lanes in a block, that is the number of rows of a matrix product. A product of

@@ -1,8 +1,10 @@
 """Population rollouts on the accelerator, with every lane busy until the queue of jobs is empty.
 
 A job is one episode of one member. On each device S lanes step in lockstep. When an episode ends,
-its lane takes the next job, with a start state from a pool that one vmapped reset has made. Devices
-exchange nothing until all of them have finished.
+its lane takes the next job, with a start state from a pool that one vmapped reset has made. If the
+start states of all episodes would take too much memory, the pool holds those of a window of
+episodes, which moves on when lanes need later ones. Devices exchange nothing until all of them have
+finished.
 
 All randomness of an episode comes from its key and the step number, so a return does not depend on
 the lane, nor on the number of lanes or devices. The exception is rounding: physics in a batch of
@@ -12,7 +14,7 @@ another size may be computed in another order.
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,67 +24,16 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from envs.base import Env, State
 from es_rl.play.jobs import Array, Jobs, Played, info_names, pack, reset_key, step_keys, unpack
 from es_rl.play.player import Behaviour, PyTree
+from es_rl.play.rollout_data import Episodes, LaneState, Progress, Queue, Window, blank, where
 
 _BLOCK = 8
 """Actions are computed for a multiple of this many lanes. For fewer lanes XLA may multiply matrices
 in another order, and a return would then depend on the number of lanes."""
 NO_LIMIT = 2**31 - 1
 """More steps than any rollout takes."""
-
-
-class _LaneState(NamedTuple):
-    """The data of S lanes that change in every step. The first axis of every array is S."""
-
-    state: State
-    """The states of the environments."""
-    memory: PyTree
-    """The policy's memory of each episode."""
-    total: jax.Array
-    """(S,), the return of each episode so far."""
-    obs_sum: jax.Array
-    """(S, d), the sum of each episode's observation vectors so far."""
-    obs_squares: jax.Array
-    """(S, d), the sum of the squares of these vectors."""
-
-
-class Progress(NamedTuple):
-    """The progress of a rollout between two steps.
-
-    The first axis of every array is spread over the devices. Shapes are those on one device.
-    """
-
-    lane_state: _LaneState
-    """The data of the lanes."""
-    job: jax.Array
-    """(S,) int32, the job of each lane. The numbers of inactive lanes have no meaning."""
-    active: jax.Array
-    """(S,) bool, whether each lane plays."""
-    queued: jax.Array
-    """(1,) int32, the number of the first waiting job. All later jobs wait as well."""
-    played: Played
-    """The results of the jobs that have ended."""
-
-
-class _Queue(NamedTuple):
-    """One device's share of the jobs."""
-
-    member: jax.Array
-    """(J,) int32, the member that plays each job."""
-    episode: jax.Array
-    """(J,) int32, the episode of each job, as an index into `keys`."""
-    keys: jax.Array
-    """(E,) typed keys of the device's episodes."""
-    length: jax.Array
-    """(1,) int32, the number of jobs. Later entries are padding."""
-
-
-class Episodes(NamedTuple):
-    """The episodes of a rollout. The first axis of every array is spread over the devices."""
-
-    queue: _Queue
-    """The jobs of each device."""
-    starts: State
-    """The start states of each device's episodes."""
+POOL_BYTES = 1 << 26
+"""The bytes of start states that a device holds before any of them is used. Where the states of all
+lanes together take more, it is as many start states as there are lanes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,6 +64,8 @@ class Rollout:
     shared_spec: PyTree = PartitionSpec()
     """The sharding of `shared` over the mesh, as a prefix of its tree. Each device gets its
     part."""
+    pool_bytes: int = POOL_BYTES
+    """See `POOL_BYTES`."""
 
     def play(self, shared: PyTree, keys: jax.Array) -> Played:
         """Play every job to its end.
@@ -127,7 +80,7 @@ class Rollout:
     def start(self, shared: PyTree, keys: jax.Array) -> tuple[Episodes, Progress]:
         """Make the start states. No lane has a job yet. Takes the same arguments as `play`."""
         member, episode, starting, lengths = map(jnp.asarray, self._shares)
-        queue = _Queue(member, episode, keys[starting], lengths)
+        queue = Queue(member, episode, keys[starting], lengths)
         return self._on_devices(self._start_share, self.shared_spec, self._apart)(shared, queue)
 
     def advance(
@@ -192,13 +145,25 @@ class Rollout:
         as_int = [np.asarray(x, np.int32) for x in (local, starting, lengths)]
         return self.jobs.member[padded].reshape(-1), *(x.reshape(-1) for x in as_int)
 
-    def _start_share(self, shared: PyTree, queue: _Queue) -> tuple[Episodes, Progress]:
-        starts = jax.vmap(lambda key: self.env.reset(reset_key(key)))(queue.keys)
-        num_jobs, size = queue.member.shape[0], self._observation_size(shared, starts)
+    def _start_share(self, shared: PyTree, queue: Queue) -> tuple[Episodes, Progress]:
+        one = jax.eval_shape(self.env.reset, queue.keys[0])
+        state_bytes = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(one))
+        portion = max(self.num_lanes, self.pool_bytes // state_bytes)
+        starts, window = None, None
+        if portion < len(queue.keys):
+            # Values that do not matter: every lane takes a job before the first step.
+            nobody = blank(one, self.num_lanes)
+            window = Window(blank(one, portion), jnp.full(1, -portion, jnp.int32))
+        else:
+            starts = self._start_states(queue.keys)
+            # If there are fewer jobs than lanes, the others step from a state that can be stepped.
+            nobody = jax.tree.map(
+                lambda x: jnp.broadcast_to(x[:1], (self.num_lanes, *x.shape[1:])), starts
+            )
+        num_jobs, size = queue.member.shape[0], self._observation_size(shared, one)
         zeros, per_job = jnp.zeros((self.num_lanes, size)), jnp.zeros((num_jobs, size))
-        nobody = _LaneState(
-            # These values do not matter: every lane takes a job before the first step.
-            jax.tree.map(lambda x: jnp.broadcast_to(x[:1], (self.num_lanes, *x.shape[1:])), starts),
+        lane_state = LaneState(
+            nobody,
             self._fresh_memory(self.num_lanes),
             jnp.zeros(self.num_lanes),
             zeros,
@@ -211,16 +176,20 @@ class Rollout:
             obs_sum=per_job,
             obs_squares=per_job,
             lane_steps=jnp.zeros(1, jnp.int32),
-            info={name: jnp.full(num_jobs, jnp.nan) for name in names if name in starts.info},
+            info={name: jnp.full(num_jobs, jnp.nan) for name in names if name in one.info},
         )
         progress = Progress(
-            nobody,
+            lane_state,
             job=jnp.zeros(self.num_lanes, jnp.int32),
             active=jnp.zeros(self.num_lanes, bool),
             queued=jnp.zeros(1, jnp.int32),
             played=nothing,
+            window=window,
         )
         return Episodes(queue, starts), progress
+
+    def _start_states(self, keys: jax.Array) -> State:
+        return jax.vmap(lambda key: self.env.reset(reset_key(key)))(keys)
 
     def _advance_share(
         self, shared: PyTree, episodes: Episodes, progress: Progress, steps: jax.Array
@@ -234,7 +203,10 @@ class Rollout:
 
         def refill_and_go_on(carry: tuple[Progress, jax.Array]) -> tuple[Progress, jax.Array]:
             progress, steps = carry
-            progress = self._refill(queue, starts, progress)
+            if starts is None:
+                progress = self._refill_from_windows(queue, progress)
+            else:
+                progress = self._refill(queue, starts, progress)
             return self._until_one_ends(shared, queue, progress, steps)
 
         def some_left(carry: tuple[Progress, jax.Array]) -> jax.Array:
@@ -262,14 +234,47 @@ class Rollout:
             carry = jax.lax.while_loop(some_left, go_on_with_one, carry)
         return carry[0]
 
-    def _refill(self, queue: _Queue, starts: State, progress: Progress) -> Progress:
-        """Give the next jobs of the queue to the idle lanes, in lane order."""
+    def _refill_from_windows(self, queue: Queue, progress: Progress) -> Progress:
+        """Give the next jobs to the idle lanes, and move the window on as often as they need it."""
+        assert progress.window is not None
+        size, last = len(progress.window.starts.steps), len(queue.keys)
+
+        def refill(progress: Progress) -> Progress:
+            assert progress.window is not None
+            return self._refill(queue, progress.window.starts, progress, progress.window.first)
+
+        def waiting(progress: Progress) -> jax.Array:
+            return ((progress.queued < queue.length) & ~progress.active.all())[0]
+
+        def move_on(progress: Progress) -> Progress:
+            first = jnp.minimum(_rows(queue.episode, progress.queued), last - size)
+            keys = _rows(queue.keys, first + jnp.arange(size))
+            return refill(progress._replace(window=Window(self._start_states(keys), first)))
+
+        return jax.lax.while_loop(waiting, move_on, refill(progress))
+
+    def _refill(
+        self, queue: Queue, starts: State, progress: Progress, first: jax.Array | int = 0
+    ) -> Progress:
+        """Give the next jobs of the queue to the idle lanes, in lane order.
+
+        Args:
+          queue: the jobs.
+          starts: the start states of neighbouring episodes.
+          progress: the progress so far.
+          first: the first of these episodes. A job of another episode waits, and so do those after
+            it.
+        """
         idle = ~progress.active
         job = jnp.where(idle, progress.queued + jnp.cumsum(idle) - 1, progress.job)
         fresh = idle & (job < queue.length)
         job = jnp.minimum(job, queue.member.shape[0] - 1)
         episode = _rows(queue.episode, job)
-        started = _LaneState(
+        if progress.window is not None:
+            outside = (episode < first) | (episode >= first + len(starts.steps))
+            fresh &= jnp.cumsum(idle & outside) == 0
+            episode = jnp.where(fresh, episode - first, 0)
+        started = LaneState(
             jax.tree.map(lambda x: _rows(x, episode), starts),
             self._fresh_memory(len(job)),
             *jax.tree.map(jnp.zeros_like, progress.lane_state[2:]),
@@ -280,10 +285,11 @@ class Rollout:
             progress.active | fresh,
             progress.queued + jnp.sum(fresh),
             progress.played,
+            progress.window,
         )
 
     def _until_one_ends(
-        self, shared: PyTree, queue: _Queue, progress: Progress, most: jax.Array
+        self, shared: PyTree, queue: Queue, progress: Progress, most: jax.Array
     ) -> tuple[Progress, jax.Array]:
         """Step all lanes until an episode has ended, and record its result.
 
@@ -297,14 +303,14 @@ class Rollout:
         episode_key = _rows(queue.keys, _rows(queue.episode, job))
         act = jax.vmap(self.behaviour.act, in_axes=(None, 0, 0, 0, 0))
 
-        def step(carry: tuple[_LaneState, jax.Array]) -> tuple[_LaneState, jax.Array]:
+        def step(carry: tuple[LaneState, jax.Array]) -> tuple[LaneState, jax.Array]:
             lane_state, steps = carry
             policy_key, env_key = jax.vmap(step_keys)(episode_key, lane_state.state.steps)
             seen = _whole_blocks((lane_state.memory, lane_state.state.obs, policy_key))
             acted = act(shared, selected, *seen)
             action, memory, vector = jax.tree.map(lambda x: x[: len(job)], acted)
             state = jax.vmap(self.env.step)(lane_state.state, action, env_key)
-            lane_state = _LaneState(
+            lane_state = LaneState(
                 state,
                 memory,
                 lane_state.total + state.reward,
@@ -313,7 +319,7 @@ class Rollout:
             )
             return lane_state, steps + 1
 
-        def ended(lane_state: _LaneState) -> jax.Array:
+        def ended(lane_state: LaneState) -> jax.Array:
             over = lane_state.state.terminated | lane_state.state.truncated
             if self.max_steps is not None:
                 over |= lane_state.state.steps >= self.max_steps
@@ -337,16 +343,16 @@ class Rollout:
 
         return jax.tree.map(stack, self.behaviour.memory)
 
-    def _observation_size(self, shared: PyTree, starts: State) -> int:
+    def _observation_size(self, shared: PyTree, start: State) -> int:
         def observe(shared: PyTree, obs: jax.Array, key: jax.Array) -> jax.Array:
             selected = self.behaviour.select(shared, jnp.int32(0))
             return self.behaviour.act(shared, selected, self.behaviour.memory, obs, key)[2]
 
-        (size,) = jax.eval_shape(observe, shared, starts.obs[0], jax.random.key(0)).shape
+        (size,) = jax.eval_shape(observe, shared, start.obs, jax.random.key(0)).shape
         return size
 
 
-def _noted(played: Played, lane_state: _LaneState, job: jax.Array, lane_steps: jax.Array) -> Played:
+def _noted(played: Played, lane_state: LaneState, job: jax.Array, lane_steps: jax.Array) -> Played:
     """Add the results of lanes whose episodes have ended.
 
     Args:
@@ -386,12 +392,3 @@ def _whole_blocks(rows: PyTree) -> PyTree:
 def _rows(x: jax.Array, index: jax.Array) -> jax.Array:
     """Return x[index] for indices that are in range, which needs a third of the operations."""
     return x.at[index].get(mode="promise_in_bounds", wrap_negative_indices=False)
-
-
-def where(fresh: jax.Array, new: Any, old: Any) -> Any:
-    """Select `new` where `fresh` is true, else `old`.
-
-    `fresh` is (S,), or has more axes. The values have the axes of `fresh` first, and may have more
-    axes. They may be typed keys.
-    """
-    return jnp.where(fresh.reshape(fresh.shape + (1,) * (old.ndim - fresh.ndim)), new, old)

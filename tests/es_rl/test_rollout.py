@@ -37,8 +37,8 @@ def act(shared, chance, memory, obs, key):
 BEHAVIOUR = Behaviour(lambda shared, member: member / shared, jnp.int32(0), act)
 
 
-def play(jobs, *, lanes, devices=1, tail=0):
-    rollout = Rollout(ENV, BEHAVIOUR, jobs, make_mesh(devices), lanes, tail)
+def play(jobs, *, lanes, devices=1, tail=0, env=ENV, **bounds):
+    rollout = Rollout(env, BEHAVIOUR, jobs, make_mesh(devices), lanes, tail, **bounds)
     return jax.jit(rollout.play)(jnp.float32(POPULATION), KEYS)
 
 
@@ -60,6 +60,21 @@ def play_one(member, episode):
 @pytest.fixture(scope="module")
 def one_by_one():
     return [play_one(m, e) for m, e in zip(JOBS.member, JOBS.episode, strict=True)]
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+@pytest.mark.parametrize("sharing", [1, 2, POPULATION])
+def test_start_states_made_in_portions_change_nothing(sharing, devices):
+    jobs = make_jobs(POPULATION, 5, sharing=sharing)
+    keys = episode_keys(jax.random.key(4), int(jobs.episode.max()) + 1)
+    many = Rollout(ENV, BEHAVIOUR, jobs, make_mesh(devices), 3)
+    few = Rollout(ENV, BEHAVIOUR, jobs, make_mesh(devices), 3, pool_bytes=1)
+    shared = jnp.float32(POPULATION)
+    assert jax.eval_shape(many.start, shared, keys)[1].window is None
+    window = jax.eval_shape(few.start, shared, keys)[1].window
+    assert len(window.starts.steps) == 3 * devices
+    expected, found = (jax.jit(rollout.play)(shared, keys) for rollout in (many, few))
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 
 LANES_AND_TAILS = [*((lanes, 0) for lanes in (1, 5, 8, 26, 40)), (8, 3), (26, 1), (40, 40)]
