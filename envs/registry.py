@@ -19,6 +19,7 @@ from envs.suites import (
     gymnasium_suite,
     gymnax_suite,
     jumanji_suite,
+    kinetix_suite,
     navix_suite,
     pgx_suite,
     playground_suite,
@@ -290,5 +291,6 @@ register_suite("playground", make=playground_suite.make, list_ids=playground_sui
 register_suite("jumanji", make=jumanji_suite.make, list_ids=jumanji_suite.names)
 register_suite("navix", make=navix_suite.make, list_ids=navix_suite.names)
 register_suite("craftax", make=craftax_suite.make, list_ids=craftax_suite.names)
+register_suite("kinetix", make=kinetix_suite.make, list_ids=kinetix_suite.names)
 register_suite("pgx", make=pgx_suite.make, list_ids=pgx_suite.names)
 register_suite("probe", make=probes.make, list_ids=probes.names)

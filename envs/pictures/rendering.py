@@ -101,6 +101,12 @@ def rgb(name: str, frame: Any) -> np.ndarray:
     return np.clip(np.rint(pixels * scale), 0, 255).astype(np.uint8)
 
 
+def enlarged(frame: np.ndarray, least: int = 256) -> np.ndarray:
+    """Repeat the pixels of an image (height, width, 3) until it is at least this high and wide."""
+    factor = -(-least // min(frame.shape[:2]))
+    return frame.repeat(factor, axis=0).repeat(factor, axis=1)
+
+
 def no_picture(name: str, error: Exception) -> NoPicture:
     """Make the error that says in one line why an environment cannot be drawn."""
     if isinstance(error, NoPicture):

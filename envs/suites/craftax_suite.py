@@ -11,7 +11,7 @@ import numpy as np
 
 from envs.base import State
 from envs.errors import UserError
-from envs.pictures.rendering import rgb
+from envs.pictures.rendering import enlarged, rgb
 from envs.suites.gymnax_suite import GymnaxEnv
 from envs.suites.transitions import import_suite
 
@@ -64,4 +64,4 @@ class CraftaxEnv(GymnaxEnv):
             size = constants.BLOCK_PIXEL_SIZE_IMG
             draw = jax.jit(renderer.make_craftax_pixel_renderer(size))
             frames = [np.asarray(draw(state.inner)) for state in states]
-        return [rgb(self.spec.id, frame.astype(np.uint8)) for frame in frames]
+        return [enlarged(rgb(self.spec.id, frame.astype(np.uint8))) for frame in frames]

@@ -10,7 +10,7 @@ from gymnasium import spaces
 
 from envs.base import EnvSpec, State
 from envs.errors import UserError, one_line
-from envs.pictures.rendering import rgb
+from envs.pictures.rendering import enlarged, rgb
 from envs.pictures.scene import Scene, no_scene
 from envs.suites.transitions import (
     cast_like,
@@ -128,7 +128,7 @@ class NavixEnv:
             return picture(grid_state.replace(cache=self._cache.init(grid_state.grid)))
 
         draw = jax.jit(drawn)
-        return [rgb(self.spec.id, draw(state.inner.state)) for state in states]
+        return [enlarged(rgb(self.spec.id, draw(state.inner.state))) for state in states]
 
     def scene(self, states: Sequence[State]) -> Scene:
         raise no_scene(self.spec.id)

@@ -1,0 +1,1 @@
+"""The tests. This file makes them a package, as Pgx installs another package named `tests`."""
