@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from envs.suites.gymnasium_suite import from_gymnasium, import_module
     from envs.suites.gymnax_suite import from_gymnax
     from envs.suites.jumanji_suite import from_jumanji
+    from envs.suites.playground_suite import from_playground
 
 __all__ = [
     "Env",
@@ -36,6 +37,7 @@ __all__ = [
     "from_gymnasium",
     "from_gymnax",
     "from_jumanji",
+    "from_playground",
     "import_module",
     "list_ids",
     "make",
@@ -53,6 +55,7 @@ _NAMES = {
     "envs.suites.gymnasium_suite": ("from_gymnasium", "import_module"),
     "envs.suites.gymnax_suite": ("from_gymnax",),
     "envs.suites.jumanji_suite": ("from_jumanji",),
+    "envs.suites.playground_suite": ("from_playground",),
 }
 _MODULES = {name: module for module, names in _NAMES.items() for name in names}
 

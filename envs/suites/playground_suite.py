@@ -12,6 +12,7 @@ from envs.base import State
 from envs.errors import UserError, one_line
 from envs.pictures.rendering import cannot_draw
 from envs.pictures.scene import Scene, scene_of
+from envs.precision import in_32_bits
 from envs.suites.brax_suite import BraxEnv
 from envs.suites.transitions import import_suite
 
@@ -73,6 +74,21 @@ def make(
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"env={id!r}: {type(error).__name__}: {one_line(error)}") from error
     return PlaygroundEnv(id, env, max_episode_steps or int(config.episode_length))
+
+
+@in_32_bits
+def from_playground(env: Any, *, id: str, max_episode_steps: int = 1000) -> "PlaygroundEnv":
+    """Adapt a `mujoco_playground.MjxEnv` of your own, without the package's training wrappers.
+
+    Args:
+      env: the environment.
+      id: the name of the environment, such as "mine/reacher".
+      max_episode_steps: the steps after which an episode is truncated.
+
+    Raises:
+      UserError: the environment does not run, or its observations are not one vector.
+    """
+    return PlaygroundEnv(id, env, max_episode_steps)
 
 
 def _check_robots(id: str, name: str) -> None:

@@ -14,7 +14,7 @@ class EnvsFlags:
     why."""
 
     suite: str | None = None
-    """brax, gymnasium, gymnax or probe; all of them unless given."""
+    """The name of a suite, such as brax or jumanji; all of them unless given."""
 
 
 def main(arguments: list[str]) -> int:
