@@ -106,7 +106,7 @@ class Suite:
         """The tasks with these names; all tasks if there are no names.
 
         Raises:
-          UserError: a name is unknown.
+          UserError: a name is unknown, or is given twice.
         """
         known = {entry.task.name: entry.task for entry in self.entries}
         for name in names:
@@ -114,6 +114,8 @@ class Suite:
                 close = difflib.get_close_matches(name, known, n=1)
                 hint = f"; did you mean {close[0]}?" if close else ""
                 raise UserError(f"tasks={name}: must be of {', '.join(known)}{hint}")
+        if len(set(names)) < len(names):
+            raise UserError(f"tasks={','.join(names)}: names a task twice: must name each once")
         return tuple(known[name] for name in names or known)
 
 

@@ -151,3 +151,37 @@ def test_a_missing_package_is_named(suite, monkeypatch):
     assert obstacle(id) is None
     monkeypatch.setattr("envs.suites.available.find_spec", lambda name: None)
     assert obstacle(id).endswith(f': pip install "es-rl[{suite}]"')
+
+
+def _heavier(model, keys):
+    """Domain randomisation in the form of MuJoCo Playground: the mass of the ball."""
+    scale = jax.vmap(lambda key: jax.random.uniform(key, minval=1, maxval=50))(keys)
+    masses = model.body_mass * scale[:, None]
+    axes = jax.tree.map(lambda leaf: None, model).tree_replace({"body_mass": 0})
+    return model.tree_replace({"body_mass": masses}), axes
+
+
+@pytest.mark.slow
+def test_each_episode_may_draw_its_own_model():
+    from tests.extend.own_playground_env import Push
+
+    plain = envs.from_playground(Push(), id="mine/push")
+    drawn = envs.from_playground(Push(), id="mine/push", randomizer=_heavier)
+    keys = jnp.stack([jax.random.key(1), jax.random.key(2), jax.random.key(1)])
+    state = jax.jit(jax.vmap(drawn.reset))(keys)
+    (mass,) = state.inner.info["es_rl_model"]
+    assert mass[0, 1] != mass[1, 1]
+    step = jax.jit(jax.vmap(drawn.step))
+    state = step(step(state, jnp.ones((3, 1)), keys), jnp.ones((3, 1)), keys)
+    speed = state.inner.data.qvel[:, 0]
+    assert speed[0] == speed[2] != speed[1]
+    start = jax.jit(plain.reset)(keys[0])
+    one = jax.jit(plain.step)(start, jnp.ones(1), keys[0])
+    ratio = plain._inner.mjx_model.body_mass[1] / mass[:, 1]
+    # Twice the steps at a constant force.
+    np.testing.assert_allclose(speed, 2 * one.inner.data.qvel[0] * ratio, rtol=1e-3)
+
+
+def test_what_has_no_randomisation_says_so():
+    with pytest.raises(UserError, match="CartpoleBalance.*has no domain randomisation"):
+        envs.make("playground/CartpoleBalance", randomize=True)

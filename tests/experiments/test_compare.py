@@ -45,6 +45,9 @@ def suite(tmp_path):
     return path
 
 
+HOPPER = "gymnasium/Hopper-v5"
+
+
 @pytest.mark.slow
 def test_a_comparison_goes_on_where_it_was_stopped(suite, tmp_path, capsys, monkeypatch, request):
     # Background processes of a shell script ignore SIGINT from their start.
@@ -152,6 +155,7 @@ def test_ctrl_c_keeps_what_was_done(suite, tmp_path):
         (("classic", "--seeds", "0"), "--seeds 0: must be at least 1"),
         (("classic", "--agents", "eggrol"), "--agents eggrol: must be of eggroll, open_es"),
         (("classic", "--agents", "ppo", "ppo"), "--agents ppo,ppo: names an agent twice"),
+        (("mujoco", "--tasks", HOPPER, HOPPER), f"--tasks {HOPPER},{HOPPER}: names a task twice"),
         (("classic", "--agents", "ppo", "--out", "."), "--out .: must be an empty or a new folder"),
     ],
 )

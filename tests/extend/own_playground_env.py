@@ -20,10 +20,11 @@ class Push(MjxEnv):
 
     xml_path, action_size = "", 1
     mj_model = mujoco.MjModel.from_xml_string(XML)
-    mjx_model = mjx.put_model(mj_model, impl="jax")
+    mjx_model = property(lambda self: self._mjx_model)
 
     def __init__(self):
         super().__init__(config_dict.create(ctrl_dt=0.02, sim_dt=0.02))
+        self._mjx_model = mjx.put_model(self.mj_model, impl="jax")
 
     def reset(self, rng):
         place = jax.random.uniform(rng, (1,), minval=-1, maxval=1)
