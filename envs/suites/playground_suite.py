@@ -18,8 +18,8 @@ from envs.suites.brax_suite import BraxEnv
 from envs.suites.transitions import import_suite
 
 Randomizer: TypeAlias = Callable[[Any, jax.Array], tuple[Any, Any]]
-"""(MJX model, keys (n, ...)) -> (the model with n rows in each randomised leaf, a tree like it with 0
-in the place of these leaves and None in that of all others)."""
+"""(MJX model, keys (n, ...)) -> (the model with n rows in each randomised leaf, a tree like it with
+0 in the place of these leaves and None in that of all others)."""
 
 _CONTROL = (
     *("AcrobotSwingup", "AcrobotSwingupSparse", "BallInCup", "CartpoleBalance"),
