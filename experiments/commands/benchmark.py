@@ -21,7 +21,15 @@ from experiments.cli import parse
 from experiments.startup import machine, start_jax
 
 Section: TypeAlias = Literal[
-    "forward", "update", "generation", "lanes", "memory", "host", "checkpoints", "networks"
+    "forward",
+    "update",
+    "generation",
+    "lanes",
+    "memory",
+    "host",
+    "checkpoints",
+    "networks",
+    "suites",
 ]
 
 
@@ -38,6 +46,7 @@ class BenchmarkFlags:
         "host",
         "checkpoints",
         "networks",
+        "suites",
     )
     """What to measure; all sections take about half an hour on 2 cores."""
     rounds: int = 5
@@ -60,7 +69,7 @@ def main(arguments: list[str]) -> int:
     start_jax(flags.devices)
     # Compilation is timed, so the cache must not be used.
     jax.config.update("jax_enable_compilation_cache", False)
-    from experiments.benchmarks import checkpoints, engine, host, networks, rollouts
+    from experiments.benchmarks import checkpoints, engine, host, networks, rollouts, suites
 
     rounds, devices = flags.rounds, flags.devices
     measure: dict[Section, Callable[[], Iterable[Table]]] = {
@@ -72,6 +81,7 @@ def main(arguments: list[str]) -> int:
         "host": lambda: host.host(rounds),
         "checkpoints": lambda: checkpoints.checkpoints(rounds),
         "networks": lambda: networks.networks(rounds),
+        "suites": lambda: suites.suites(rounds),
     }
     tables: list[Table] = []
     for section in flags.sections:

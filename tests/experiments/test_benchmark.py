@@ -8,6 +8,7 @@ import pytest
 
 import agents
 import envs
+from experiments.benchmarks import suites
 from experiments.benchmarks.rollouts import LockstepPlayer
 from experiments.benchmarks.timing import Contender, side_by_side
 from tests.experiments.test_cli import es_rl
@@ -77,3 +78,13 @@ def test_the_command_prints_and_writes_tables(tmp_path):
     # Two vectors a matrix and its bias, against the whole matrix, for each of 128 draws.
     low, full = (million["values"][f"{kind} rank: noise"] for kind in ("low", "full"))
     assert full / low > 100
+
+
+def test_suites_are_compared_in_env_steps_per_second():
+    table = suites._suite("jumanji/Knapsack-v1", 50, 64, 2)
+    ours, theirs = table.rows
+    assert ours.name == "our lanes"
+    assert theirs.values["ratio to the suite's"] == 1
+    rates = [row.values["env steps/s"] for row in table.rows]
+    assert np.isclose(ours.values["ratio to the suite's"], rates[0] / rates[1])
+    assert "Ours play 64 episodes to their ends" in table.notes[0]

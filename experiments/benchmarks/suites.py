@@ -1,0 +1,205 @@
+"""Benchmark of the suites on the accelerator: our lanes against each suite's own loop with
+auto-reset, both with random actions."""
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import envs
+from agents.policies.actors import RandomActor
+from envs.base import Env
+from envs.suites.available import obstacle
+from es_rl.devices import make_mesh
+from es_rl.play.device_player import DevicePlayer
+from es_rl.play.jobs import make_jobs
+from es_rl.play.player import Behaviour
+from es_rl.play.rollout import Rollout
+from experiments.benchmarks.timing import Contender, Row, Table, side_by_side
+
+_LANES = 32
+
+
+class _Loop(NamedTuple):
+    """A suite's own environments with auto-reset, vectorised as its authors do."""
+
+    reset: Callable[[jax.Array], Any]
+    """Keys (n, ...) -> states."""
+    step: Callable[[Any, jax.Array, jax.Array], Any]
+    """(states, actions (n, ...), keys (n, ...)) -> states."""
+
+
+def _brax(name: str, limit: int) -> _Loop:
+    import brax.envs
+
+    env = brax.envs.create(name, episode_length=limit, auto_reset=True, batch_size=_LANES)
+    return _Loop(env.reset, lambda state, action, key: env.step(state, action))
+
+
+def _playground(name: str, limit: int) -> _Loop:
+    from mujoco_playground import registry, wrapper
+
+    impl = {"impl": "jax"} if jax.default_backend() == "cpu" else {}
+    env = registry.load(name, config_overrides=impl)
+    env = wrapper.wrap_for_brax_training(env, episode_length=limit)
+    return _Loop(env.reset, lambda state, action, key: env.step(state, action))
+
+
+def _gymnax(name: str, limit: int) -> _Loop:
+    import gymnax
+
+    env, params = gymnax.make(name)
+
+    def step(states: Any, actions: jax.Array, keys: jax.Array) -> Any:
+        return jax.vmap(env.step, (0, 0, 0, None))(keys, states, actions, params)[1]
+
+    return _Loop(lambda keys: jax.vmap(env.reset, (0, None))(keys, params)[1], step)
+
+
+def _craftax(name: str, limit: int) -> _Loop:
+    from craftax.craftax_env import make_craftax_env_from_name
+
+    env = make_craftax_env_from_name(f"{name}-v1", auto_reset=True)
+    params = env.default_params
+
+    def step(states: Any, actions: jax.Array, keys: jax.Array) -> Any:
+        return jax.vmap(env.step, (0, 0, 0, None))(keys, states, actions, params)[1]
+
+    return _Loop(lambda keys: jax.vmap(env.reset, (0, None))(keys, params)[1], step)
+
+
+def _jumanji(name: str, limit: int) -> _Loop:
+    from jumanji.registration import make
+    from jumanji.wrappers import VmapAutoResetWrapper
+
+    env = VmapAutoResetWrapper(make(name))
+    return _Loop(
+        lambda keys: env.reset(keys)[0], lambda states, actions, keys: env.step(states, actions)[0]
+    )
+
+
+def _navix(name: str, limit: int) -> _Loop:
+    import navix
+
+    env = navix.make(name)
+    step = jax.vmap(env.step)
+    return _Loop(jax.vmap(env.reset), lambda states, actions, keys: step(states, actions))
+
+
+def _pgx(name: str, limit: int) -> _Loop:
+    import pgx
+    from pgx.experimental import auto_reset
+
+    env = pgx.make(name)
+    return _Loop(jax.vmap(env.init), jax.vmap(auto_reset(env.step, env.init)))
+
+
+_LOOPS: dict[str, Callable[[str, int], _Loop]] = {
+    "brax": _brax,
+    "craftax": _craftax,
+    "gymnax": _gymnax,
+    "jumanji": _jumanji,
+    "navix": _navix,
+    "pgx": _pgx,
+    "playground": _playground,
+}
+_TASKS = (
+    ("brax/ant", 1000, 128),
+    ("playground/CartpoleBalance", 1000, 64),
+    ("gymnax/CartPole-v1", 500, 2048),
+    ("gymnax/Breakout-MinAtar", 1000, 2048),
+    ("jumanji/Snake-v1", 1000, 2048),
+    ("jumanji/Knapsack-v1", 50, 2048),
+    ("navix/Navix-DoorKey-8x8-v0", 100, 256),
+    ("craftax/Craftax-Classic-Symbolic", 1000, 128),
+    ("pgx/2048", 1000, 2048),
+)
+"""Ids, the steps after which episodes are truncated, and the episodes that our lanes play."""
+
+
+def suites(rounds: int) -> Iterator[Table]:
+    """(i) Env steps per second of our lanes and of the suites' own loops."""
+    for id, limit, episodes in _TASKS:
+        if obstacle(id) is None:
+            yield _suite(id, limit, episodes, rounds)
+
+
+def _suite(id: str, limit: int, episodes: int, rounds: int) -> Table:
+    env = envs.make(id, max_episode_steps=limit)
+    assert isinstance(env, Env)
+    actor = RandomActor(env.spec.action_space)
+
+    def act(shared: Any, selected: Any, memory: Any, obs: jax.Array, key: jax.Array) -> Any:
+        return *actor.act(None, memory, obs, key), jnp.zeros(0)
+
+    behaviour = Behaviour(lambda shared, member: (), (), act)
+    jobs = make_jobs(episodes, 1, sharing=1)
+    player = DevicePlayer(Rollout(env, behaviour, jobs, make_mesh(1), _LANES))
+    lengths: list[int] = []
+
+    def ours(keys: np.ndarray) -> Any:
+        played = player.play((), keys)
+        lengths.append(int(np.sum(played.lengths)))
+        return played.returns
+
+    suite, _, name = id.partition("/")
+    loop = _LOOPS[suite](name, limit)
+    steps = 2 * limit
+
+    def theirs(key: jax.Array) -> Any:
+        states = loop.reset(_keys(key, _LANES))
+
+        def step(number: int, states: Any) -> Any:
+            key_now = jax.random.fold_in(key, number)
+            draw = jax.vmap(lambda key: actor.act(None, (), jnp.zeros(0), key)[0])
+            actions = draw(jax.random.split(key_now, _LANES))
+            return loop.step(states, actions, _keys(key_now, _LANES))
+
+        return jax.lax.fori_loop(0, steps, step, states)
+
+    compiled = jax.jit(theirs)
+    data = jax.random.key_data(jax.random.split(jax.random.key(0), episodes))
+    contenders = [
+        Contender(
+            "our lanes",
+            ours,
+            lambda keys: player.compile((), keys),
+            lambda number: np.asarray(data) + np.uint32(number),
+        ),
+        Contender(
+            "the suite's own loop",
+            compiled,
+            lambda key: jax.block_until_ready(compiled(key)),
+            lambda number: jax.random.key(number),
+        ),
+    ]
+    taken = side_by_side(contenders, rounds)
+    played = float(np.median(lengths[1:]))
+    rates = {
+        "our lanes": played / taken["our lanes"][0],
+        "the suite's own loop": _LANES * steps / taken["the suite's own loop"][0],
+    }
+    rows = [
+        Row(
+            name,
+            {
+                "env steps/s": rate,
+                "ratio to the suite's": rate / rates["the suite's own loop"],
+                "compile s": taken[name][1],
+            },
+        )
+        for name, rate in rates.items()
+    ]
+    columns = {"env steps/s": ",.0f", "ratio to the suite's": ".2f", "compile s": ".1f"}
+    notes = [
+        f"{_LANES} lanes on one device, random actions. Ours play {episodes:,} episodes to their "
+        f"ends ({played:,.0f} steps), theirs {_LANES * steps:,} steps with auto-reset."
+    ]
+    return Table(f"(i) {id}, at most {limit} steps", columns, rows, notes)
+
+
+def _keys(key: jax.Array, count: int) -> jax.Array:
+    """`count` keys in the old form, which most suites want."""
+    return jax.random.key_data(jax.random.split(key, count))
