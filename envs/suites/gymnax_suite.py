@@ -80,6 +80,9 @@ def from_gymnax(
       id: the name of the environment, such as "mine/maze".
       max_episode_steps: the steps after which an episode is truncated;
         `params.max_steps_in_episode` unless given.
+
+    Raises:
+      UserError: neither says after how many steps an episode is truncated.
     """
     return GymnaxEnv(id, env, params, max_episode_steps)
 
@@ -94,10 +97,14 @@ class GymnaxEnv:
 
     def __init__(self, id: str, env: Any, params: Any, max_episode_steps: int | None):
         ignore_warnings()
-        (own,) = (field.name for field in fields(params) if field.name in _LIMITS)
-        limit = int(max_episode_steps or getattr(params, own))
+        limits = [field.name for field in fields(params) if field.name in _LIMITS]
+        if not limits and max_episode_steps is None:
+            raise UserError(
+                f"{id}: its params have no {_LIMITS[0]}: max_episode_steps must be given"
+            )
+        limit = int(max_episode_steps or getattr(params, limits[0]))
         self._env = env
-        self._params = params.replace(**{own: limit + 1})
+        self._params = params.replace(**dict.fromkeys(limits, limit + 1))
         observations = _space(env.observation_space(params))
         self._is_image = any(kind in str(getattr(env, "name", "")) for kind in _IMAGES)
         if self._is_image:

@@ -1,9 +1,11 @@
 """Environments of gymnax play as gymnax plays them, with two kinds of end."""
 
+import gymnax
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import struct
 from gymnasium import spaces
 
 import envs
@@ -104,3 +106,21 @@ def test_arguments_are_those_of_the_class_and_of_its_parameters():
         envs.make("gymnax/CartPole-v1", gravty=3.0)
     with pytest.raises(UserError, match="did you mean gymnax/Breakout-MinAtar"):
         envs.make("gymnax/Breakut-MinAtar")
+
+
+def test_scalars_of_the_info_are_reported_where_asked_for():
+    env = envs.make("gymnax/CartPole-v1", info_keys=["discount"])
+    start = env.reset(jax.random.key(0))
+    after = env.step(start, 1, jax.random.key(1))
+    assert jax.tree.structure(start) == jax.tree.structure(after)
+    assert (float(start.info["discount"]), float(after.info["discount"])) == (0, 1)
+
+
+def test_params_without_a_limit_need_one():
+    @struct.dataclass
+    class Endless:
+        gravity: float = 9.8
+
+    cart, _ = gymnax.make("CartPole-v1")
+    with pytest.raises(UserError, match="mine/cart: its params have no max_steps_in_episode"):
+        envs.from_gymnax(cart, Endless(), id="mine/cart")
