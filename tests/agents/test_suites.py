@@ -22,7 +22,7 @@ IDS = (
 @pytest.mark.parametrize("id", IDS)
 def test_a_run_goes_on_with_the_same_bits_and_its_policy_replays(id, tmp_path):
     env = envs.make(id, max_episode_steps=12)
-    settings = {"network": "mlp", "hidden": (), "population_size": 16, "sigma": 0.5}
+    settings = {"network": "mlp", "hidden": (), "population_size": 16, "episodes_per_member": 1}
     with agents.make("eggroll", env, **settings) as agent:
         evaluator = evaluator_of(agent)
         options = {"seed": 2, "eval_episodes": 4, "evaluator": evaluator, "checkpoint_every": 1}
