@@ -130,67 +130,29 @@ def _suite(id: str, limit: int, episodes: int, rounds: int) -> Table:
     env = envs.make(id, max_episode_steps=limit)
     assert isinstance(env, Env)
     actor = RandomActor(env.spec.action_space)
-
-    def act(shared: Any, selected: Any, memory: Any, obs: jax.Array, key: jax.Array) -> Any:
-        return *actor.act(None, memory, obs, key), jnp.zeros(0)
-
-    behaviour = Behaviour(lambda shared, member: (), (), act)
-    jobs = make_jobs(episodes, 1, sharing=1)
-    player = DevicePlayer(Rollout(env, behaviour, jobs, make_mesh(1), _LANES))
     lengths: list[int] = []
-
-    def ours(keys: np.ndarray) -> Any:
-        played = player.play((), keys)
-        lengths.append(int(np.sum(played.lengths)))
-        return played.returns
-
     suite, _, name = id.partition("/")
-    loop = _LOOPS[suite](name, limit)
     steps = 2 * limit
-
-    def theirs(key: jax.Array) -> Any:
-        states = loop.reset(_keys(key, _LANES))
-
-        def step(number: int, states: Any) -> Any:
-            key_now = jax.random.fold_in(key, number)
-            draw = jax.vmap(lambda key: actor.act(None, (), jnp.zeros(0), key)[0])
-            actions = draw(jax.random.split(key_now, _LANES))
-            return loop.step(states, actions, _keys(key_now, _LANES))
-
-        return jax.lax.fori_loop(0, steps, step, states)
-
-    compiled = jax.jit(theirs)
-    data = jax.random.key_data(jax.random.split(jax.random.key(0), episodes))
     contenders = [
-        Contender(
-            "our lanes",
-            ours,
-            lambda keys: player.compile((), keys),
-            lambda number: np.asarray(data) + np.uint32(number),
-        ),
-        Contender(
-            "the suite's own loop",
-            compiled,
-            lambda key: jax.block_until_ready(compiled(key)),
-            lambda number: jax.random.key(number),
-        ),
+        _lanes(env, actor, episodes, lengths),
+        _own_loop(_LOOPS[suite](name, limit), actor, steps),
     ]
     taken = side_by_side(contenders, rounds)
     played = float(np.median(lengths[1:]))
-    rates = {
-        "our lanes": played / taken["our lanes"][0],
-        "the suite's own loop": _LANES * steps / taken["the suite's own loop"][0],
-    }
+    rates = [
+        count / taken[contender.name][0]
+        for contender, count in zip(contenders, (played, _LANES * steps), strict=True)
+    ]
     rows = [
         Row(
-            name,
+            contender.name,
             {
                 "env steps/s": rate,
-                "ratio to the suite's": rate / rates["the suite's own loop"],
-                "compile s": taken[name][1],
+                "ratio to the suite's": rate / rates[1],
+                "compile s": taken[contender.name][1],
             },
         )
-        for name, rate in rates.items()
+        for contender, rate in zip(contenders, rates, strict=True)
     ]
     columns = {"env steps/s": ",.0f", "ratio to the suite's": ".2f", "compile s": ".1f"}
     notes = [
@@ -198,6 +160,51 @@ def _suite(id: str, limit: int, episodes: int, rounds: int) -> Table:
         f"ends ({played:,.0f} steps), theirs {_LANES * steps:,} steps with auto-reset."
     ]
     return Table(f"(i) {id}, at most {limit} steps", columns, rows, notes)
+
+
+def _lanes(env: Env, actor: RandomActor, episodes: int, lengths: list[int]) -> Contender:
+    """Our lanes, which play whole episodes; the env steps of each round are added to `lengths`."""
+
+    def act(shared: Any, selected: Any, memory: Any, obs: jax.Array, key: jax.Array) -> Any:
+        return *actor.act(None, memory, obs, key), jnp.zeros(0)
+
+    behaviour = Behaviour(lambda shared, member: (), (), act)
+    jobs = make_jobs(episodes, 1, sharing=1)
+    player = DevicePlayer(Rollout(env, behaviour, jobs, make_mesh(1), _LANES))
+
+    def play(keys: np.ndarray) -> Any:
+        played = player.play((), keys)
+        lengths.append(int(np.sum(played.lengths)))
+        return played.returns
+
+    data = np.asarray(_keys(jax.random.key(0), episodes))
+    return Contender(
+        "our lanes",
+        play,
+        lambda keys: player.compile((), keys),
+        lambda number: data + np.uint32(number),
+    )
+
+
+def _own_loop(loop: _Loop, actor: RandomActor, steps: int) -> Contender:
+    """The suite's own loop, of some steps of all lanes."""
+
+    def run(key: jax.Array) -> Any:
+        def step(number: int, states: Any) -> Any:
+            now = jax.random.fold_in(key, number)
+            draw = jax.vmap(lambda key: actor.act(None, (), jnp.zeros(0), key)[0])
+            actions = draw(jax.random.split(now, _LANES))
+            return loop.step(states, actions, _keys(now, _LANES))
+
+        return jax.lax.fori_loop(0, steps, step, loop.reset(_keys(key, _LANES)))
+
+    compiled = jax.jit(run)
+    return Contender(
+        "the suite's own loop",
+        compiled,
+        lambda key: jax.block_until_ready(compiled(key)),
+        lambda number: jax.random.key(number),
+    )
 
 
 def _keys(key: jax.Array, count: int) -> jax.Array:
