@@ -24,9 +24,7 @@ PLAYED = (
     "pgx/2048",
     pytest.param("pgx/minatar-breakout", marks=SLOW),
     pytest.param("craftax/Craftax-Classic-Symbolic", marks=SLOW),
-    pytest.param("craftax/Craftax-Symbolic", marks=SLOW),
     pytest.param("playground/CartpoleBalance", marks=SLOW),
-    pytest.param("playground/CheetahRun", marks=SLOW),
 )
 STEPS = 24
 
