@@ -3,6 +3,7 @@
 import warnings
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 
@@ -28,10 +29,11 @@ def _jumanji(name):
     import jumanji
 
     env = jumanji.make(name)
+    columns = env.action_spec.num_values.tolist()[1] if env.action_spec.shape else None
 
     def step(state, action, key):
-        if len(env.action_spec.shape) == 1:
-            action = np.stack(np.unravel_index(action, env.action_spec.num_values))
+        if columns is not None:
+            action = jnp.stack([action // columns, action % columns])
         state, timestep = env.step(state, action)
         return state, timestep.reward, timestep.last()
 
