@@ -151,7 +151,7 @@ class Rollout:
         portion = max(self.num_lanes, self.pool_bytes // state_bytes)
         starts, window = None, None
         if portion < len(queue.keys):
-            # Values that do not matter: every lane takes a job before the first step.
+            # Values that do not matter: nothing of a lane without a job is counted.
             nobody = blank(one, self.num_lanes)
             window = Window(blank(one, portion), jnp.full(1, -portion, jnp.int32))
         else:

@@ -50,8 +50,10 @@ def _playground(name: str, limit: int) -> _Loop:
 def _gymnax(name: str, limit: int) -> _Loop:
     import gymnax
 
-    env, params = gymnax.make(name)
+    return _like_gymnax(*gymnax.make(name))
 
+
+def _like_gymnax(env: Any, params: Any) -> _Loop:
     def step(states: Any, actions: jax.Array, keys: jax.Array) -> Any:
         return jax.vmap(env.step, (0, 0, 0, None))(keys, states, actions, params)[1]
 
@@ -62,12 +64,7 @@ def _craftax(name: str, limit: int) -> _Loop:
     from craftax.craftax_env import make_craftax_env_from_name
 
     env = make_craftax_env_from_name(f"{name}-v1", auto_reset=True)
-    params = env.default_params
-
-    def step(states: Any, actions: jax.Array, keys: jax.Array) -> Any:
-        return jax.vmap(env.step, (0, 0, 0, None))(keys, states, actions, params)[1]
-
-    return _Loop(lambda keys: jax.vmap(env.reset, (0, None))(keys, params)[1], step)
+    return _like_gymnax(env, env.default_params)
 
 
 def _jumanji(name: str, limit: int) -> _Loop:

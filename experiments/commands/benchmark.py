@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 import jax
 import tyro
@@ -37,17 +37,7 @@ Section: TypeAlias = Literal[
 class BenchmarkFlags:
     """Measure the engine and its alternatives, and print a table for each comparison."""
 
-    sections: tyro.conf.Positional[tuple[Section, ...]] = (
-        "forward",
-        "update",
-        "generation",
-        "lanes",
-        "memory",
-        "host",
-        "checkpoints",
-        "networks",
-        "suites",
-    )
+    sections: tyro.conf.Positional[tuple[Section, ...]] = get_args(Section)
     """What to measure; all sections take about half an hour on 2 cores."""
     rounds: int = 5
     """How often every row is timed; the rows of a table take turns."""

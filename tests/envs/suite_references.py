@@ -6,9 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+import envs
+
 
 def plain_episode(id, key, actions):
-    """Rewards and whether the task has ended after each step, until it has."""
+    """Rewards and whether the task has ended after each step, until it has; and the last state."""
     suite, _, name = id.partition("/")
     reset, step = STEPPERS[suite](name)
     rewards, ended = [], []
@@ -22,7 +24,21 @@ def plain_episode(id, key, actions):
             ended.append(bool(done))
             if done:
                 break
-    return rewards, ended
+    return rewards, ended, state
+
+
+def shapes_checked(id, **kwargs):
+    """The spec of an environment whose states are of one kind, and fit its observation space."""
+    env = envs.make(id, **kwargs)
+    action = jnp.asarray(env.spec.action_space.sample())
+    start = jax.eval_shape(env.reset, jax.random.key(0))
+    after = jax.eval_shape(env.step, start, action, jax.random.key(0))
+    assert jax.tree.structure(start) == jax.tree.structure(after)
+    for a, b in zip(jax.tree.leaves(start), jax.tree.leaves(after), strict=True):
+        assert (a.shape, a.dtype) == (b.shape, b.dtype)
+    assert start.obs.shape == env.spec.observation_space.shape
+    assert start.obs.dtype == env.spec.observation_space.dtype
+    return env.spec
 
 
 def _jumanji(name):
@@ -89,9 +105,25 @@ def _playground(name):
     return lambda key: jax.jit(env.reset)(jax.random.key_data(key)), step
 
 
+def _kinetix(name):
+    from kinetix.environment import ActionType, ObservationType, make_kinetix_env
+    from kinetix.util.saving import load_from_json_file
+
+    level, static, params = load_from_json_file(name)
+    kinds = ActionType.CONTINUOUS, ObservationType.SYMBOLIC_FLAT
+    env = make_kinetix_env(*kinds, lambda key: level, params, static, auto_reset=False)
+
+    def step(state, action, key):
+        _, state, reward, done, _ = env.step(jax.random.key_data(key), state, action, params)
+        return state, reward, done
+
+    return lambda key: env.reset(jax.random.key_data(key), params)[1], step
+
+
 STEPPERS = {
     "craftax": _craftax,
     "jumanji": _jumanji,
+    "kinetix": _kinetix,
     "navix": _navix,
     "pgx": _pgx,
     "playground": _playground,

@@ -1,5 +1,7 @@
 """Environments of Jumanji, NAVIX, Craftax, Pgx and MuJoCo Playground play as in their suites."""
 
+from importlib.util import find_spec
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,9 +12,10 @@ import envs
 from envs.errors import NoPicture, UserError
 from envs.suites import jumanji_suite, navix_suite, pgx_suite, playground_suite
 from envs.suites.available import obstacle
-from tests.envs.suite_references import plain_episode
+from tests.envs.suite_references import plain_episode, shapes_checked
 
 SLOW = pytest.mark.slow
+BY_HAND = pytest.mark.skipif(find_spec("kinetix") is None, reason="kinetix is installed by hand")
 PLAYED = (
     "jumanji/Snake-v1",
     "jumanji/Game2048-v1",
@@ -25,6 +28,7 @@ PLAYED = (
     pytest.param("pgx/minatar-breakout", marks=SLOW),
     pytest.param("craftax/Craftax-Classic-Symbolic", marks=SLOW),
     pytest.param("playground/CartpoleBalance", marks=SLOW),
+    pytest.param("kinetix/s/h1_thrust_over_ball", marks=[SLOW, BY_HAND]),
 )
 STEPS = 24
 
@@ -35,7 +39,7 @@ def test_an_episode_is_that_of_the_suite(id):
     env.spec.action_space.seed(3)
     actions = [env.spec.action_space.sample() for _ in range(STEPS)]
     key = jax.random.key(7)
-    expected, ended = plain_episode(id, key, actions)
+    expected, ended, last = plain_episode(id, key, actions)
     state, step = jax.jit(env.reset)(key), jax.jit(env.step)
     rewards, over = [], []
     for number, action in enumerate(actions[: len(expected)]):
@@ -48,39 +52,31 @@ def test_an_episode_is_that_of_the_suite(id):
     assert over == ended
     assert state.truncated == (not ended[-1])
     assert state.steps == len(expected)
-
-
-def _shapes(id, **kwargs):
-    """The states after a reset and after a step, as shapes."""
-    env = envs.make(id, **kwargs)
-    action = jnp.asarray(env.spec.action_space.sample())
-    start = jax.eval_shape(env.reset, jax.random.key(0))
-    after = jax.eval_shape(env.step, start, action, jax.random.key(0))
-    assert jax.tree.structure(start) == jax.tree.structure(after)
-    for a, b in zip(jax.tree.leaves(start), jax.tree.leaves(after), strict=True):
-        assert (a.shape, a.dtype) == (b.shape, b.dtype)
-    assert start.obs.shape == env.spec.observation_space.shape
-    assert start.obs.dtype == env.spec.observation_space.dtype
-    return env.spec
+    # Rewards of a few random steps are often 0, but the states that they lead to are not.
+    pairs = list(zip(jax.tree.leaves(state.inner), jax.tree.leaves(last), strict=True))
+    alike = [(ours, theirs) for ours, theirs in pairs if np.shape(ours) == np.shape(theirs)]
+    assert len(alike) >= len(pairs) - 1  # NAVIX's pictures of the cells are left out of ours
+    for ours, theirs in alike:
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", jumanji_suite.names())
 def test_every_environment_of_jumanji_has_spaces_and_steps(name):
-    spec = _shapes(f"jumanji/{name}")
+    spec = shapes_checked(f"jumanji/{name}")
     assert isinstance(spec.raw_observation_space, spaces.Dict)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", navix_suite.names())
 def test_every_environment_of_navix_has_spaces_and_steps(name):
-    assert _shapes(f"navix/{name}").max_episode_steps == 100
+    assert shapes_checked(f"navix/{name}").max_episode_steps == 100
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", pgx_suite.names())
 def test_every_game_of_pgx_has_spaces_and_steps(name):
-    _shapes(f"pgx/{name}")
+    shapes_checked(f"pgx/{name}")
 
 
 def test_every_name_is_that_of_its_suite():
@@ -95,18 +91,29 @@ def test_every_name_is_that_of_its_suite():
     assert set(playground_suite.names()) == set(registry.ALL_ENVS) - left_out
 
 
+def test_an_observation_is_flat_as_gymnasium_makes_it():
+    env = envs.make("jumanji/Maze-v0")  # has parts within parts
+    key = jax.random.key(3)
+    _, timestep = env._env.reset(jax.random.key_data(key))
+    parts = timestep.observation._asdict()
+    for name in ("agent_position", "target_position"):
+        parts[name] = parts[name]._asdict()
+    expected = spaces.flatten(env.spec.raw_observation_space, jax.device_get(parts))
+    np.testing.assert_array_equal(env.reset(key).obs, expected)
+
+
 def test_a_mask_of_joint_actions_makes_one_space():
-    spec = _shapes("jumanji/Tetris-v0")
+    spec = shapes_checked("jumanji/Tetris-v0")
     assert spec.action_space == spaces.Discrete(40)
     assert spec.max_episode_steps == 400
     assert spec.raw_observation_space["action_mask"] == spaces.MultiBinary((4, 10))
-    spec = _shapes("jumanji/Connector-v3")
+    spec = shapes_checked("jumanji/Connector-v3")
     assert spec.action_space == spaces.MultiDiscrete([5] * 10)
 
 
 def test_grids_of_navix_are_no_images_unless_asked_for():
-    assert _shapes("navix/Navix-DoorKey-5x5-v0").observation_space.dtype == np.float32
-    seen = _shapes("navix/Navix-DoorKey-5x5-v0", observation_fn="rgb").observation_space
+    assert shapes_checked("navix/Navix-DoorKey-5x5-v0").observation_space.dtype == np.float32
+    seen = shapes_checked("navix/Navix-DoorKey-5x5-v0", observation_fn="rgb").observation_space
     assert (seen.dtype, seen.shape) == (np.uint8, (40, 40, 3))
 
 

@@ -2,7 +2,6 @@
 
 import gymnax
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import struct
@@ -12,6 +11,7 @@ import envs
 from envs.errors import NoPicture, UserError
 from envs.suites import gymnax_suite
 from tests.envs.gymnax_reference import plain_episode
+from tests.envs.suite_references import shapes_checked
 
 SOME = ("CartPole-v1", "Pendulum-v1", "SpaceInvaders-MinAtar", "Catch-bsuite", "Reacher-misc")
 
@@ -60,15 +60,7 @@ def test_the_limit_truncates_and_the_task_terminates():
 
 @pytest.mark.parametrize("name", gymnax_suite.names())
 def test_every_environment_has_spaces_and_steps(name):
-    env = envs.make(f"gymnax/{name}")
-    action = jnp.asarray(env.spec.action_space.sample())
-    start = jax.eval_shape(env.reset, jax.random.key(0))
-    after = jax.eval_shape(env.step, start, action, jax.random.key(0))
-    assert jax.tree.structure(start) == jax.tree.structure(after)
-    for a, b in zip(jax.tree.leaves(start), jax.tree.leaves(after), strict=True):
-        assert (a.shape, a.dtype) == (b.shape, b.dtype)
-    assert start.obs.shape == env.spec.observation_space.shape
-    assert start.obs.dtype == env.spec.observation_space.dtype
+    shapes_checked(f"gymnax/{name}")
 
 
 def test_every_name_is_that_of_gymnax():
