@@ -6,7 +6,7 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -17,7 +17,7 @@ import agents
 from agents.base import Agent
 from agents.policies.policy import Policy
 from agents.policies.policy_files import read_description
-from agents.registry import preset
+from agents.registry import config_type, preset
 from agents.settings import expected
 from agents.training.evaluation import Evaluator
 from envs.base import Env, HostEnv
@@ -95,10 +95,14 @@ class Trials:
                 f"out={self.root}: {path.parent} holds no run of this comparison ({reason}): must "
                 "be removed, or another folder"
             ) from error
-        if run.settings != json.loads(json.dumps(self.settings)):
+        # A setting that is newer than the run had its default.
+        defaults = asdict(config_type(self.agent.kind)())
+        trained, wanted = json.loads(json.dumps([{**defaults, **run.settings}, self.settings]))
+        differing = sorted(k for k in trained | wanted if trained.get(k) != wanted.get(k))
+        if differing:
             raise UserError(
-                f"out={self.root}: {path.parent} was trained with other settings: must be another "
-                "folder"
+                f"out={self.root}: {path.parent} was trained with other settings "
+                f"({', '.join(differing)}): must be another folder"
             )
         return run
 
@@ -123,6 +127,8 @@ class Trials:
         for name, value in wanted_values.items():
             if getattr(run, name) != value:
                 raise UserError(f"{name} must be {value!r}")
+        if not isinstance(run.settings, dict):
+            raise UserError("settings must be an object")
         if len(run.returns) != self.task.final_episodes:
             raise UserError(f"{len(run.returns)} returns: must be {self.task.final_episodes}")
         if any(type(x) is not float for x in run.returns):

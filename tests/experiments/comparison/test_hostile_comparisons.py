@@ -90,6 +90,15 @@ def test_the_kept_run_that_is_spoilt_is_a_good_one(trials):
     assert np.isnan(run.curve[1].return_mean)
 
 
+def test_a_setting_that_is_newer_than_a_run_had_its_default(trials):
+    run = honest_run(trials)
+    del run["settings"]["action_mask"]
+    assert kept(trials, run).return_mean == 8.0
+    del run["settings"]["hidden"]
+    with pytest.raises(UserError, match=r"trained with other settings \(hidden\): must be another"):
+        kept(trials, run)
+
+
 @many
 @given(data=st.data(), other=ODD)
 def test_whatever_stands_in_a_kept_run(trials, data, other):
