@@ -1,9 +1,9 @@
 """The presets of `ppo` and `sbx_ppo`, which share them."""
 
-from agents.presets import ppo_brax, ppo_gymnasium
+from agents.presets import ppo_brax, ppo_gymnasium, ppo_jax
 from agents.presets.preset import Preset, PresetTable
 
-_PRESETS = PresetTable(ppo_gymnasium.PRESETS | ppo_brax.PRESETS)
+_PRESETS = PresetTable(ppo_gymnasium.PRESETS | ppo_brax.PRESETS | ppo_jax.PRESETS)
 
 
 def ppo_preset(env_id: str) -> Preset:

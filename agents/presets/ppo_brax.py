@@ -4,8 +4,6 @@ The activation and the sizes of the networks are those of Stable-Baselines3 unle
 otherwise.
 """
 
-from typing import Any
-
 from agents.presets.ppo_gymnasium import NORMALIZE, SB3
 from agents.presets.preset import Preset, PresetTable
 
@@ -51,80 +49,3 @@ def _brax_inverted_pendulum() -> Preset:
         "normalize_observations": True,
     }
     return Preset({"env_steps": 2_000_000}, {**SB3, **settings}, _BRAX)
-
-
-def _rejax(num_minibatches: int, **settings: Any) -> dict[str, Any]:
-    """Settings that all of rejax's configurations share; they give the number of minibatches, not
-    their size."""
-    # rejax's vf_coef of 0.5 weights half the squared error. Left out: its clipping of the value,
-    # and that it treats the time limit as a termination.
-    return {
-        **SB3,
-        "entropy_coefficient": 0.01,
-        "value_coefficient": 0.25,
-        "normalize_observations": True,
-        "minibatch_size": settings["num_envs"] * settings["num_steps"] // num_minibatches,
-        **settings,
-    }
-
-
-@PRESETS.on("brax/ant")
-def _brax_ant() -> Preset:
-    settings = _rejax(
-        16,
-        num_envs=64,
-        num_steps=64,
-        num_epochs=8,
-        learning_rate=0.00010838581269344756,
-        gamma=0.98,
-        gae_lambda=0.8,
-    )
-    source = "keraJLi/rejax: configs/brax/ant.yaml (commit 886d462)"
-    return Preset({"env_steps": 5_242_880}, settings, source)
-
-
-@PRESETS.on("brax/hopper")
-def _brax_hopper() -> Preset:
-    settings = _rejax(
-        2,
-        num_envs=32,
-        num_steps=32,
-        num_epochs=9,
-        learning_rate=0.00025674088686342003,
-        max_grad_norm=1.0,
-        gamma=0.995,
-    )
-    source = "keraJLi/rejax: configs/brax/hopper.yaml (commit 675ba2b)"
-    return Preset({"env_steps": 5_242_880}, settings, source)
-
-
-@PRESETS.on("brax/halfcheetah")
-def _brax_halfcheetah() -> Preset:
-    settings = _rejax(
-        2,
-        num_envs=32,
-        num_steps=32,
-        num_epochs=2,
-        learning_rate=0.0017203361125365498,
-        max_grad_norm=5.0,
-        gae_lambda=0.8,
-    )
-    source = "keraJLi/rejax: configs/brax/halfcheetah.yaml (commit 675ba2b)"
-    return Preset({"env_steps": 5_242_880}, settings, source)
-
-
-@PRESETS.on("brax/reacher")
-def _brax_reacher() -> Preset:
-    settings = _rejax(
-        64,
-        num_envs=128,
-        num_steps=128,
-        num_epochs=8,
-        learning_rate=0.00027520696850790545,
-        max_grad_norm=0.1,
-        gamma=0.95,
-    )
-    source = (
-        "keraJLi/rejax: configs/brax/reacher.yaml (commit b33bab4), whose episodes have 50 steps"
-    )
-    return Preset({"env_steps": 1_048_576}, settings, source)

@@ -1,12 +1,9 @@
 """`es-rl compare`: train several agents from several seeds on a suite of tasks, and report."""
 
-import json
-import math
 import signal
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from types import NoneType
 from typing import Annotated, TypeAlias
 
 import jax
@@ -17,33 +14,40 @@ import agents
 import envs
 from agents import load_policy
 from agents.policies.policy import Policy
-from agents.policies.policy_files import named_file, read_json
+from agents.policies.policy_files import named_file
 from agents.registry import agent_type, check_train_env
 from agents.training.filming import film
 from agents.training.provenance import versions
 from envs.base import Env, HostEnv
 from envs.errors import UserError
-from es_rl.files import check_plain, write_whole
-from experiments.cli import can_be_made, parse
-from experiments.comparison import report, results, tables
-from experiments.comparison.results import Results, Run, Task, run_text
-from experiments.comparison.suites import Contestant, Suite, checked_name, load
+from envs.suites.available import obstacle
+from es_rl.files import write_whole
+from experiments.cli import parse
+from experiments.comparison import findings, report, results, tables
+from experiments.comparison.folder import (
+    check_folder,
+    claim,
+    has_random_return,
+    save_random_return,
+    saved_random_return,
+)
+from experiments.comparison.results import Results, Run, Task
+from experiments.comparison.suites import Contestant, Suite, load
 from experiments.comparison.trials import (
     Stopped,
     Trials,
     final_returns,
     make_evaluator,
-    run_folder,
 )
 from experiments.signals import acknowledged
 from experiments.startup import import_modules, machine, start_jax
 from experiments.videos import why_not, write_video
 
-_FILES = ("tasks.json", "results.json", "results.csv", "table.md", "report.html")
-_FOLDERS = ("figures", "runs")
-"""The folders inside a comparison's folder."""
 _Runs: TypeAlias = dict[tuple[str, str, int], Run]
 """Runs by task, agent and seed."""
+_Envs: TypeAlias = dict[str, tuple[Env | HostEnv, Env | HostEnv | None]]
+"""The environment of a task, and that of training if the task gives it other arguments, by the
+task's name."""
 _LARGEST_FILM = 256 << 20
 """The largest film in bytes that is used; no episode needs as many."""
 
@@ -59,8 +63,8 @@ class CompareFlags:
     """
 
     suite: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SUITE")]
-    """A bundled suite (classic, ablation, box2d, brax, mujoco, pixels, reference), or the path of a
-    TOML file."""
+    """A bundled suite (classic, ablation, box2d, brax, mujoco, paper, pixels, reference), or the
+    path of a TOML file."""
     agents: tuple[str, ...] = ()
     """The agents to train: those of the suite unless given."""
     tasks: tuple[str, ...] = ()
@@ -69,6 +73,11 @@ class CompareFlags:
     """The number of seeds: each of these agents is trained on each task from seeds 0 to seeds-1."""
     out: Path | None = None
     """The comparison's folder: runs/compare/SUITE unless given."""
+    scale: float = 1.0
+    """Multiplies the budgets of all tasks, in env steps and in seconds."""
+    seconds: float | None = None
+    """The seconds of training of every run, in place of the suite's budgets: agents are then
+    compared after equal wall-clock time."""
     modules: Annotated[tuple[str, ...], tyro.conf.arg(name="import")] = ()
     """Modules to import first, which register your own environments and agents."""
 
@@ -79,14 +88,14 @@ def main(arguments: list[str]) -> int:
     if flags.seeds < 1:
         raise UserError(f"seeds={flags.seeds}: must be at least 1")
     import_modules(flags.modules)
-    suite = load(flags.suite, flags.modules)
+    suite = load(flags.suite, flags.modules).with_budgets(flags.scale, flags.seconds)
     out = flags.out or Path("runs", "compare", suite.name)
-    earlier = _check_folder(out, suite)
+    earlier = check_folder(out, suite)
     chosen, tasks_now = suite.choose(flags.agents), suite.choose_tasks(flags.tasks)
-    _check_installed(chosen)
+    _check_installed(chosen, tasks_now)
     start_jax()
-    made = _make_envs(flags.suite, suite, chosen)
-    _claim(out, suite, earlier)
+    made = _make_envs(flags.suite, tasks_now, chosen)
+    claim(out, suite, earlier)
     # What is saved is read at once, as damaged files should not be found after hours.
     failed = {(run.task, run.agent, run.seed): run for run in earlier.failed()} if earlier else {}
     _all_runs(_trials(suite, _present(suite, chosen, failed, out), made, out), failed)
@@ -97,7 +106,7 @@ def main(arguments: list[str]) -> int:
     runs = _all_runs(_trials(suite, contestants, made, out), failed)
     begun = {run.task for run in runs}
     tasks = (
-        replace(entry.task, random_return=_saved_random_return(out, entry.task))
+        replace(entry.task, random_return=saved_random_return(out, entry.task))
         for entry in suite.entries
         if entry.task.name in begun
     )
@@ -109,10 +118,14 @@ def main(arguments: list[str]) -> int:
         runs=runs,
         versions=versions(),
         machine=machine(),
+        relative_to=suite.relative_to,
+        published={entry.task.name: entry.published for entry in suite.entries},
     )
     results.save(found, out / "results.json")
     tables.write_csv(found, out / "results.csv")
-    write_whole(out / "table.md", tables.markdown_table(found).encode())
+    relative = findings.relative_table(found)
+    text = tables.markdown_table(found) + ("\n" + tables.markdown(relative) if relative else "")
+    write_whole(out / "table.md", text.encode())
     if stopped is not None:
         print(f"stopped by signal {stopped.signal}; the same command goes on from here")
         return 128 + stopped.signal
@@ -135,15 +148,19 @@ def _present(
 def _trials(
     suite: Suite,
     contestants: Sequence[Contestant],
-    made: Sequence[tuple[Env | HostEnv, Env | HostEnv | None]],
+    made: _Envs,
     out: Path,
 ) -> list[Trials]:
-    return [
-        Trials(entry.task, env, agent, entry.settings_of(agent), out, train_env)
-        for entry, (env, train_env) in zip(suite.entries, made, strict=True)
-        for agent in contestants
-        if agent_type(agent.kind).plays(env)
-    ]
+    """The trials of each contestant on each task, also on the tasks that are not trained now."""
+    found = []
+    for entry in suite.entries:
+        env, train_env = made.get(entry.task.name, (None, None))
+        found += [
+            Trials(entry.task, env, agent, entry.settings_of(agent), out, train_env)
+            for agent in contestants
+            if env is None or agent_type(agent.kind).plays(env)
+        ]
+    return found
 
 
 def _play(trials: Sequence[Trials], seeds: int) -> tuple[_Runs, Stopped | None]:
@@ -184,35 +201,33 @@ def _all_runs(trials: Sequence[Trials], failed: _Runs) -> tuple[Run, ...]:
     return tuple(found)
 
 
-def _check_installed(contestants: Sequence[Contestant]) -> None:
-    """Refuse agents whose packages are missing.
+def _check_installed(contestants: Sequence[Contestant], tasks: Sequence[Task]) -> None:
+    """Refuse agents and tasks whose packages are missing.
 
     Raises:
-      UserError: a package is missing; the message says how to install it, and how to leave the
-        agent out.
+      UserError: a package is missing; the message says how to install it, and how to leave out the
+        agents and tasks that need it.
     """
-    for contestant in contestants:
-        missing = agent_type(contestant.kind).missing_package()
-        if missing is not None:
-            able = [c.name for c in contestants if not agent_type(c.kind).missing_package()]
-            raise UserError(
-                f"agents={contestant.name}: {missing}; without it: --agents {' '.join(able)}"
-            )
+    for flag, missing in (
+        ("agents", {c.name: agent_type(c.kind).missing_package() for c in contestants}),
+        ("tasks", {task.name: obstacle(task.env) for task in tasks}),
+    ):
+        able = [name for name, why in missing.items() if why is None]
+        for name, why in missing.items():
+            if why is not None:
+                without = f"; without it: --{flag} {' '.join(able)}" if able else ""
+                raise UserError(f"{flag}={name}: {why}{without}")
 
 
-def _make_envs(
-    name: str, suite: Suite, contestants: Sequence[Contestant]
-) -> list[tuple[Env | HostEnv, Env | HostEnv | None]]:
+def _make_envs(name: str, tasks: Sequence[Task], contestants: Sequence[Contestant]) -> _Envs:
     """Make the environments of all tasks first, so that errors are not found after hours.
 
-    Returns:
-      For each task its environment, and that of training if the task gives it other arguments.
-
     Raises:
-      UserError: an argument is wrong, or an agent cannot train on other arguments.
+      UserError: an argument is wrong, a package is missing, or an agent cannot train on other
+        arguments.
     """
-    made = []
-    for task in (entry.task for entry in suite.entries):
+    made: _Envs = {}
+    for task in tasks:
         where = f"suite={name}: task {task.name}"
         given, train_env = "env_kwargs", None
         try:
@@ -225,115 +240,19 @@ def _make_envs(
                         check_train_env(contestant.kind, env, train_env)
         except UserError as error:
             raise UserError(f"{where}, {given}: {error}") from error
-        made.append((env, train_env))
+        made[task.name] = env, train_env
     return made
-
-
-def _check_folder(out: Path, suite: Suite) -> Results | None:
-    """Check that the folder is new or empty, or holds a comparison on the same tasks.
-
-    Returns:
-      The results that it holds, if any.
-
-    Raises:
-      UserError: the folder holds something else.
-    """
-    try:
-        check_plain(out, _FILES, _FOLDERS)
-    except (OSError, ValueError) as error:
-        raise UserError(f"out={out}: must be a folder of a comparison: {error}") from error
-    begun, ended = out / "tasks.json", out / "results.json"
-    if not begun.exists() and not ended.exists():
-        if not can_be_made(out) or (out.is_dir() and any(out.iterdir())):
-            raise UserError(f"out={out}: must be an empty or a new folder, or one of a comparison")
-        return None
-    described = json.loads(_described(suite))
-    earlier = None
-    try:
-        same = not begun.exists() or read_json(begun) == described
-        if ended.exists():
-            earlier = results.load(ended)
-            for task in earlier.tasks:
-                same &= asdict(replace(task, random_return=None)) in described
-                if type(task.random_return) not in (int, float, NoneType):
-                    raise UserError("results.json: random_return must be a number or null")
-            for run in earlier.runs:
-                _check_place(run, suite)
-    except ValueError as error:
-        raise UserError(f"out={out}: must be a folder of a comparison: {error}") from error
-    if not same:
-        raise UserError(f"out={out}: holds other tasks or budgets: must be another folder")
-    return earlier
-
-
-def _check_place(run: Run, suite: Suite) -> None:
-    """Refuse a run whose place in the folder would be another than that of a run of the suite."""
-    if run.task not in [entry.task.name for entry in suite.entries]:
-        raise UserError(f"results.json has a run of {run.task!r}, which is no task of the suite")
-    checked_name(run.agent, "results.json: the name of an agent")
-    if type(run.seed) is not int or run.seed < 0:
-        raise UserError(f"results.json: seed={run.seed!r}: must be a whole number of at least 0")
-    if type(run.error) not in (str, NoneType):
-        raise UserError("results.json: error must be a text or null")
-
-
-def _claim(out: Path, suite: Suite, earlier: Results | None) -> None:
-    """Make the folder, and record the suite in it.
-
-    What only `results.json` has is put back into the folder: results that were copied without the
-    runs, to another machine for example, can be added to.
-    """
-    out.mkdir(parents=True, exist_ok=True)
-    write_whole(out / "tasks.json", _described(suite).encode())
-    if earlier is None:
-        return
-    for task in earlier.tasks:
-        if task.random_return is not None and not _random_path(out, task).exists():
-            _save_random_return(out, task, task.random_return)
-    for run in earlier.runs:
-        path = run_folder(out, run.task, run.agent, run.seed) / "run.json"
-        if run.error is None and not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(path, run_text(run).encode())
-
-
-def _described(suite: Suite) -> str:
-    return json.dumps([asdict(entry.task) for entry in suite.entries], indent=1) + "\n"
-
-
-def _random_path(out: Path, task: Task) -> Path:
-    return out / "runs" / task.name / "random.json"
 
 
 def _measure_random_return(trials: Trials) -> None:
     """Play random actions on a task, once for a comparison, and save their mean return."""
-    if _random_path(trials.root, trials.task).exists():
+    if has_random_return(trials.root, trials.task):
         return
+    assert trials.env is not None, "these trials are only read"
     with agents.make("random", trials.env) as agent:
         policy = agent.snapshot(agent.init(jax.random.key(0)))
         played = final_returns(make_evaluator(agent), policy, trials.task.final_episodes)
-    _save_random_return(trials.root, trials.task, float(np.mean(played)))
-
-
-def _save_random_return(out: Path, task: Task, mean: float) -> None:
-    path = _random_path(out, task)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, json.dumps(mean if math.isfinite(mean) else None).encode())
-
-
-def _saved_random_return(out: Path, task: Task) -> float | None:
-    """The mean return of random actions; None if it is not measured yet, NaN if it is not finite.
-
-    Raises:
-      UserError: the file holds something else.
-    """
-    path = _random_path(out, task)
-    if not path.exists():
-        return None
-    found = read_json(path)
-    if found is not None and type(found) not in (int, float):
-        raise UserError(f"out={path.parent}: random.json must hold a number or null; remove it")
-    return math.nan if found is None else float(found)
+    save_random_return(trials.root, trials.task, float(np.mean(played)))
 
 
 def _line(task: Task, run: Run) -> str:

@@ -1,8 +1,7 @@
 """The sentences and tables of a comparison's report, made from its results."""
 
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 from typing import Literal, TypeAlias
 
@@ -19,12 +18,14 @@ from experiments.comparison.statistics import (
     final_score,
     improvement,
     mean,
+    relative_score,
     spent_until,
     times_as_long,
     to_threshold,
 )
 from experiments.comparison.tables import (
     COVERAGE,
+    TextTable,
     absence,
     estimate_text,
     failures,
@@ -35,20 +36,6 @@ from experiments.comparison.tables import (
 )
 
 Outcome: TypeAlias = Literal["better", "worse", "no clear difference", "too few seeds"]
-
-
-@dataclass(frozen=True)
-class TextTable:
-    """A table of text; the first cell of each row is the row's name."""
-
-    title: str
-    """The heading of the table."""
-    head: tuple[str, ...]
-    """The names of the columns."""
-    rows: tuple[tuple[str, ...], ...]
-    """The cells of each row, one per column."""
-    notes: tuple[str, ...] = ()
-    """Sentences that are shown below the table."""
 
 
 def outcome(results: Results, task: Task, agent: str, other: str) -> Outcome | None:
@@ -110,6 +97,64 @@ def scores_table(found: Aggregate) -> TextTable | None:
         rows,
         (f"0 is random actions, 1 the threshold. Tasks: {', '.join(found.tasks)}.",),
     )
+
+
+def relative_table(results: Results) -> TextTable | None:
+    """Scores relative to one of the agents, beside published ones; None if there is no such agent.
+
+    The tasks that are not run have a row too.
+    """
+    one = results.relative_to
+    if not one:
+        return None
+    ours = [agent for agent in results.agents if agent != one]
+    names = list(dict.fromkeys((*results.published, *(task.name for task in results.tasks))))
+    published = {name: results.published.get(name, {}) for name in names}
+    theirs = list(dict.fromkeys(agent for scores in published.values() for agent in scores))
+    run = {task.name: task for task in results.tasks}
+    scored = [task for task in results.tasks if relative_score(results, [task], one) is not None]
+    rows = [
+        (
+            name,
+            *(_relative_text(results, run.get(name), agent) for agent in ours),
+            *(_published_mean(published, [name], agent) for agent in theirs),
+        )
+        for name in names
+    ]
+    means = [estimate_text(relative_score(results, scored, agent)) for agent in ours]
+    of_scored = [_published_mean(published, [t.name for t in scored], agent) for agent in theirs]
+    of_all = [_published_mean(published, names, agent) for agent in theirs]
+    rows.append((f"mean of the {len(scored)} with scores", *means, *of_scored))
+    rows.append((f"mean of all {len(names)}", *("-" for _ in ours), *of_all))
+    return TextTable(
+        f"Score relative to {one}",
+        ("task", *ours, *(f"{agent}, published" for agent in theirs)),
+        tuple(rows),
+        (
+            f"0 is random actions, 1 the mean return of {one} over seeds: (m - r) / (p - r), with "
+            "the mean returns m of the agent, p of that agent and r of random actions. There is "
+            f"no score where {one} is not better than random actions. Published scores are not of "
+            "these runs, and may be of other budgets.",
+        ),
+    )
+
+
+def _relative_text(results: Results, task: Task | None, agent: str) -> str:
+    """An agent's relative score on a task, or why there is none."""
+    if task is None:
+        return "not run"
+    if not results.of(task.name, agent):
+        failed = failures(results, task.name, agent)
+        return absence(results, task.name, agent) if failed else "not run"
+    return estimate_text(relative_score(results, [task], agent))
+
+
+def _published_mean(
+    published: Mapping[str, Mapping[str, float]], tasks: Sequence[str], agent: str
+) -> str:
+    """The mean over tasks of an agent's published scores; "-" unless each task has one."""
+    found = [published[task][agent] for task in tasks if agent in published[task]]
+    return number(sum(found) / len(found)) if found and len(found) == len(tasks) else "-"
 
 
 def improvement_table(results: Results) -> TextTable | None:

@@ -16,10 +16,9 @@ from string import Template
 from envs.errors import UserError
 from es_rl.files import write_whole
 from experiments.comparison import figures, findings
-from experiments.comparison.findings import TextTable
 from experiments.comparison.results import Results, Run, Task
 from experiments.comparison.statistics import aggregate
-from experiments.comparison.tables import csv_text, number
+from experiments.comparison.tables import TextTable, csv_text, number
 
 _TEMPLATE = Path(__file__).with_name("report.html")
 _MEDIA_TYPES = {".png": "image/png", ".gif": "image/gif", ".mp4": "video/mp4"}
@@ -98,6 +97,7 @@ def _overall(results: Results, pictures: Sequence[figures.Picture]) -> str:
         _table(findings.head_to_head(results)),
         _table(findings.scores_table(found)),
         _list(found.left_out, "Left out of the normalised score:"),
+        _table(findings.relative_table(results)),
         _table(findings.improvement_table(results)),
         _figures(picture for picture in pictures if picture.task is None),
     ]

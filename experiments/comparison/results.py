@@ -136,6 +136,10 @@ class Results:
     """The versions of Python and the libraries."""
     machine: dict[str, str]
     """The machine on which the comparison ended; each run names its own."""
+    relative_to: str = ""
+    """The agent whose mean return is the relative score 1; there are no such scores if empty."""
+    published: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Published relative scores by task and agent, of tasks that were not run too."""
 
     def of(self, task: str, agent: str) -> list[Run]:
         """The runs of an agent on a task that did not fail, in the order of seeds."""

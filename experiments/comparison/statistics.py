@@ -152,6 +152,33 @@ def final_score(results: Results, task: Task, agent: str) -> Estimate | None:
     return estimate([scores], iqm) if scores else None
 
 
+def relative_score(results: Results, tasks: Sequence[Task], agent: str) -> Estimate | None:
+    """The mean over tasks of (m - r) / (p - r), with the mean returns over seeds m of the agent and
+    p of `results.relative_to`, and the return r of random actions.
+
+    It is None without tasks, and if on one of them either agent has no runs, r is not known, or p
+    is not above r.
+    """
+    samples = [
+        _returns(results, task.name, name)
+        for task in tasks
+        for name in (agent, results.relative_to)
+    ]
+    zeros = [task.random_return for task in tasks if task.random_return is not None]
+    if not samples or not all(samples) or len(zeros) < len(tasks):
+        return None
+    if not all(np.mean(one) > zero for one, zero in zip(samples[1::2], zeros, strict=True)):
+        return None
+
+    def mean_score(*strata: Array, axis: int) -> Array:
+        means = [np.mean(stratum, axis=axis) for stratum in strata]
+        pairs = zip(means[::2], means[1::2], zeros, strict=True)
+        with np.errstate(divide="ignore"):
+            return np.mean([(ours - zero) / (one - zero) for ours, one, zero in pairs], axis=0)
+
+    return estimate(samples, mean_score)
+
+
 def difference(results: Results, task: str, agent: str, other: str) -> Estimate | None:
     """The IQM of an agent's returns minus that of another's; None if either has no runs."""
     samples = [_returns(results, task, agent), _returns(results, task, other)]

@@ -3,10 +3,13 @@
 A suite has these fields (README, "Comparisons of your own", shows a whole one):
 
     agents    names of agents, or tables: name (in tables and figures), agent (the registered name,
-              the same unless given), and any setting of that agent
+              the same unless given), preset (false: without the agent's presets), and any setting
+              of that agent
     modules   modules to import first, which register environments or agents of your own
-    tasks     tables with the fields of `results.Task`, and in `settings.NAME` settings of the agent
-              of that name on this task alone
+    tasks     tables with the fields of `results.Task`, in `settings.NAME` settings of the agent of
+              that name on this task alone, and in `published.NAME` the agent's published score
+    relative_to    the agent whose return is the score 1 of a further table (random actions: 0);
+                   there is none unless given. Published scores are shown in it.
 
 Wherever there are settings of an agent, `settings_file` may name a file of them, such as
 `best.toml` of `es-rl tune`, as a path from the suite's folder; settings beside it replace those of
@@ -18,13 +21,13 @@ import json
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 import envs
 from agents import list_agents
-from agents.registry import config_type, configure
+from agents.registry import config_type, configure, preset
 from agents.settings import LARGEST, expected
 from envs.errors import UserError
 from envs.registry import split_id
@@ -37,6 +40,8 @@ _KINDS = {f.name: f.type for f in fields(Task) if f.name != "random_return"}
 _DEFAULTS = {f.name: f.default for f in fields(Task)}
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,99}")
 """A valid name of an agent or a task; names become names of folders."""
+_UNLIMITED = 10**12
+"""A budget in env steps that no run spends before its seconds."""
 _SETTINGS_FILE = "settings_file"
 """The key beside an agent's settings that names a file of more of them."""
 
@@ -51,6 +56,12 @@ class Contestant:
     """The registered name of the agent."""
     settings: dict[str, Any] = field(default_factory=dict)
     """Settings for all tasks, which replace those of the agent's presets."""
+    preset: bool = True
+    """Whether other settings come from the agent's presets; from its defaults if not."""
+
+    def source(self, env_id: str) -> str:
+        """Where the settings come from that the suite does not give."""
+        return preset(self.kind, env_id).source if self.preset else "the suite; else the defaults"
 
 
 @dataclass(frozen=True)
@@ -60,17 +71,21 @@ class Entry:
     task: Task
     settings: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Settings on this task only, by the name of the contestant."""
+    published: dict[str, float] = field(default_factory=dict)
+    """Published scores relative to `Suite.relative_to`, by the name of the contestant."""
 
     def settings_of(self, contestant: Contestant) -> dict[str, Any]:
         """The whole configuration of a contestant on this task, as JSON values.
 
-        A setting that neither the contestant nor the task sets comes from the agent's preset.
+        A setting that neither the contestant nor the task sets comes from the agent's preset, or
+        is the default.
 
         Raises:
           UserError: a setting is unknown, or its value out of range.
         """
         given = {**contestant.settings, **self.settings.get(contestant.name, {})}
-        return asdict(configure(contestant.kind, self.task.env, **given))
+        env_id = self.task.env if contestant.preset else ""
+        return asdict(configure(contestant.kind, env_id, **given))
 
 
 @dataclass(frozen=True)
@@ -82,6 +97,33 @@ class Suite:
     """The agents that are compared."""
     entries: tuple[Entry, ...]
     """The tasks, with the settings of agents on each."""
+    relative_to: str = ""
+    """The contestant whose mean return is the relative score 1; none if empty."""
+
+    def with_budgets(self, scale: float, seconds: float | None) -> "Suite":
+        """This suite with other budgets.
+
+        Args:
+          scale: multiplies the env steps and the seconds of every task.
+          seconds: the budget of every run in seconds, in place of env steps; None for no change.
+
+        Raises:
+          UserError: a number is out of range.
+        """
+        for name, value in (("scale", scale), ("seconds", seconds)):
+            if value is not None and not 0 < value < LARGEST:
+                raise UserError(f"{name}={value}: must be greater than 0 and finite")
+
+        def budget(task: Task) -> Task:
+            if seconds is not None:
+                return replace(task, env_steps=_UNLIMITED, seconds=float(seconds))
+            steps = max(1, round(task.env_steps * scale))
+            return replace(task, env_steps=steps, seconds=task.seconds * scale)
+
+        if (scale, seconds) == (1, None):
+            return self
+        entries = (replace(entry, task=budget(entry.task)) for entry in self.entries)
+        return replace(self, entries=tuple(entries))
 
     def choose(self, names: Sequence[str]) -> tuple[Contestant, ...]:
         """The contestants with these names, which may also be registered agents; all contestants if
@@ -150,7 +192,7 @@ def load(name: str, imported: Sequence[str] = ()) -> Suite:
 
 
 def _suite(path: Path, raw: dict[str, Any], imported: Sequence[str]) -> Suite:
-    check_known(raw, "the suite", ("agents", "modules", "tasks"))
+    check_known(raw, "the suite", ("agents", "modules", "tasks", "relative_to"))
     modules = raw.get("modules", [])
     if not isinstance(modules, list) or not all(isinstance(m, str) for m in modules):
         raise UserError("modules must be a list of names of modules")
@@ -165,7 +207,12 @@ def _suite(path: Path, raw: dict[str, Any], imported: Sequence[str]) -> Suite:
     names = [entry.task.name for entry in entries]
     if len(set(names)) < len(names):
         raise UserError("two tasks have one name: each must have a name of its own (name = ...)")
-    return Suite(path.stem, contestants, tuple(entries))
+    relative_to = raw.get("relative_to", "")
+    if relative_to != "" and relative_to not in [contestant.name for contestant in contestants]:
+        raise UserError(f"relative_to must name one of the agents, not {relative_to!r}")
+    if not relative_to and any(entry.published for entry in entries):
+        raise UserError("published scores need relative_to, the agent whose score is 1")
+    return Suite(path.stem, contestants, tuple(entries), relative_to)
 
 
 def _contestants(raw: Any, folder: Path) -> tuple[Contestant, ...]:
@@ -185,7 +232,11 @@ def _contestant(raw: dict[str, Any], folder: Path) -> Contestant:
         raise UserError(f"an agent must have a name, or name one of {', '.join(list_agents())}")
     config_type(kind)
     name = checked_name(raw.pop("name", kind), "the name of an agent")
-    return Contestant(name, kind, _checked_settings(raw, kind, f"agent {name}", folder))
+    with_preset = raw.pop("preset", True)
+    if type(with_preset) is not bool:
+        raise UserError(f"agent {name}: preset must be true or false, not {with_preset!r}")
+    settings = _checked_settings(raw, kind, f"agent {name}", folder)
+    return Contestant(name, kind, settings, with_preset)
 
 
 def _entry(
@@ -195,8 +246,9 @@ def _entry(
     folder: Path,
 ) -> Entry:
     where = f"task {raw.get('name', raw.get('env', '(without an env)'))}"
-    check_known(raw, where, (*_KINDS, "settings"))
+    check_known(raw, where, (*_KINDS, "settings", "published"))
     settings = raw.pop("settings", {})
+    published = _checked_scores(raw.pop("published", {}), contestants, where)
     _check_values(raw, where)
     module, raw["env"] = split_id(raw["env"])
     if module is not None and module not in modules:
@@ -213,7 +265,7 @@ def _entry(
         name: _checked_settings(given, kinds[name], f"{where}, settings of {name}", folder)
         for name, given in settings.items()
     }
-    entry = Entry(Task(**raw), checked)
+    entry = Entry(Task(**raw), checked, published)
     # `es-rl compare --agents` may choose agents for which the suite has only settings.
     others = [Contestant(name, name) for name in checked if kinds[name] == name]
     for contestant in (*contestants, *others):
@@ -267,6 +319,17 @@ def _checked_settings(given: Any, kind: str, where: str, folder: Path) -> dict[s
         except UserError as error:
             raise UserError(f"{where}: {_SETTINGS_FILE} {file!r}: {error}") from error
     return {**settings, **{name: from_toml(kind, name, value) for name, value in table.items()}}
+
+
+def _checked_scores(given: Any, contestants: Sequence[Contestant], where: str) -> dict[str, float]:
+    """Published scores of contestants."""
+    if not isinstance(given, dict):
+        raise UserError(f"{where}: published must be a table of agents and scores")
+    check_known(given, f"{where}, published", [contestant.name for contestant in contestants])
+    for name, score in given.items():
+        if type(score) not in (int, float) or not math.isfinite(score):
+            raise UserError(f"{where}: published.{name} must be a finite number, not {score!r}")
+    return {name: float(score) for name, score in given.items()}
 
 
 def _check_env_kwargs(given: Any, where: str) -> None:

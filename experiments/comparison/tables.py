@@ -6,6 +6,7 @@ import io
 import json
 import math
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,20 @@ COVERAGE = (
     "truth in 75 % of cases with 3 seeds, 89 % with 5 (84 % for the mean), 93 % with 10 and 94 % "
     "with 20."
 )
+
+
+@dataclass(frozen=True)
+class TextTable:
+    """A table of text; the first cell of each row is the row's name."""
+
+    title: str
+    """The heading of the table."""
+    head: tuple[str, ...]
+    """The names of the columns."""
+    rows: tuple[tuple[str, ...], ...]
+    """The cells of each row, one per column."""
+    notes: tuple[str, ...] = ()
+    """Sentences that are shown below the table."""
 
 
 def number(value: float, scale: float | None = None) -> str:
@@ -144,6 +159,13 @@ def markdown_table(results: Results) -> str:
         f"the latter]; how many seeds reach it. {COVERAGE}",
     ]
     return "\n".join(lines) + "\n"
+
+
+def markdown(table: TextTable) -> str:
+    """A table in Markdown, with its title and its notes."""
+    lines = [_markdown_row(table.head), _markdown_row(["---"] * len(table.head))]
+    lines += map(_markdown_row, table.rows)
+    return "\n".join([f"**{table.title}**", "", *lines, "", *table.notes]) + "\n"
 
 
 def _markdown_row(cells: Iterable[str]) -> str:

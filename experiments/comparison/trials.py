@@ -17,7 +17,7 @@ import agents
 from agents.base import Agent
 from agents.policies.policy import Policy
 from agents.policies.policy_files import read_description
-from agents.registry import config_type, preset
+from agents.registry import config_type
 from agents.settings import expected
 from agents.training.evaluation import Evaluator
 from envs.base import Env, HostEnv
@@ -48,8 +48,8 @@ class Trials:
 
     task: Task
     """The task on which the agent is trained."""
-    env: Env | HostEnv
-    """The environment of the task."""
+    env: Env | HostEnv | None
+    """The environment of the task; None for trials that are only read."""
     agent: Contestant
     """The agent that is trained."""
     settings: dict[str, Any]
@@ -162,6 +162,7 @@ class Trials:
 
     def _train(self, seed: int) -> Run:
         task, path = self.task, self._path(seed)
+        assert self.env is not None, "these trials are only read"
         if self._made is None:
             made = agents.make(self.agent.kind, self.env, train_env=self.train_env, **self.settings)
             agent = self._opened.enter_context(made)
@@ -207,7 +208,7 @@ class Trials:
             devices=jax.device_count(),
             curve=tuple(curve),
             settings=self.settings,
-            source=preset(self.agent.kind, task.env).source,
+            source=self.agent.source(task.env),
             policy=self._policy_of(seed),
             machine=", ".join(machine().values()),
         )

@@ -220,7 +220,7 @@ def test_a_missing_package_is_named(monkeypatch):
         ({"value_coefficient": -1.0}, "value_coefficient=-1.0: must be at least 0"),
         ({"gamma": 1.1}, "gamma=1.1: must be from 0 to 1"),
         ({"log_std_init": np.inf}, "log_std_init=inf: must be finite"),
-        ({"activation": "swish"}, "activation='swish': must be one of tanh, relu"),
+        ({"activation": "gelu"}, "activation='gelu': must be one of tanh, relu, swish"),
         ({"hidden": (0,)}, r"hidden=\(0,\): must be widths"),
     ],
 )

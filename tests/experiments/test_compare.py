@@ -5,9 +5,11 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict, replace
 
 import pytest
 
+from agents.ppo.config import PPOConfig
 from experiments import cli
 from experiments.commands import compare
 from experiments.comparison import findings, results, suites
@@ -149,8 +151,8 @@ def test_ctrl_c_keeps_what_was_done(suite, tmp_path):
     [
         (
             ("clasic",),
-            "SUITE clasic: must be one of ablation, box2d, brax, classic, mujoco, pixels, "
-            "reference, or",
+            "SUITE clasic: must be one of ablation, box2d, brax, classic, mujoco, paper, "
+            "pixels, reference, or",
         ),
         (("classic", "--seeds", "0"), "--seeds 0: must be at least 1"),
         (("classic", "--agents", "eggrol"), "--agents eggrol: must be of eggroll, open_es"),
@@ -199,6 +201,13 @@ def test_bad_flags_are_one_line_and_write_nothing(arguments, says, tmp_path, mon
         (("[tasks.settings.ppo]", "[tasks.settings.pop]"), "no 'pop' is known; did you mean ppo?"),
         (("agents =", "modules = 1\nagents ="), "modules must be a list of names"),
         (("agents =", 'modules = ["nowhere"]\nagents ='), "import=nowhere: must be a module"),
+        (("agents =", 'relative_to = "pop"\nagents ='), "relative_to must name one of the agents"),
+        (("agents =", "relative_to = 1\nagents ="), "relative_to must name one of the agents"),
+        (('"ppo"', '{ name = "p", agent = "ppo", preset = 1 }'), "preset must be true or false"),
+        (("seconds = 20", "seconds = 9\npublished = 1"), "published must be a table of agents"),
+        (("seconds = 20", "seconds = 9\npublished.pop = 1"), "no 'pop' is known; did you mean ppo"),
+        (("seconds = 20", "seconds = 9\npublished.ppo = nan"), "published.ppo must be a finite"),
+        (("seconds = 20", "seconds = 9\npublished.ppo = 1"), "published scores need relative_to"),
     ],
 )
 def test_what_is_wrong_with_a_suite_is_named(change, says, suite):
@@ -216,6 +225,36 @@ def test_bundled_suites_fit_the_agents(name):
             settings = entry.settings_of(contestant)
             given = entry.settings.get(contestant.name, {})
             assert all(settings[setting] == value for setting, value in given.items())
+
+
+def test_a_contestant_without_presets_has_the_defaults(suite):
+    text = (
+        suite.read_text()
+        .replace("probe/policy_reward", "brax/ant")
+        .replace('"ppo"', '"ppo", { name = "p", agent = "ppo", preset = false, gamma = 0.5 }')
+    )
+    suite.write_text(text)
+    loaded = suites.load(str(suite))
+    (entry,) = loaded.entries
+    _, with_preset, without = loaded.contestants
+    assert entry.settings_of(with_preset)["learning_rate"] == 0.02
+    assert entry.settings_of(with_preset)["gamma"] == 0.98
+    assert entry.settings_of(without) == asdict(PPOConfig(gamma=0.5))
+    assert "rejax" in with_preset.source("brax/ant")
+    assert "defaults" in without.source("brax/ant")
+
+
+def test_budgets_are_scaled_or_given_in_seconds(suite):
+    loaded = suites.load(str(suite))
+    (task,) = loaded.choose_tasks([])
+
+    def with_budgets(*budgets):
+        return loaded.with_budgets(*budgets).choose_tasks([])[0]
+
+    assert with_budgets(1.0, None) == task
+    assert with_budgets(0.5, None) == replace(task, env_steps=20_000, seconds=10.0)
+    assert with_budgets(1e-9, None).env_steps == 1
+    assert with_budgets(1.0, 3) == replace(task, env_steps=10**12, seconds=3.0)
 
 
 @pytest.mark.slow

@@ -204,7 +204,7 @@ def test_a_suite_of_a_users_own_environments(tmp_path, monkeypatch, capsys):
     assert "hostile_runs_envs" not in sys.modules
     assert list(tmp_path.glob("runs")) == []
     reached = []
-    monkeypatch.setattr(compare, "_claim", lambda out, suite, _: reached.append(suite) or 1 / 0)
+    monkeypatch.setattr(compare, "claim", lambda out, suite, _: reached.append(suite) or 1 / 0)
     with pytest.raises(ZeroDivisionError):
         compare.main(["small.toml", "--import", "hostile_runs_envs"])
     assert [entry.task.env for entry in reached[0].entries] == ["gymnasium/HostileRuns-v0"]

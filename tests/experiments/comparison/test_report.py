@@ -16,7 +16,14 @@ import pytest
 from experiments.comparison import findings, results
 from experiments.comparison.report import best_run, data_uri, write_report
 from experiments.comparison.results import Results, Run, Task
-from experiments.comparison.tables import csv_text, markdown_table, number, quantity, write_csv
+from experiments.comparison.tables import (
+    csv_text,
+    markdown,
+    markdown_table,
+    number,
+    quantity,
+    write_csv,
+)
 from tests.experiments.browser import Browser
 from tests.experiments.comparison.synthetic import (
     ANT,
@@ -177,6 +184,28 @@ def test_the_summary_says_who_wins_and_who_loses():
     assert f"no clear difference on {LANDER}" in said[2]
     assert "eggroll on 3 of 4, open_es on 1 of 3" in said[4]
     assert "on the 3 tasks that all play" in said[5]
+
+
+def test_relative_scores_beside_published_ones(tmp_path):
+    published = {CART_POLE: {"eggroll": 1.5}, ANT: {"eggroll": 0.5}, "brax/humanoid": {}}
+    found = replace(comparison(), relative_to="ppo", published=published)
+    table = findings.relative_table(found)
+    assert table.head == ("task", "eggroll", "open_es", "sbx_ppo", "eggroll, published")
+    rows = {name: cells for name, *cells in table.rows}
+    means = ["mean of the 4 with scores", "mean of all 5"]
+    assert list(rows) == [CART_POLE, ANT, "brax/humanoid", PENDULUM, LANDER, *means]
+    assert rows[CART_POLE][0].startswith("1.00 [")
+    assert rows[CART_POLE][-1] == "1.50"
+    assert rows[ANT][1:] == ["not run", "not run", "0.500"]
+    assert rows["brax/humanoid"] == ["not run", "not run", "not run", "-"]
+    assert rows[PENDULUM][-1] == "-"
+    assert rows[means[0]][0].endswith("]")
+    assert rows[means[0]][1:] == ["-"] * 3  # open_es and sbx_ppo have not run on all of them
+    assert rows[means[1]] == ["-"] * 4
+    assert "Score relative to ppo" in write_report(found, tmp_path, {}).read_text()
+    lines = markdown(table).splitlines()
+    assert len({line.count("|") for line in lines[2:11]}) == 1
+    assert findings.relative_table(comparison()) is None
 
 
 def test_a_comparison_of_one_seed_makes_a_page(tmp_path):

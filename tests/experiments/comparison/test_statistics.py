@@ -16,6 +16,7 @@ from experiments.comparison.statistics import (
     estimate,
     iqm,
     mean,
+    relative_score,
     times_as_long,
     to_threshold,
 )
@@ -253,3 +254,28 @@ def test_a_seed_that_solved_its_task_and_stopped_keeps_its_last_value():
 )
 def test_numbers_are_short(text, expected):
     assert text == expected
+
+
+def test_relative_scores_by_hand():
+    tasks = [task("a", random_return=2.0), task("b", random_return=-10.0), task("c")]
+    found = results(
+        tasks,
+        runs_of("x", [5.0, 7.0], "a")
+        + runs_of("y", [12.0, 8.0], "a")
+        + runs_of("x", [-10.0, -4.0], "b")
+        + runs_of("y", [-8.0, -4.0], "b")
+        + runs_of("y", [-1.0, 1.0], "c"),
+    )
+    found = dataclasses.replace(found, relative_to="y")
+    first, second, third = tasks
+    assert relative_score(found, [first], "x").value == pytest.approx((6 - 2) / (10 - 2))
+    assert relative_score(found, [first], "y").value == 1
+    low, high = relative_score(found, [first], "x").interval
+    assert low == pytest.approx(3 / 10)
+    assert high == pytest.approx(5 / 6)
+    assert relative_score(found, [first, second], "x").value == pytest.approx((4 / 8 + 3 / 4) / 2)
+    for no_score in ([], [third], [first, third]):
+        assert relative_score(found, no_score, "x") is None
+    assert relative_score(found, [third], "y") is None  # no better than random actions
+    unknown = dataclasses.replace(first, random_return=None)
+    assert relative_score(found, [unknown], "x") is None
