@@ -145,6 +145,7 @@ class PPOAgent(Agent):
                 check_vma=False,
             ),
             in_shardings=(placed, NamedSharding(mesh, by_lane)),
+            out_shardings=(placed, everywhere_placed),
             donate_argnums=0,
         )
 

@@ -54,7 +54,11 @@ class Probe:
         sign = jax.random.rademacher(sign_key, (1,), jnp.float32)
         horizon = self.spec.max_episode_steps
         length = jax.random.randint(length_key, (), 1, horizon + 1)
-        inner = {"first": sign, "length": length if self._random_length else jnp.int32(horizon + 1)}
+        inner = {
+            "first": sign,
+            "length": length if self._random_length else jnp.int32(horizon + 1),
+            "nothing": jnp.zeros(0),  # some environments have such arrays in their states
+        }
         false = jnp.zeros((), bool)
         return State(
             inner, sign, jnp.float32(0), false, false, jnp.int32(0), self._info(jnp.float32(0))

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from envs.base import Env, State
 from es_rl.devices import AXIS, Program, spread
@@ -56,7 +56,12 @@ class DeviceCollector:
             out_specs=(apart, by_lane),
             check_vma=False,
         )
-        self._program = Program(self._on_devices, donate_argnums=1)
+        # Without explicit placements JAX would replicate arrays of size 0, which some states hold.
+        self._program = Program(
+            self._on_devices,
+            out_shardings=(spread(mesh), NamedSharding(mesh, by_lane)),
+            donate_argnums=1,
+        )
 
     def start(self, key: jax.Array) -> DeviceEpisodes:
         """See `Collector`."""

@@ -173,6 +173,18 @@ def test_lanes_that_were_saved_go_on_as_they_would_have(stage):
     jax.tree.map(np.testing.assert_array_equal, found, wanted)
 
 
+def test_states_may_hold_arrays_of_size_0_on_several_devices():
+    with open_stage(envs.make("probe/policy_reward"), devices=2) as stage:
+        collector = stage.collector(lambda shared, obs, key: (obs[:, 0] > 0, ()), 4, 3)
+        episodes = collector.start(jax.random.key(1))
+        keys = jax.tree.map(lambda x: np.concatenate([x, x]), collection_keys(2))
+        collector.compile((), episodes, keys)
+        for _ in range(2):
+            episodes, collected, _ = collector.collect((), episodes, keys)
+    assert episodes.state.inner["nothing"].shape == (4, 0)
+    assert collected.reward.shape == (3, 4)
+
+
 def test_a_stage_that_was_closed_opens_no_workers():
     stage = open_stage(envs.make(NAMES["host"], workers=1))
     stage.close()

@@ -194,9 +194,9 @@ def test_relative_scores_beside_published_ones(tmp_path):
     rows = {name: cells for name, *cells in table.rows}
     means = ["mean of the 4 with scores", "mean of all 5"]
     assert list(rows) == [CART_POLE, ANT, "brax/humanoid", PENDULUM, LANDER, *means]
-    assert rows[CART_POLE][0].startswith("1.00 [")
+    assert rows[CART_POLE][0] == "1.01 [1.00, 1.03]"
     assert rows[CART_POLE][-1] == "1.50"
-    assert rows[ANT][1:] == ["not run", "not run", "0.500"]
+    assert rows[ANT][1:] == ["failed (5 of 5 seeds)", "not run", "0.500"]
     assert rows["brax/humanoid"] == ["not run", "not run", "not run", "-"]
     assert rows[PENDULUM][-1] == "-"
     assert rows[means[0]][0].endswith("]")
