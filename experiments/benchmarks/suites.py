@@ -27,15 +27,15 @@ class _Loop(NamedTuple):
 
     reset: Callable[[jax.Array], Any]
     """Keys (n, ...) -> states."""
-    step: Callable[[Any, jax.Array, jax.Array], Any]
-    """(states, actions (n, ...), keys (n, ...)) -> states."""
+    step: Callable[[Any, jax.Array, jax.Array], tuple[Any, Any]]
+    """(states, actions (n, ...), keys (n, ...)) -> (states, observations and rewards)."""
 
 
 def _brax(name: str, limit: int) -> _Loop:
     import brax.envs
 
     env = brax.envs.create(name, episode_length=limit, auto_reset=True, batch_size=_LANES)
-    return _Loop(env.reset, lambda state, action, key: env.step(state, action))
+    return _Loop(env.reset, lambda state, action, key: (env.step(state, action), ()))
 
 
 def _playground(name: str, limit: int) -> _Loop:
@@ -44,7 +44,7 @@ def _playground(name: str, limit: int) -> _Loop:
     impl = {"impl": "jax"} if jax.default_backend() == "cpu" else {}
     env = registry.load(name, config_overrides=impl)
     env = wrapper.wrap_for_brax_training(env, episode_length=limit)
-    return _Loop(env.reset, lambda state, action, key: env.step(state, action))
+    return _Loop(env.reset, lambda state, action, key: (env.step(state, action), ()))
 
 
 def _gymnax(name: str, limit: int) -> _Loop:
@@ -54,8 +54,10 @@ def _gymnax(name: str, limit: int) -> _Loop:
 
 
 def _like_gymnax(env: Any, params: Any) -> _Loop:
-    def step(states: Any, actions: jax.Array, keys: jax.Array) -> Any:
-        return jax.vmap(env.step, (0, 0, 0, None))(keys, states, actions, params)[1]
+    def step(states: Any, actions: jax.Array, keys: jax.Array) -> tuple[Any, Any]:
+        stepped = jax.vmap(env.step, (0, 0, 0, None))(keys, states, actions, params)
+        obs, states, reward, done, _ = stepped
+        return states, (obs, reward, done)
 
     return _Loop(lambda keys: jax.vmap(env.reset, (0, None))(keys, params)[1], step)
 
@@ -73,7 +75,7 @@ def _jumanji(name: str, limit: int) -> _Loop:
 
     env = VmapAutoResetWrapper(make(name))
     return _Loop(
-        lambda keys: env.reset(keys)[0], lambda states, actions, keys: env.step(states, actions)[0]
+        lambda keys: env.reset(keys)[0], lambda states, actions, keys: env.step(states, actions)
     )
 
 
@@ -82,7 +84,7 @@ def _navix(name: str, limit: int) -> _Loop:
 
     env = navix.make(name)
     step = jax.vmap(env.step)
-    return _Loop(jax.vmap(env.reset), lambda states, actions, keys: step(states, actions))
+    return _Loop(jax.vmap(env.reset), lambda states, actions, keys: (step(states, actions), ()))
 
 
 def _pgx(name: str, limit: int) -> _Loop:
@@ -90,7 +92,8 @@ def _pgx(name: str, limit: int) -> _Loop:
     from pgx.experimental import auto_reset
 
     env = pgx.make(name)
-    return _Loop(jax.vmap(env.init), jax.vmap(auto_reset(env.step, env.init)))
+    step = jax.vmap(auto_reset(env.step, env.init))
+    return _Loop(jax.vmap(env.init), lambda *given: (step(*given), ()))
 
 
 _LOOPS: dict[str, Callable[[str, int], _Loop]] = {
@@ -187,13 +190,15 @@ def _own_loop(loop: _Loop, actor: RandomActor, steps: int) -> Contender:
     """The suite's own loop, of some steps of all lanes."""
 
     def run(key: jax.Array) -> Any:
-        def step(number: int, states: Any) -> Any:
+        def step(number: int | jax.Array, carry: tuple[Any, Any]) -> tuple[Any, Any]:
             now = jax.random.fold_in(key, number)
             draw = jax.vmap(lambda key: actor.act(None, (), jnp.zeros(0), key)[0])
             actions = draw(jax.random.split(now, _LANES))
-            return loop.step(states, actions, _keys(now, _LANES))
+            return loop.step(carry[0], actions, _keys(now, _LANES))
 
-        return jax.lax.fori_loop(0, steps, step, loop.reset(_keys(key, _LANES)))
+        # The observations are carried along, as XLA would not compute what nobody reads.
+        begun = loop.reset(_keys(key, _LANES))
+        return jax.lax.fori_loop(1, steps, step, step(0, (begun, None)))
 
     compiled = jax.jit(run)
     return Contender(
