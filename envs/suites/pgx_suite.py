@@ -85,7 +85,8 @@ class PgxEnv:
         if self._is_image:
             return inner.observation.astype(jnp.uint8) * 255
         parts = (inner.legal_action_mask, inner.observation)
-        return jnp.concatenate([jnp.ravel(part).astype(jnp.float32) for part in parts])
+        # On a CPU a conversion of each part takes as long as all the rest of a step.
+        return jnp.concatenate([jnp.ravel(part) for part in parts]).astype(jnp.float32)
 
     def reset(self, key: jax.Array) -> State:
         inner = self._env.init(key)
