@@ -49,7 +49,7 @@ class EvolutionConfig(NetworkConfig):
     """Settings of the `open_es` agent; `eggroll` adds the rank."""
 
     sample_actions: bool = False
-    """Whether training samples discrete actions; evaluation always takes the most likely action."""
+    """Whether training draws discrete actions; what evaluation does, stochastic_evaluation says."""
     population_size: int = 512
     """N, the members of a generation."""
     episodes_per_member: int = 1

@@ -14,6 +14,7 @@ from jax.extend.core import jaxpr_as_fun
 from agents.policies import nested
 from agents.policies import spaces as _spaces
 from agents.policies.actors import RandomActor
+from agents.policies.network import Network
 from envs.errors import UserError
 from envs.precision import in_32_bits
 from es_rl.files import write_whole
@@ -42,11 +43,11 @@ def export_onnx(policy: "Policy", path: str | Path) -> None:
     environment's id and spaces as JSON.
 
     Args:
-      policy: a trained policy. A random policy cannot be exported, as ONNX has no random keys.
+      policy: a policy that draws no actions, as ONNX has no random keys.
       path: the file to write; an existing file is replaced.
 
     Raises:
-      UserError: jax2onnx is not installed, or the policy acts at random.
+      UserError: jax2onnx is not installed, or the policy draws its actions.
       OSError: the file cannot be written.
     """
     write_whole(Path(path), to_onnx(policy).SerializeToString())
@@ -56,8 +57,12 @@ def to_onnx(policy: "Policy") -> Any:
     """The `onnx.ModelProto` of a policy; see `export_onnx`."""
     if isinstance(policy.actor, RandomActor):
         raise UserError(f"agent={policy.agent}: draws its actions: must be one that was trained")
+    if isinstance(policy.actor, Network) and policy.actor.config.stochastic_evaluation:
+        raise UserError(
+            f"agent={policy.agent}: draws its actions: must be without stochastic_evaluation"
+        )
     convert = _converter()
-    key = jax.random.key(0)  # trained policies draw no random numbers
+    key = jax.random.key(0)  # nothing is drawn with it
     memory = [np.asarray(part) for part in jax.tree.leaves(policy.actor.memory)]
     tree = jax.tree.structure(policy.actor.memory)
 

@@ -71,6 +71,9 @@ class NetworkConfig:
     never are."""
     action_mask: bool = True
     """Whether no action is taken that the part "action_mask" of a Dict observation forbids."""
+    stochastic_evaluation: bool = False
+    """Whether the policy draws discrete actions from its probabilities in evaluation and replay
+    too, in place of the most likely one, with which it may walk in circles for ever."""
     matmul_precision: MatmulPrecision = "float32"
     """The precision of matrix products in the forward pass and the update; less is faster on some
     accelerators. A CPU always computes in float32."""
@@ -320,12 +323,14 @@ class Network:
     def act(
         self, weights: Weights, memory: Any, obs: jax.Array, key: jax.Array
     ) -> tuple[jax.Array, Any]:
-        """(deterministic action, new memory) for one observation; for evaluation and replay."""
+        """(action, new memory) for one observation; for evaluation and replay."""
 
         def forward(memory: Any, x: jax.Array) -> Any:
             return self.apply(weights.params, memory, x)
 
-        return self.action(forward, memory, self.observe(obs, weights.mean, weights.std), key)
+        x = self.observe(obs, weights.mean, weights.std)
+        sample = self.config.stochastic_evaluation
+        return self.action(forward, memory, x, key, sample=sample)
 
 
 def network_for(spec: EnvSpec, config: NetworkConfig, module: Any = None) -> Network:

@@ -86,7 +86,8 @@ class Policy:
           obs: an element of the observation space, or a stack of n elements. If the environment
             returns a Dict or Tuple, obs may be such a dict or tuple, each part single or stacked;
             or flat vectors.
-          key: a typed key for the random policy; unless given, every call draws new random numbers.
+          key: a typed key for a policy that draws its actions; unless given, every call draws new
+            random numbers.
 
         Raises:
           UserError: the observation has a wrong shape, or the policy has a memory.

@@ -19,9 +19,15 @@ from envs.base import EnvSpec
 from envs.errors import UserError, one_line
 from envs.host.nested import flat_space, is_nested
 
-FORMAT = 6
+FORMAT = 7
 """The version of the file format that this code writes and reads."""
-_MODULE_OPTIONS = ("squash", "normalize_observations", "action_mask", "matmul_precision")
+_MODULE_OPTIONS = (
+    "squash",
+    "normalize_observations",
+    "action_mask",
+    "stochastic_evaluation",
+    "matmul_precision",
+)
 """The settings that are saved for a policy with a network of the user's."""
 _WRONG = (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError)
 """The errors that reading a damaged description may raise."""

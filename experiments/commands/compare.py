@@ -63,8 +63,8 @@ class CompareFlags:
     """
 
     suite: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SUITE")]
-    """A bundled suite (classic, ablation, box2d, brax, mujoco, paper, pixels, reference), or the
-    path of a TOML file."""
+    """A bundled suite (classic, ablation, box2d, brax, masks, mujoco, paper, pixels, reference), or
+    the path of a TOML file."""
     agents: tuple[str, ...] = ()
     """The agents to train: those of the suite unless given."""
     tasks: tuple[str, ...] = ()

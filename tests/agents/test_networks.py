@@ -219,6 +219,7 @@ def test_loading_needs_the_network_and_imports_none(tmp_path):
         "squash": "tanh",
         "normalize_observations": True,
         "action_mask": True,
+        "stochastic_evaluation": False,
         "matmul_precision": "float32",
     }
     description["actor"]["class"] = "nowhere.Bomb\x1b"

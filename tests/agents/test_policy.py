@@ -42,6 +42,20 @@ def test_loaded_is_saved(tmp_path):
     np.testing.assert_array_equal(loaded(obs), policy(obs))
 
 
+def test_a_stochastic_policy_draws_its_actions(tmp_path):
+    policy = make_policy(stochastic_evaluation=True)  # with equal logits, as it is not trained
+    policy.save(tmp_path)
+    loaded = agents.load_policy(tmp_path)
+    obs = np.ones((64, 1), np.float32)
+    drawn = loaded(obs, key=jax.random.key(1))
+    np.testing.assert_array_equal(drawn, policy(obs, key=jax.random.key(1)))
+    assert 16 < drawn.sum() < 48
+    assert (drawn != loaded(obs, key=jax.random.key(2))).any()
+    assert len(np.unique(make_policy()(obs))) == 1
+    with pytest.raises(ValueError, match="draws its actions: must be without stochastic_eval"):
+        policy.export_onnx(tmp_path / "policy.onnx")
+
+
 def test_one_observation_or_a_batch_numpy_in_and_out():
     policy = make_policy()
     batch = policy(np.float32([[1], [-1], [1]]))
@@ -176,7 +190,7 @@ def test_truncated_files(tmp_path, name, keep):
 @pytest.mark.parametrize(
     ("key", "value", "says"),
     [
-        ("format", 99, "written in format 99, this version reads 6"),
+        ("format", 99, "written in format 99, this version reads 7"),
         ("actor.hidden", [16], "does not fit policy.json: params/params/Dense_0/bias is"),
         ("actor.kind", "code", "policy.json is damaged"),
         ("actor.activation", "os.system", "policy.json is damaged"),

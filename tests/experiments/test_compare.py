@@ -151,8 +151,8 @@ def test_ctrl_c_keeps_what_was_done(suite, tmp_path):
     [
         (
             ("clasic",),
-            "SUITE clasic: must be one of ablation, box2d, brax, classic, mujoco, paper, "
-            "pixels, reference, or",
+            "SUITE clasic: must be one of ablation, box2d, brax, classic, masks, mujoco, "
+            "paper, pixels, reference, or",
         ),
         (("classic", "--seeds", "0"), "--seeds 0: must be at least 1"),
         (("classic", "--agents", "eggrol"), "--agents eggrol: must be of eggroll, open_es"),
