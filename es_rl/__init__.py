@@ -5,6 +5,8 @@ from es_rl.neighbours import check
 
 check(__file__, "envs")
 
+from importlib.metadata import version
+
 from es_rl import devices
 from es_rl.noise import Frozen, Full, Layout, LowRank, Noise, View
 from es_rl.noise_report import Description, describe
@@ -51,3 +53,5 @@ __all__ = [
     "shape_fitness",
     "zscore",
 ]
+
+__version__ = version("es-rl")
