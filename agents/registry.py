@@ -18,8 +18,8 @@ from agents.policies.network import Weights
 from agents.policies.policy import Policy, check_savable
 from agents.ppo.agent import PPOAgent
 from agents.ppo.config import PPOConfig
+from agents.presets import ppo, ppo_gymnasium
 from agents.presets.evolution import eggroll_preset, open_es_preset
-from agents.presets.ppo import ppo_preset
 from agents.presets.preset import Preset
 from agents.sbx_ppo import SbxPPOAgent, SbxPPOConfig
 from agents.training.run_config import RunConfig
@@ -87,8 +87,8 @@ def register(
 
 register("eggroll", EggrollConfig, EvolutionAgent, eggroll_preset)
 register("open_es", EvolutionConfig, EvolutionAgent, open_es_preset)
-register("ppo", PPOConfig, PPOAgent, ppo_preset)
-register("sbx_ppo", SbxPPOConfig, SbxPPOAgent, ppo_preset)
+register("ppo", PPOConfig, PPOAgent, ppo.PRESETS.preset)
+register("sbx_ppo", SbxPPOConfig, SbxPPOAgent, ppo_gymnasium.PRESETS.preset)
 register("random", UntrainedConfig, UntrainedAgent)
 register("zero", UntrainedConfig, UntrainedAgent)
 

@@ -31,7 +31,7 @@ from es_rl.play.jobs import TRAINING_SEEDS
 from es_rl.play.player import Notify
 from es_rl.play.stage import open_stage
 
-SbxActivation: TypeAlias = Literal["tanh", "relu", "swish"]
+SbxActivation: TypeAlias = Literal["tanh", "relu"]
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,12 @@
 
 from dataclasses import replace
 
-from agents.presets import evolution_control, evolution_locomotion
+from agents.presets import evolution_control, evolution_games, evolution_locomotion
 from agents.presets.preset import Preset, PresetTable
 
-_PRESETS = PresetTable(evolution_control.PRESETS | evolution_locomotion.PRESETS)
+_PRESETS = PresetTable(
+    evolution_control.PRESETS | evolution_games.PRESETS | evolution_locomotion.PRESETS
+)
 
 
 def eggroll_preset(env_id: str) -> Preset:

@@ -16,7 +16,7 @@ narrow matrix has a low rank anyway; a higher r brings it closer to Gaussian noi
 """
 
 
-@PRESETS.on("gymnasium/phys2d/CartPole-v1", "gymnasium/CartPole-v1")
+@PRESETS.on("gymnasium/phys2d/CartPole-v1", "gymnasium/CartPole-v1", "gymnax/CartPole-v1")
 def _cart_pole() -> Preset:
     return Preset(
         source=(
@@ -29,7 +29,7 @@ def _cart_pole() -> Preset:
     )
 
 
-@PRESETS.on("gymnasium/phys2d/Pendulum-v0", "gymnasium/Pendulum-v1")
+@PRESETS.on("gymnasium/phys2d/Pendulum-v0", "gymnasium/Pendulum-v1", "gymnax/Pendulum-v1")
 def _pendulum() -> Preset:
     return Preset(
         source=(

@@ -72,6 +72,7 @@ def _door_key() -> Preset:
         1_048_576,
         32,
         activation="swish",
+        network="mlp",
         num_envs=128,
         num_steps=32,
         num_epochs=2,
@@ -87,6 +88,7 @@ def _dynamic_obstacles() -> Preset:
         "keraJLi/rejax: configs/navix/dynamic_obstacles_6x6_random.yaml (commit 886d462)",
         1_048_576,
         8,
+        network="mlp",
         num_envs=16,
         num_steps=128,
         num_epochs=16,
@@ -107,7 +109,7 @@ _FOUR_ROOMS = {
 @PRESETS.on("navix/Navix-FourRooms-v0")
 def _four_rooms() -> Preset:
     source = "keraJLi/rejax: configs/navix/fourrooms.yaml (commit 675ba2b)"
-    settings = {**_FOUR_ROOMS, "normalize_observations": False}
+    settings = {**_FOUR_ROOMS, "network": "mlp", "normalize_observations": False}
     return _rejax(source, 1_048_576, 8, activation="swish", **settings)
 
 

@@ -1,0 +1,46 @@
+"""Tuned settings of evolution for games and grid worlds, one small function each.
+
+Each preset names its source.
+"""
+
+from agents.presets.preset import Preset, PresetTable
+
+PRESETS = PresetTable()
+
+
+@PRESETS.on("jumanji/Knapsack-v1")
+def _knapsack() -> Preset:
+    return Preset(
+        source=(
+            "Found here, among 8 settings on seed 100: 14.6 after 5.7 M steps, where the defaults "
+            "earn 14.4 and random actions 13.5. Groups that share a start state play few "
+            "knapsacks, so that small groups are better than large ones."
+        ),
+        run={"env_steps": 10_000_000},
+        settings={
+            "hidden": (),
+            "rank": 4,
+            "sigma": 0.2,
+            "learning_rate": 0.05,
+            "group_size": 64,
+        },
+    )
+
+
+@PRESETS.on("navix/Navix-Dynamic-Obstacles-6x6-Random-v0")
+def _dynamic_obstacles() -> Preset:
+    return Preset(
+        source=(
+            "Found here, among 3 settings on seed 100: 0.44 after 2.3 M steps, where the defaults "
+            "(a small cnn) earn 0.28."
+        ),
+        run={"env_steps": 10_000_000},
+        settings={
+            "network": "mlp",
+            "hidden": (),
+            "rank": 4,
+            "sigma": 0.2,
+            "learning_rate": 0.05,
+            "group_size": 32,
+        },
+    )
