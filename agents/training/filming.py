@@ -46,8 +46,16 @@ class Recording:
 
 
 @in_32_bits
-def film(policy: Policy, env: Env | HostEnv, *, seed: int = 0) -> Film:
+def film(
+    policy: Policy, env: Env | HostEnv, *, seed: int = 0, max_frames: int | None = None
+) -> Film:
     """Film episode 0 of an evaluation seed, in real time and at no more than 30 frames a second.
+
+    Args:
+      policy: plays the episode, which is always played to its end.
+      env: the environment of the policy.
+      seed: the evaluation seed.
+      max_frames: how many frames the film has at most; all unless given.
 
     Raises:
       NoPicture: the environment has no picture, or the renderer cannot start.
@@ -56,7 +64,7 @@ def film(policy: Policy, env: Env | HostEnv, *, seed: int = 0) -> Film:
     stride = _stride(env.spec)
     with open_stage(env) as stage:
         behaviour = evaluation_behaviour(policy.actor)
-        total, frames = stage.film(behaviour, policy.weights, key, stride)
+        total, frames = stage.film(behaviour, policy.weights, key, stride, max_frames)
     return Film(frames, env.spec.frames_per_second / stride, total)
 
 

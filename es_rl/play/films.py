@@ -26,6 +26,10 @@ HostActor: TypeAlias = Callable[[np.ndarray], np.ndarray]
 """A function obs -> action for one episode. It must be called for every step from the start on."""
 
 
+_PORTION = 256
+"""Steps that are played at once, so that the memory does not grow with the limit of steps."""
+
+
 def _alike(x: Any) -> Any:
     """Repeat arrays to the number of lanes of an evaluation, so that results round the same way."""
     return jax.tree.map(lambda x: jnp.stack([x] * EVALUATION_LANES), x)
@@ -63,8 +67,11 @@ def host_actors(behaviour: Behaviour, shared: PyTree, keys: Array) -> Iterator[H
 
 def device_states(
     env: Env, behaviour: Behaviour, shared: PyTree, keys: Array
-) -> Iterator[list[State]]:
-    """Yield for each key the states of its episode, played by member 0, from the start state on."""
+) -> Iterator[Iterator[State]]:
+    """Yield for each key the states of its episode, played by member 0, from the start state on.
+
+    Each is to be read before the next one.
+    """
     selected = behaviour.select(shared, jnp.int32(0))
 
     def one_lane(lane: tuple[State, Any], shared: PyTree, key: jax.Array) -> tuple[State, Any]:
@@ -74,17 +81,28 @@ def device_states(
         return env.step(state, action, env_key), memory
 
     @jax.jit
-    def run(shared: PyTree, keys: jax.Array) -> tuple[State, State]:
-        def body(carry: tuple[State, Any], _: None) -> tuple[tuple[State, Any], State]:
-            following = jax.vmap(one_lane, in_axes=(0, None, 0))(carry, shared, keys)
+    def start(keys: jax.Array) -> tuple[State, Any]:
+        states = jax.vmap(lambda key: env.reset(reset_key(key)))(keys)
+        return states, _alike(behaviour.memory)
+
+    @jax.jit
+    def go_on(shared: PyTree, lanes: tuple[State, Any], keys: jax.Array) -> tuple[Any, State]:
+        def body(lanes: tuple[State, Any], _: None) -> tuple[tuple[State, Any], State]:
+            following = jax.vmap(one_lane, in_axes=(0, None, 0))(lanes, shared, keys)
             return following, jax.tree.map(lambda x: x[0], following[0])
 
-        states = jax.vmap(lambda key: env.reset(reset_key(key)))(keys)
-        carry = (states, _alike(behaviour.memory))
-        _, rest = jax.lax.scan(body, carry, None, env.spec.max_episode_steps)
-        return jax.tree.map(lambda x: x[0], states), rest
+        return jax.lax.scan(body, lanes, None, min(_PORTION, env.spec.max_episode_steps))
 
-    for key in jax.random.wrap_key_data(jnp.asarray(keys)):
-        first, rest = jax.device_get(run(shared, _alike(key)))
-        ends = np.flatnonzero(rest.terminated | rest.truncated)
-        yield [first] + [jax.tree.map(lambda x: x[i], rest) for i in range(ends[0] + 1)]  # noqa: B023
+    def states(keys: jax.Array) -> Iterator[State]:
+        lanes = start(keys)
+        yield jax.tree.map(lambda x: x[0], jax.device_get(lanes[0]))
+        while True:
+            lanes, portion = go_on(shared, lanes, keys)
+            portion = jax.device_get(portion)
+            ended = portion.terminated | portion.truncated
+            for i in range(len(ended)):
+                yield jax.tree.map(lambda x: x[i], portion)  # noqa: B023
+                if ended[i]:
+                    return
+
+    return (states(_alike(key)) for key in jax.random.wrap_key_data(jnp.asarray(keys)))

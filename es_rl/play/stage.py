@@ -12,7 +12,7 @@ from weakref import WeakSet
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
-from envs.base import Env, HostEnv, LanePool
+from envs.base import Env, HostEnv, LanePool, State
 from envs.errors import UserError
 from es_rl import devices, processes
 from es_rl.play import films
@@ -85,7 +85,7 @@ class Stage(Protocol):
         ...
 
     def film(
-        self, behaviour: Behaviour, shared: PyTree, key: Array, every: int
+        self, behaviour: Behaviour, shared: PyTree, key: Array, every: int, most: int | None = None
     ) -> tuple[float, list[np.ndarray]]:
         """Play the evaluation episode of a key. Returns its return and RGB images of its states.
 
@@ -95,6 +95,7 @@ class Stage(Protocol):
           key: the key data of the episode.
           every: the number of steps from one image to the next. The first image shows the first
             state.
+          most: the largest number of images; None for all.
 
         Raises:
           NoPicture: the environment has no picture, or the renderer cannot start.
@@ -217,17 +218,23 @@ class DeviceStage(_Closes):
         return DeviceCollector(self._env, act, self.mesh, num_lanes, num_steps)
 
     def film(
-        self, behaviour: Behaviour, shared: PyTree, key: Array, every: int
+        self, behaviour: Behaviour, shared: PyTree, key: Array, every: int, most: int | None = None
     ) -> tuple[float, list[np.ndarray]]:
         """See `Stage`."""
         (states,) = films.device_states(self._env, behaviour, shared, key[None])
-        return float(sum(state.reward for state in states)), self._env.render(states[::every])
+        shown: list[State] = []
+        total: Any = np.float32(0.0)
+        for number, state in enumerate(states):
+            total = total + state.reward  # in float32, as a rollout adds them up
+            if number % every == 0 and (most is None or len(shown) < most):
+                shown.append(state)
+        return float(total), self._env.render(shown)
 
     def scenes(
         self, behaviour: Behaviour, shared: PyTree, keys: Array
     ) -> Iterator[tuple[np.ndarray, Any]]:
         """See `Stage`."""
-        for states in films.device_states(self._env, behaviour, shared, keys):
+        for states in map(list, films.device_states(self._env, behaviour, shared, keys)):
             yield np.array([state.reward for state in states[1:]]), self._env.scene(states)
 
     def check_repeats(self, actions: np.ndarray) -> None:
@@ -299,13 +306,13 @@ class HostStage(_Closes):
         return HostCollector(self._env.spec, act, pool, num_lanes, num_steps)
 
     def film(
-        self, behaviour: Behaviour, shared: PyTree, key: Array, every: int
+        self, behaviour: Behaviour, shared: PyTree, key: Array, every: int, most: int | None = None
     ) -> tuple[float, list[np.ndarray]]:
         """See `Stage`."""
         (act,) = films.host_actors(behaviour, shared, key[None])
         (seed,) = episode_seeds(key[None], evaluation=True)
         total, frames = self._env.film(act, int(seed))
-        return total, frames[::every]
+        return total, frames[::every][:most]
 
     def scenes(
         self, behaviour: Behaviour, shared: PyTree, keys: Array

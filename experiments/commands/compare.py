@@ -48,6 +48,8 @@ _Runs: TypeAlias = dict[tuple[str, str, int], Run]
 _Envs: TypeAlias = dict[str, tuple[Env | HostEnv, Env | HostEnv | None]]
 """The environment of a task, and that of training if the task gives it other arguments, by the
 task's name."""
+_MOST_FRAMES = 900
+"""The frames of a film: half a minute or more, as nobody watches 4,000 steps of a board game."""
 _LARGEST_FILM = 256 << 20
 """The largest film in bytes that is used; no episode needs as many."""
 
@@ -284,7 +286,8 @@ def _films(found: Results, out: Path) -> Iterator[tuple[str, str, Path]]:
             if not path.exists() or path.stat().st_size > _LARGEST_FILM:
                 try:
                     env = envs.make(task.env, **task.env_kwargs)
-                    write_video(path, film(_policy(out / best.policy, env), env, seed=1))
+                    policy = _policy(out / best.policy, env)
+                    write_video(path, film(policy, env, seed=1, max_frames=_MOST_FRAMES))
                 except Exception as error:
                     print(f"no film of {agent} on {task.name}: {why_not(error)}")
                     continue

@@ -9,6 +9,7 @@ import pytest
 import agents
 import envs
 from agents.training.filming import film, record
+from es_rl.play import films
 
 pytestmark = pytest.mark.slow
 
@@ -55,3 +56,16 @@ def test_a_film_too_is_an_episode_of_the_evaluation():
     policy = make_policy("random", env)
     (earned,) = agents.evaluate(policy, env, episodes=1, seed=2).returns
     assert film(policy, env, seed=2).episode_return == earned
+
+
+@pytest.mark.parametrize("name", ["gymnasium/phys2d/CartPole-v1", "gymnasium/CartPole-v1"])
+def test_a_film_may_be_shorter_than_its_episode(name, monkeypatch):
+    monkeypatch.setattr(films, "_PORTION", 7)
+    env = envs.make(name, max_episode_steps=30)
+    policy = make_policy("random", env)
+    evaluation = agents.evaluate(policy, env, episodes=1, seed=2)
+    whole, short = film(policy, env, seed=2), film(policy, env, seed=2, max_frames=3)
+    assert whole.episode_return == short.episode_return == evaluation.returns[0]
+    assert len(short.frames) == 3 < len(whole.frames)
+    np.testing.assert_array_equal(short.frames, whole.frames[:3])
+    assert evaluation.lengths[0] > 7
