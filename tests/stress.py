@@ -40,8 +40,8 @@ CASES = {
     ),
 }
 _SHORT = (
-    " --population-size 16 --network mlp --hidden 8 --episode-steps 30 --env-steps 1000"
-    " --eval-every 2 --eval-episodes 4 --checkpoint-every 1"
+    " --population-size 16 --group-size 0 --network mlp --hidden 8 --episode-steps 30"
+    " --env-steps 1000 --eval-every 2 --eval-episodes 4 --checkpoint-every 1"
 )
 _TIMES = ("wall_seconds", "evaluation_seconds", "steps_per_second")
 
