@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
+from gymnasium import spaces
 from jax.extend.core import jaxpr_as_fun
 
 from agents.policies import nested
@@ -57,7 +58,8 @@ def to_onnx(policy: "Policy") -> Any:
     """The `onnx.ModelProto` of a policy; see `export_onnx`."""
     if isinstance(policy.actor, RandomActor):
         raise UserError(f"agent={policy.agent}: draws its actions: must be one that was trained")
-    if isinstance(policy.actor, Network) and policy.actor.config.stochastic_evaluation:
+    discrete = not isinstance(policy.spec.action_space, spaces.Box)
+    if discrete and isinstance(policy.actor, Network) and policy.actor.config.stochastic_evaluation:
         raise UserError(
             f"agent={policy.agent}: draws its actions: must be without stochastic_evaluation"
         )

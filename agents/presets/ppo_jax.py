@@ -115,7 +115,10 @@ def _four_rooms() -> Preset:
 
 @PRESETS.on("jumanji/Game2048-v1", "jumanji/Knapsack-v1", "jumanji/Snake-v1")
 def _jumanji() -> Preset:
-    source = "keraJLi/rejax lists no task of Jumanji: those of its configs/navix/fourrooms.yaml"
+    source = (
+        "keraJLi/rejax lists no task of Jumanji: those of its configs/navix/fourrooms.yaml, with "
+        "normalised observations; not tuned for this task"
+    )
     return _rejax(source, 1_048_576, 8, activation="swish", **_FOUR_ROOMS)
 
 

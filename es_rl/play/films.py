@@ -68,10 +68,7 @@ def host_actors(behaviour: Behaviour, shared: PyTree, keys: Array) -> Iterator[H
 def device_states(
     env: Env, behaviour: Behaviour, shared: PyTree, keys: Array
 ) -> Iterator[Iterator[State]]:
-    """Yield for each key the states of its episode, played by member 0, from the start state on.
-
-    Each is to be read before the next one.
-    """
+    """Yield for each key the states of its episode, played by member 0, from the start state on."""
     selected = behaviour.select(shared, jnp.int32(0))
 
     def one_lane(lane: tuple[State, Any], shared: PyTree, key: jax.Array) -> tuple[State, Any]:
@@ -101,7 +98,7 @@ def device_states(
             portion = jax.device_get(portion)
             ended = portion.terminated | portion.truncated
             for i in range(len(ended)):
-                yield jax.tree.map(lambda x: x[i], portion)  # noqa: B023
+                yield jax.tree.map(lambda x: np.array(x[i]), portion)  # noqa: B023
                 if ended[i]:
                     return
 

@@ -49,7 +49,7 @@ _Envs: TypeAlias = dict[str, tuple[Env | HostEnv, Env | HostEnv | None]]
 """The environment of a task, and that of training if the task gives it other arguments, by the
 task's name."""
 _MOST_FRAMES = 900
-"""The frames of a film: half a minute or more, as nobody watches 4,000 steps of a board game."""
+"""The frames of a film: about half a minute or more. Nobody watches 4,000 steps of a game."""
 _LARGEST_FILM = 256 << 20
 """The largest film in bytes that is used; no episode needs as many."""
 
@@ -76,7 +76,8 @@ class CompareFlags:
     out: Path | None = None
     """The comparison's folder: runs/compare/SUITE unless given."""
     scale: float = 1.0
-    """Multiplies the budgets of all tasks, in env steps and in seconds."""
+    """Multiplies the budgets of all tasks, in env steps and in seconds; a run plays at least one
+    generation."""
     seconds: float | None = None
     """The seconds of training of every run, in place of the suite's budgets: agents are then
     compared after equal wall-clock time."""

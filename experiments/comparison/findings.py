@@ -280,7 +280,8 @@ def protocol(results: Results) -> list[str]:
     return [
         "All agents play the same environments: the same versions, arguments and horizon."
         + (" Arguments of training hold for no evaluation." if trained else ""),
-        "An evaluation is of the policy without noise or sampling, on episodes whose seeds "
+        "An evaluation is of the policy without noise, and without sampling unless its setting "
+        "stochastic_evaluation is true, on episodes whose seeds "
         f"training never uses. The final one ({counts} episodes) has seeds that no evaluation "
         "before it used, and alone decides the returns; those during training decide when the "
         "threshold was reached.",

@@ -8,12 +8,12 @@ from pathlib import Path
 from types import NoneType
 
 from agents.policies.policy_files import read_json
-from envs.errors import UserError
+from envs.errors import UserError, one_line
 from es_rl.files import check_plain, write_whole
 from experiments.cli import can_be_made
 from experiments.comparison import results
 from experiments.comparison.results import Results, Run, Task, run_text
-from experiments.comparison.suites import Suite, checked_name
+from experiments.comparison.suites import RANDOM_FILE, Suite, checked_name
 from experiments.comparison.trials import run_folder
 
 _FILES = ("tasks.json", "results.json", "results.csv", "table.md", "report.html")
@@ -47,8 +47,8 @@ def check_folder(out: Path, suite: Suite) -> Results | None:
             earlier = results.load(ended)
             for task in earlier.tasks:
                 same &= asdict(replace(task, random_return=None)) in described
-                if type(task.random_return) not in (int, float, NoneType):
-                    raise UserError("results.json: random_return must be a number or null")
+                if type(task.random_return) not in (float, NoneType):
+                    raise UserError("results.json: random_return must be a decimal number or null")
             for run in earlier.runs:
                 _check_place(run, suite)
     except ValueError as error:
@@ -67,6 +67,10 @@ def _check_place(run: Run, suite: Suite) -> None:
         raise UserError(f"results.json: seed={run.seed!r}: must be a whole number of at least 0")
     if type(run.error) not in (str, NoneType):
         raise UserError("results.json: error must be a text or null")
+    try:
+        run_text(run)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"results.json: a run cannot be written ({one_line(error)})") from error
 
 
 def claim(out: Path, suite: Suite, earlier: Results | None) -> None:
@@ -94,7 +98,7 @@ def _described(suite: Suite) -> str:
 
 
 def _random_path(out: Path, task: Task) -> Path:
-    return out / "runs" / task.name / "random.json"
+    return out / "runs" / task.name / RANDOM_FILE
 
 
 def has_random_return(out: Path, task: Task) -> bool:
@@ -119,6 +123,8 @@ def saved_random_return(out: Path, task: Task) -> float | None:
     if not path.exists():
         return None
     found = read_json(path)
-    if found is not None and type(found) not in (int, float):
-        raise UserError(f"out={path.parent}: random.json must hold a number or null; remove it")
-    return math.nan if found is None else float(found)
+    if type(found) not in (float, NoneType):
+        raise UserError(
+            f"out={path.parent}: random.json must hold a decimal number or null; remove it"
+        )
+    return math.nan if found is None else found

@@ -172,7 +172,7 @@ def load(path: Path) -> Results:
             tasks=tuple(Task(**task) for task in tasks),
             runs=tuple(map(run_from_json, runs)),
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise UserError(f"{path} holds no results of a comparison ({reason})") from error
 

@@ -173,9 +173,12 @@ def relative_score(results: Results, tasks: Sequence[Task], agent: str) -> Estim
     def mean_score(*strata: Array, axis: int) -> Array:
         means = [np.mean(stratum, axis=axis) for stratum in strata]
         pairs = zip(means[::2], means[1::2], zeros, strict=True)
-        with np.errstate(divide="ignore"):
-            return np.mean([(ours - zero) / (one - zero) for ours, one, zero in pairs], axis=0)
+        return np.mean([(ours - zero) / (one - zero) for ours, one, zero in pairs], axis=0)
 
+    if any(min(one) <= zero for one, zero in zip(samples[1::2], zeros, strict=True)):
+        # Resamples of such seeds alone would divide by 0 or less.
+        reason = f"no interval, as a seed of {results.relative_to} is no better than random"
+        return Estimate(float(mean_score(*map(np.array, samples), axis=-1)), None, reason)
     return estimate(samples, mean_score)
 
 

@@ -18,7 +18,6 @@ the file.
 
 import difflib
 import json
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -41,7 +40,9 @@ _DEFAULTS = {f.name: f.default for f in fields(Task)}
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,99}")
 """A valid name of an agent or a task; names become names of folders."""
 _UNLIMITED = 10**12
-"""A budget in env steps that no run spends before its seconds."""
+"""The largest budget in env steps, which no run spends before its seconds."""
+RANDOM_FILE = "random.json"
+"""The file beside the agents' folders of a task, with the mean return of random actions."""
 _SETTINGS_FILE = "settings_file"
 """The key beside an agent's settings that names a file of more of them."""
 
@@ -110,6 +111,8 @@ class Suite:
         Raises:
           UserError: a number is out of range.
         """
+        if scale != 1 and seconds is not None:
+            raise UserError(f"seconds={seconds}: must not be given with scale={scale}")
         for name, value in (("scale", scale), ("seconds", seconds)):
             if value is not None and not 0 < value < LARGEST:
                 raise UserError(f"{name}={value}: must be greater than 0 and finite")
@@ -279,7 +282,7 @@ def _entry(
 def _check_values(raw: dict[str, Any], where: str) -> None:
     """Refuse fields of a task that have a wrong type or are out of range."""
     for key, kind in _KINDS.items():
-        largest = math.inf if key == "env_steps" else LARGEST
+        largest = _UNLIMITED if key == "env_steps" else LARGEST
         wanted = expected(raw.get(key, _DEFAULTS.get(key)), kind, largest=largest)
         if wanted is not None:
             raise UserError(f"{where}: {key} must be {wanted}, not {raw.get(key)!r}")
@@ -300,6 +303,8 @@ def checked_name(name: Any, what: str) -> str:
     """
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise UserError(f"{what} must be at most 100 letters, digits and _ . + -, not {name!r}")
+    if name == RANDOM_FILE:
+        raise UserError(f"{what} must not be {name}, the name of a file beside its folder")
     return name
 
 
@@ -327,8 +332,9 @@ def _checked_scores(given: Any, contestants: Sequence[Contestant], where: str) -
         raise UserError(f"{where}: published must be a table of agents and scores")
     check_known(given, f"{where}, published", [contestant.name for contestant in contestants])
     for name, score in given.items():
-        if type(score) not in (int, float) or not math.isfinite(score):
-            raise UserError(f"{where}: published.{name} must be a finite number, not {score!r}")
+        wanted = expected(score, float)
+        if wanted is not None:
+            raise UserError(f"{where}: published.{name} must be {wanted}, not {score!r}")
     return {name: float(score) for name, score in given.items()}
 
 

@@ -206,8 +206,11 @@ def test_bad_flags_are_one_line_and_write_nothing(arguments, says, tmp_path, mon
         (('"ppo"', '{ name = "p", agent = "ppo", preset = 1 }'), "preset must be true or false"),
         (("seconds = 20", "seconds = 9\npublished = 1"), "published must be a table of agents"),
         (("seconds = 20", "seconds = 9\npublished.pop = 1"), "no 'pop' is known; did you mean ppo"),
-        (("seconds = 20", "seconds = 9\npublished.ppo = nan"), "published.ppo must be a finite"),
+        (("seconds = 20", "seconds = 9\npublished.ppo = nan"), "published.ppo must be finite"),
         (("seconds = 20", "seconds = 9\npublished.ppo = 1"), "published scores need relative_to"),
+        (("seconds = 20", f"seconds = 9\npublished.ppo = {'9' * 400}"), "published.ppo must be"),
+        (("env_steps = 40_000", f"env_steps = {'9' * 400}"), "env_steps must be"),
+        (('"ppo"', '{ name = "random.json", agent = "ppo" }'), "must not be random.json"),
     ],
 )
 def test_what_is_wrong_with_a_suite_is_named(change, says, suite):
@@ -255,6 +258,8 @@ def test_budgets_are_scaled_or_given_in_seconds(suite):
     assert with_budgets(0.5, None) == replace(task, env_steps=20_000, seconds=10.0)
     assert with_budgets(1e-9, None).env_steps == 1
     assert with_budgets(1.0, 3) == replace(task, env_steps=10**12, seconds=3.0)
+    with pytest.raises(ValueError, match="seconds=3: must not be given with scale=0.5"):
+        with_budgets(0.5, 3)
 
 
 @pytest.mark.slow

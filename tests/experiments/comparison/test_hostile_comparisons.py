@@ -138,6 +138,29 @@ def test_results_put_no_run_outside_of_its_place(place, capsys, field, value):
 
 
 @pytest.mark.parametrize(
+    "text",
+    ["3", "null", "[" * 100_000, '{"tasks": [], "runs": []}'],
+)
+def test_results_that_are_no_results(place, capsys, text):
+    inside, outside = place
+    (inside / "results.json").write_text(text)
+    said = error_of(capsys, "compare", str(suite_in(outside)), "--out", str(inside))
+    assert "holds no results of a comparison" in said
+
+
+@pytest.mark.parametrize("change", [{"seconds": np.nan}, {"curve": [[1, 1.0, "x"]]}])
+def test_results_with_a_run_that_cannot_be_written(place, capsys, change):
+    inside, outside = place
+    suite = suite_in(outside)
+    (task,) = [entry.task for entry in load(str(suite)).entries]
+    run = {**KEPT, **change}
+    found = asdict(Results("x", "x", ("eggroll",), (task,), (), {}, {}))
+    (inside / "results.json").write_text(json.dumps({**found, "runs": [run]}))
+    said = error_of(capsys, "compare", str(suite), "--out", str(inside))
+    assert "results.json: a run cannot be written" in said
+
+
+@pytest.mark.parametrize(
     "change", [{"name": "../outside"}, {"random_return": "1"}, {"random_return": [1]}]
 )
 def test_results_put_no_random_return_outside_of_its_place(place, capsys, change):

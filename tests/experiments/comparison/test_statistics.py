@@ -279,3 +279,7 @@ def test_relative_scores_by_hand():
     assert relative_score(found, [third], "y") is None  # no better than random actions
     unknown = dataclasses.replace(first, random_return=None)
     assert relative_score(found, [unknown], "x") is None
+    # A seed of y is no better than random actions: resamples of it alone would divide by 0.
+    unsure = relative_score(found, [dataclasses.replace(first, random_return=8.0)], "x")
+    assert (unsure.value, unsure.interval) == (-1.0, None)
+    assert "a seed of y is no better than random" in unsure.reason
