@@ -44,12 +44,12 @@ def test_what_is_no_description(folder, data, says):
     assert says in refusal(folder)
 
 
-@pytest.mark.parametrize("version", [1, 2, 3, 4, 5, 7, "6", 6.5, None, [6] * 100_000])
+@pytest.mark.parametrize("version", [1, 2, 3, 4, 5, 6, 8, "7", 7.5, None, [7] * 100_000])
 def test_another_format(folder, version):
     edit(folder, "format", version)
     says = refusal(folder)
     assert f"written in format {version!r}"[:40] in says
-    assert "this version reads 6" in says
+    assert "this version reads 7" in says
 
 
 @pytest.mark.parametrize(
