@@ -6,6 +6,7 @@ import math
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import NoneType
+from typing import Any
 
 from agents.policies.policy_files import read_json
 from envs.errors import UserError, one_line
@@ -42,7 +43,7 @@ def check_folder(out: Path, suite: Suite) -> Results | None:
     described = json.loads(_described(suite))
     earlier = None
     try:
-        same = not begun.exists() or read_json(begun) == described
+        same = not begun.exists() or _tasks(read_json(begun)) == described
         if ended.exists():
             earlier = results.load(ended)
             for task in earlier.tasks:
@@ -56,6 +57,18 @@ def check_folder(out: Path, suite: Suite) -> Results | None:
     if not same:
         raise UserError(f"out={out}: holds other tasks or budgets: must be another folder")
     return earlier
+
+
+def _tasks(raw: Any) -> list[dict[str, Any]]:
+    """The tasks of `tasks.json`; fields that are newer than the file have their defaults.
+
+    Raises:
+      UserError: the values are no tasks.
+    """
+    try:
+        return [asdict(Task(**task)) for task in raw]
+    except TypeError as error:
+        raise UserError(f"tasks.json holds no tasks ({one_line(error)})") from error
 
 
 def _check_place(run: Run, suite: Suite) -> None:

@@ -85,7 +85,7 @@ class Entry:
           UserError: a setting is unknown, or its value out of range.
         """
         given = {**contestant.settings, **self.settings.get(contestant.name, {})}
-        env_id = self.task.env if contestant.preset else ""
+        env_id = self.task.env if contestant.preset else ""  # of which there is no preset
         return asdict(configure(contestant.kind, env_id, **given))
 
 

@@ -247,6 +247,27 @@ def test_a_contestant_without_presets_has_the_defaults(suite):
     assert "defaults" in without.source("brax/ant")
 
 
+def test_only_the_chosen_tasks_need_their_packages(suite, tmp_path, monkeypatch):
+    task = suite.read_text().partition("[[tasks]]")[2]
+    other = task.replace("policy_reward", "action_reward")
+    suite.write_text(suite.read_text() + "\n[[tasks]]" + other)
+    chosen, missing = (entry.task.env for entry in suites.load(str(suite)).entries)
+    reasons = {missing: 'needs x: pip install "es-rl[x]"'}
+    monkeypatch.setattr(compare, "obstacle", reasons.get)
+    made, make = [], compare.envs.make
+    monkeypatch.setattr(compare.envs, "make", lambda id, **kwargs: made.append(id) or make(id))
+    monkeypatch.setattr(compare, "claim", lambda *_: 1 / 0)
+    command = [str(suite), "--out", str(tmp_path / "out")]
+    with pytest.raises(
+        ValueError, match=f"tasks={missing}: needs x: .*; without it: --tasks {chosen}$"
+    ):
+        compare.main(command)
+    assert made == []
+    with pytest.raises(ZeroDivisionError):
+        compare.main([*command, "--tasks", chosen])
+    assert made == [chosen]
+
+
 def test_budgets_are_scaled_or_given_in_seconds(suite):
     loaded = suites.load(str(suite))
     (task,) = loaded.choose_tasks([])

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from envs.errors import UserError
 from envs.suites import gymnasium_suite
+from experiments.comparison.folder import check_folder
 from experiments.comparison.results import Results, Task, run_from_json, save
 from experiments.comparison.suites import Contestant, Entry, load
 from experiments.comparison.trials import Trials, run_folder
@@ -135,6 +136,20 @@ def test_results_put_no_run_outside_of_its_place(place, capsys, field, value):
     before = contents(inside), contents(outside)
     assert f"{inside}: " in error_of(capsys, "compare", str(suite), "--out", str(inside))
     assert (contents(inside), contents(outside)) == before
+
+
+def test_a_field_that_is_newer_than_a_folder_has_its_default(place):
+    inside, outside = place
+    suite = load(str(suite_in(outside)))
+    (entry,) = suite.entries
+    described = asdict(entry.task)
+    del described["final_episodes"]
+    (inside / "tasks.json").write_text(json.dumps([described]))
+    assert check_folder(inside, suite) is None
+    for other in ([{**described, "threshold": 9.0}], [{**described, "nothing": 1}], [3], 3):
+        (inside / "tasks.json").write_text(json.dumps(other))
+        with pytest.raises(UserError, match=r"tasks|a folder of a comparison"):
+            check_folder(inside, suite)
 
 
 @pytest.mark.parametrize(
