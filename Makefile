@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN = $(VENV)/bin
 RUN := runs/quickstart-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: train test test-slow test-agents test-others lint stress starts clean
+.PHONY: train docs test test-slow test-agents test-others lint stress starts clean
 
 # Train CartPole, then replay the trained policy into a GIF.
 train: $(VENV)/.installed
@@ -28,6 +28,11 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+# Run what the pages show, and build them into build/docs.
+docs: $(VENV)/.installed
+	$(BIN)/python -m pytest tests/docs
+	$(BIN)/python -m zensical build --clean --strict
 
 # Kill runs at random moments and resume them: a quarter of an hour.
 stress: $(VENV)/.installed
