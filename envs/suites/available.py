@@ -7,7 +7,7 @@ from typing import Any
 
 import gymnasium
 
-_NEEDS = {"gymnasium.envs.box2d": ("Box2D", "box2d"), "gymnasium.envs.mujoco": ("mujoco", "mujoco")}
+_NEEDS = {"gymnasium.envs.box2d": ("Box2D", "box2d")}
 """Maps modules of Gymnasium to the package that they need and to es-rl's extra that installs it."""
 _REGISTER = {"ale_py": ("atari", ("ALE/",)), "minigrid": ("minigrid", ("MiniGrid-", "BabyAI-"))}
 """Maps packages that register environments on import to es-rl's extra that installs them and to the

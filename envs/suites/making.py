@@ -14,8 +14,6 @@ from envs.errors import UserError, one_line
 
 _PATIENCE_SECONDS = 10.0
 """The seconds between two warnings while an environment is being made."""
-_EXTRAS = ("box2d", "classic-control", "mujoco")
-"""The extras of es-rl that install packages for Gymnasium's own environments."""
 
 _log = logging.getLogger("es_rl")
 
@@ -93,8 +91,8 @@ def _patience(id: str) -> Iterator[None]:
 
 
 def _hint(registered: gymnasium.envs.registration.EnvSpec) -> str:
-    """Return the command that installs what one of Gymnasium's own environments needs, or ""."""
-    for extra in _EXTRAS:
-        if f".{extra.replace('-', '_')}" in str(registered.entry_point):
-            return f' (pip install "es-rl[{extra}]")'
-    return ""
+    """Return the command that installs what one of Gymnasium's own environments needs, or "".
+
+    All but Box2D's packages are installed with this project.
+    """
+    return ' (pip install "es-rl[box2d]")' if ".box2d" in str(registered.entry_point) else ""

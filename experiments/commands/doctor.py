@@ -29,12 +29,10 @@ State: TypeAlias = Literal["ok", "--", "failed"]
 _EXTRAS = {
     "atari": ("ale_py", "cv2"),
     "box2d": ("Box2D",),
-    "classic-control": ("pygame",),
     "craftax": ("craftax",),
     "gymnax": ("gymnax", "seaborn", "six"),
     "jumanji": ("jumanji",),
     "minigrid": ("minigrid",),
-    "mujoco": ("mujoco", "imageio"),
     "navix": ("navix",),
     "onnx": ("jax2onnx", "onnx", "onnxruntime"),
     "pgx": ("pgx",),
