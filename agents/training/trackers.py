@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+from agents.training.loggers import grouped
 from envs.errors import UserError
 
 TrackerName: TypeAlias = Literal["wandb", "trackio"]
@@ -41,11 +42,11 @@ class Tracker:
         self._started = False
 
     def log(self, metrics: dict[str, float]) -> None:
-        """Send the metrics of one generation."""
+        """Send the metrics of one generation, in groups."""
         if not self._started:
             self._service.init(**self._start)
             self._started = True
-        self._service.log(metrics, step=int(metrics["generation"]))
+        self._service.log(grouped(metrics), step=int(metrics["generation"]))
 
     def close(self) -> None:
         """End the service's run."""
