@@ -7,6 +7,7 @@ from typing import Any, Literal, TypeAlias
 
 from agents.training.loggers import grouped
 from envs.errors import UserError
+from envs.installing import pip_install
 
 TrackerName: TypeAlias = Literal["wandb", "trackio"]
 
@@ -33,7 +34,7 @@ class Tracker:
             self._service: Any = importlib.import_module(name)
         except ImportError as error:
             raise UserError(
-                f'logger={name}: its package is not installed (pip install "es-rl[{name}]")'
+                f"logger={name}: its package is not installed ({pip_install(name)})"
             ) from error
         self._start: dict[str, Any] = {"project": "es-rl", "name": run.name, "config": config}
         if name == "wandb":

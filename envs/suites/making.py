@@ -11,6 +11,7 @@ from typing import Any
 import gymnasium
 
 from envs.errors import UserError, one_line
+from envs.installing import pip_install
 from envs.suites.mujoco_output import keep_no_log
 
 _PATIENCE_SECONDS = 10.0
@@ -123,5 +124,5 @@ def _hint(registered: gymnasium.envs.registration.EnvSpec) -> str:
     """Return the command that installs what one of Gymnasium's own environments needs, or ""."""
     for extra in _EXTRAS:
         if f".{extra.replace('-', '_')}" in str(registered.entry_point):
-            return f' (pip install "es-rl[{extra}]")'
+            return f" ({pip_install(extra)})"
     return ""

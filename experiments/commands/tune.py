@@ -18,6 +18,7 @@ from agents.registry import agent_type, check_train_env, configure, preset
 from agents.training.run_config import RunConfig
 from envs.base import Env, HostEnv
 from envs.errors import UserError
+from envs.installing import pip_install
 from es_rl.files import check_plain, locked
 from experiments.cli import can_be_made, parse
 from experiments.comparison.trials import Stopped
@@ -96,7 +97,7 @@ class TuneFlags(EnvFlags, Generic[Config]):
 def main(arguments: list[str]) -> int:
     """Run the command and return its exit code."""
     if find_spec("optuna") is None:
-        raise UserError('Optuna must be installed to tune (pip install "es-rl[tune]")')
+        raise UserError(f"Optuna must be installed to tune ({pip_install('tune')})")
     flags, fixed = _parse(arguments)
     _check(flags)
     # Before modules of the user's are imported, which may ask JAX for its devices.

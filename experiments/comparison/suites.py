@@ -29,6 +29,7 @@ from agents import list_agents
 from agents.registry import config_type, configure, preset
 from agents.settings import LARGEST, expected
 from envs.errors import UserError
+from envs.installing import OWN_NAME
 from envs.registry import split_id
 from experiments.comparison.results import Task
 from experiments.settings_files import check_known, from_toml, read_settings, read_toml
@@ -142,7 +143,9 @@ class Suite:
                 accepted = list(dict.fromkeys((*known, *others)))
                 close = difflib.get_close_matches(name, accepted, n=1)
                 hint = f"; did you mean {close[0]}?" if close else ""
-                raise UserError(f"agents={name}: must be of {', '.join(accepted)}{hint}")
+                raise UserError(
+                    f"agents={name}: must be of {', '.join(accepted)}{hint}; {OWN_NAME}"
+                )
         if len(set(names)) < len(names):
             raise UserError(f"agents={','.join(names)}: names an agent twice: must name each once")
         return tuple({**others, **known}[name] for name in names or known)
@@ -259,7 +262,7 @@ def _entry(
     if raw["env"] not in envs.list_ids():
         close = difflib.get_close_matches(raw["env"], envs.list_ids(), n=3)
         hint = f"; did you mean {', '.join(close)}?" if close else "; `es-rl envs` lists them"
-        raise UserError(f"{where}: unknown environment{hint}")
+        raise UserError(f"{where}: unknown environment{hint}; {OWN_NAME}")
     if not isinstance(settings, dict):
         raise UserError(f"{where}: settings must be a table of agents")
     kinds = {name: name for name in list_agents()} | {c.name: c.kind for c in contestants}

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import struct
 import sys
 from types import SimpleNamespace
@@ -14,6 +15,7 @@ import envs
 from agents.training.loggers import grouped
 from agents.training.trackers import Tracker
 from envs.errors import UserError
+from envs.installing import pip_install
 
 BUDGET = {"env_steps": 3 * 64, "eval_every": 2, "eval_episodes": 4}
 
@@ -159,5 +161,7 @@ def test_wandb_uses_the_network_where_the_user_says_so(service, monkeypatch, tmp
 
 def test_a_service_that_is_not_installed_is_named(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "trackio", None)
-    with pytest.raises(UserError, match=r'logger=trackio: .*\(pip install "es-rl\[trackio\]"\)'):
+    with pytest.raises(
+        UserError, match=rf"logger=trackio: .*\({re.escape(pip_install('trackio'))}\)"
+    ):
         Tracker("trackio", tmp_path, {})
