@@ -56,7 +56,11 @@ def run(
     """
     wrong: Counter[str] = Counter()
     follows = "training ends, the policy is evaluated and a checkpoint saved"
-    with acknowledged(follows), agent, shown_progress(config.env_steps) as (show, show_within):
+    with (
+        acknowledged(follows),
+        agent,
+        shown_progress(agent.env.spec.id, config) as (show, show_within),
+    ):
         films = _Films(agent, out / "videos", video_every)
 
         def on_generation(metrics: dict[str, Any], snapshot: Callable[[], Policy]) -> None:
