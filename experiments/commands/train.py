@@ -162,7 +162,17 @@ def main(arguments: list[str]) -> int:
         initial=initial,
         video_every=flags.video_every,
         loggers=loggers,
+        needed=_needed(flags, env, train_env),
     )
+
+
+def _needed(
+    flags: TrainFlags[Any, Any], env: Env | HostEnv, train_env: Env | HostEnv | None
+) -> list[str]:
+    """The flags without which the run is neither replayed nor resumed."""
+    modules = dict.fromkeys(filter(None, (*flags.modules, split_id(flags.env)[0])))
+    trust = any(e is not None and named_file(e.spec.kwargs) for e in (env, train_env))
+    return [*(["--import", *modules] if modules else []), *(["--trust"] if trust else [])]
 
 
 def _make_envs(

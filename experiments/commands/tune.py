@@ -161,10 +161,9 @@ def _search(
     if best is None:
         print(f"no trial was completed; {out / 'trials.csv'} says why")
         return 1
-    print(
-        f"best: trial {best.number}, {study.value_of(best):.6g}; train with: es-rl train "
-        f"{protocol.env} --agent {protocol.agent} --settings {out / 'best.toml'}"
-    )
+    flags = ["--agent", protocol.agent, "--settings", str(out / "best.toml")]
+    train_with = shlex.join(["es-rl", "train", protocol.env, *flags])
+    print(f"best: trial {best.number}, {study.value_of(best):.6g}; train with: {train_with}")
     return 0
 
 

@@ -19,6 +19,7 @@ the file.
 import difflib
 import json
 import re
+import tomllib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -170,6 +171,16 @@ class Suite:
 def bundled() -> list[str]:
     """The names of the suites that are part of this package."""
     return sorted(path.stem for path in _BUNDLED.glob("*.toml"))
+
+
+def bundled_with(env_id: str) -> str | None:
+    """The first bundled suite that compares eggroll with ppo on an environment, if there is one."""
+    for name in bundled():
+        raw = tomllib.loads((_BUNDLED / f"{name}.toml").read_text())
+        names = {each if isinstance(each, str) else each["name"] for each in raw["agents"]}
+        if {"eggroll", "ppo"} <= names and env_id in [task["env"] for task in raw["tasks"]]:
+            return name
+    return None
 
 
 def load(name: str, imported: Sequence[str] = ()) -> Suite:
