@@ -17,6 +17,7 @@ from envs.errors import NoPicture, UserError
 from envs.pictures.scene import Scene, no_scene, scene_of
 from envs.precision import in_32_bits
 from envs.suites import batched_solves
+from envs.suites.mujoco_output import import_mjx
 from envs.suites.transitions import next_state, start_state
 
 _BACKENDS = ("generalized", "spring", "positional", "mjx")
@@ -65,6 +66,7 @@ def make(
     with warnings.catch_warnings():
         # Brax recommends its successor at every import; the README mentions it once.
         warnings.filterwarnings("ignore", message="Brax System")
+        import_mjx()
         import brax.envs
 
         options = kwargs if backend is None else {"backend": backend, **kwargs}

@@ -26,7 +26,7 @@ from envs.host.pool import START_SECONDS, WorkerPool
 from envs.pictures.scene import Scene, has_mujoco_model, no_scene, scene_of
 from envs.suites.available import register_installed
 from envs.suites.functional import FunctionalEnv
-from envs.suites.making import make_first, takes
+from envs.suites.making import make_first, takes, without_log
 from envs.values import finite_float, whole_number
 
 _DEFAULT_LIMIT = 1000
@@ -91,9 +91,10 @@ def make(
     id, registered = f"gymnasium/{name}", gymnasium.spec(name)
     limit = _limit(id, max_episode_steps, registered)
     # Pass the registration itself: a worker may not have imported the module that registered it.
-    single = partial(
+    build = partial(
         gymnasium.make, registered, max_episode_steps=limit, disable_env_checker=True, **kwargs
     )
+    single = without_log(build, registered.entry_point)
     first = make_first(single, id, registered)
     threshold = finite_float(registered.reward_threshold)
     return _adapted(first, single, id, limit, threshold, given)
@@ -130,7 +131,7 @@ def from_gymnasium(
         raise UserError(f"factory={factory!r}: must be a class, or a function without arguments")
     register_installed()
     own = Registration("own/Environment-v0", entry_point=factory)
-    first = make_first(factory, id, own)
+    first = make_first(without_log(factory), id, own)
     if not isinstance(first, gymnasium.Env):
         raise UserError(
             f"env={id!r}: its factory returned a {type(first).__name__}: must be a gymnasium.Env"
@@ -139,7 +140,7 @@ def from_gymnasium(
     known = gymnasium.registry.get(asked.id)
     limit = _limit(id, max_episode_steps, asked)
     own.entry_point, own.max_episode_steps = _entry_point(factory, known), limit
-    single = partial(gymnasium.make, own, disable_env_checker=True)
+    single = without_log(partial(gymnasium.make, own, disable_env_checker=True))
     if reward_threshold is None and known is not None:
         reward_threshold = known.reward_threshold
     return _adapted(first, single, id, limit, finite_float(reward_threshold), {})

@@ -15,6 +15,7 @@ from envs.pictures.rendering import cannot_draw
 from envs.pictures.scene import Scene, scene_of
 from envs.precision import in_32_bits
 from envs.suites.brax_suite import BraxEnv
+from envs.suites.mujoco_output import import_mjx
 from envs.suites.transitions import import_suite
 
 Randomizer: TypeAlias = Callable[[Any, jax.Array], tuple[Any, Any]]
@@ -75,6 +76,7 @@ def make(
         run with the installed versions.
     """
     id = f"playground/{name}"
+    import_mjx()
     with contextlib.redirect_stdout(io.StringIO()):  # it may report that parts are missing
         playground = import_suite(id, "mujoco_playground", "playground")
         registry = playground.registry

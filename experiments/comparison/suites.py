@@ -19,6 +19,7 @@ the file.
 import difflib
 import json
 import re
+import tomllib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -29,6 +30,7 @@ from agents import list_agents
 from agents.registry import config_type, configure, preset
 from agents.settings import LARGEST, expected
 from envs.errors import UserError
+from envs.installing import OWN_NAME
 from envs.registry import split_id
 from experiments.comparison.results import Task
 from experiments.settings_files import check_known, from_toml, read_settings, read_toml
@@ -142,7 +144,9 @@ class Suite:
                 accepted = list(dict.fromkeys((*known, *others)))
                 close = difflib.get_close_matches(name, accepted, n=1)
                 hint = f"; did you mean {close[0]}?" if close else ""
-                raise UserError(f"agents={name}: must be of {', '.join(accepted)}{hint}")
+                raise UserError(
+                    f"agents={name}: must be of {', '.join(accepted)}{hint}; {OWN_NAME}"
+                )
         if len(set(names)) < len(names):
             raise UserError(f"agents={','.join(names)}: names an agent twice: must name each once")
         return tuple({**others, **known}[name] for name in names or known)
@@ -167,6 +171,16 @@ class Suite:
 def bundled() -> list[str]:
     """The names of the suites that are part of this package."""
     return sorted(path.stem for path in _BUNDLED.glob("*.toml"))
+
+
+def bundled_with(env_id: str) -> str | None:
+    """The first bundled suite that compares eggroll with ppo on an environment, if there is one."""
+    for name in bundled():
+        raw = tomllib.loads((_BUNDLED / f"{name}.toml").read_text())
+        names = {each if isinstance(each, str) else each["name"] for each in raw["agents"]}
+        if {"eggroll", "ppo"} <= names and env_id in [task["env"] for task in raw["tasks"]]:
+            return name
+    return None
 
 
 def load(name: str, imported: Sequence[str] = ()) -> Suite:
@@ -259,7 +273,7 @@ def _entry(
     if raw["env"] not in envs.list_ids():
         close = difflib.get_close_matches(raw["env"], envs.list_ids(), n=3)
         hint = f"; did you mean {', '.join(close)}?" if close else "; `es-rl envs` lists them"
-        raise UserError(f"{where}: unknown environment{hint}")
+        raise UserError(f"{where}: unknown environment{hint}; {OWN_NAME}")
     if not isinstance(settings, dict):
         raise UserError(f"{where}: settings must be a table of agents")
     kinds = {name: name for name in list_agents()} | {c.name: c.kind for c in contestants}
