@@ -24,7 +24,7 @@ function startChart(figure) {
     // The rule snaps to the first curve; the others show their nearest number.
     const [, xs] = curves[0];
     const at = xs[nearest(xs, pointed)];
-    const numbers = curves.map(([name, x, y]) => `${name} ${shown(y[nearest(x, at)])}`);
+    const numbers = curves.map(([name, x, y]) => `${name} ${shown(y[nearest(x, at)])}`.trim());
     readout.textContent = `${shown(at)} steps: ${numbers.join(", ")}`;
     here.style.left = `${(100 * at) / until}%`;
     here.hidden = false;

@@ -25,7 +25,7 @@ class ReportFlags:
     The page is one HTML file that loads nothing from the network.
     """
 
-    run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
+    run: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]
     """The folder of a run."""
     out: Path | None = None
     """The .html file to write: report.html in the run's folder unless given."""
@@ -46,7 +46,8 @@ def main(arguments: list[str]) -> int:
             f"run={flags.run}: must be a run whose first generation has ended: its metrics.jsonl "
             f"holds none yet; {waits}"
         )
-    out, films = flags.out or flags.run / "report.html", Films(flags.run)
+    out, films = flags.out or run.folder / "report.html", Films(run.folder)
+    check_output("out", out)
     out.parent.mkdir(parents=True, exist_ok=True)
     if flags.watch and run.under_way:
         _watch(run, films, out, every)
@@ -65,8 +66,6 @@ def _check(flags: ReportFlags) -> float:
     every = _EVERY if flags.every is None else flags.every
     if not _LEAST_SECONDS <= every <= _MOST_SECONDS:
         raise UserError(f"every={every:g}: must be from {_LEAST_SECONDS:g} to {_MOST_SECONDS:g}")
-    if flags.out is not None:
-        check_output("out", flags.out)
     return every
 
 

@@ -11,10 +11,12 @@ from dataclasses import dataclass, field
 from html import escape
 
 import numpy as np
-from matplotlib.ticker import LogLocator, MaxNLocator
+from matplotlib.ticker import Locator, LogLocator, MaxNLocator
 
-_MOST_POINTS = 400
+MOST_POINTS = 400
 """The most points of a curve. Where there are more generations, a point is the mean of several."""
+_MANY = 60
+"""Where there are more dots than this, they are small."""
 _SIZE = 1000
 """The width and the height of the coordinates."""
 _LOGARITHMIC = 100.0
@@ -27,7 +29,7 @@ class Curve:
     """Numbers over env steps."""
 
     name: str
-    """What they are, as the readout says."""
+    """What they are, as the readout says; "" if the title of the chart says it."""
     x: np.ndarray
     """(points,) env steps."""
     y: np.ndarray
@@ -86,7 +88,7 @@ def thinned(
     """
     there = np.isfinite(y)
     x, y = x[there], y[there]
-    count = min(len(y), _MOST_POINTS)
+    count = min(len(y), MOST_POINTS)
     if count == 0:
         return x, y, None
     starts = np.linspace(0, len(y), count, endpoint=False).astype(int)
@@ -130,10 +132,10 @@ class _Axis:
     def ticks(self, count: int) -> np.ndarray:
         """Round numbers along the axis."""
         if self.logarithmic:
-            found = LogLocator(numticks=count).tick_values(self.low, self.high)
+            locator: Locator = LogLocator(numticks=count)
         else:
             locator = MaxNLocator(count, steps=[1, 2, 2.5, 5, 10])
-            found = locator.tick_values(self.low, self.high)
+        found = np.asarray(locator.tick_values(self.low, self.high))
         slack = 1e-9 * abs(self.high - self.low)
         inside = (found >= self.low - slack) & (found <= self.high + slack)
         return np.asarray(found[inside])
@@ -173,10 +175,13 @@ def chart_html(chart: Chart, until: float, *, large: bool = False) -> str:
         parts.append(f'<path class="line" d="{_path(chart.line, across, up)}"/>')
     if chart.dots is not None:
         parts.append(f'<path class="joined" d="{_path(chart.dots, across, up)}"/>')
-        parts.append(f'<path class="dots" d="{_path(chart.dots, across, up, dots=True)}"/>')
+        many = " many" if len(chart.dots.x) > _MANY else ""
+        parts.append(f'<path class="dots{many}" d="{_path(chart.dots, across, up, dots=True)}"/>')
     parts.append('</svg><i class="here" hidden></i>')
     for value, at in heights:
-        parts.append(f'<span class="y" style="bottom:{100 * at:.1f}%">{escape(short(value))}</span>')
+        parts.append(
+            f'<span class="y" style="bottom:{100 * at:.1f}%">{escape(short(value))}</span>'
+        )
     for value in across.ticks(4):
         at = float(across.at(np.array(value)))
         parts.append(f'<span class="x" style="left:{100 * at:.1f}%">{escape(short(value))}</span>')
@@ -194,7 +199,7 @@ def _span(chart: Chart) -> str:
     """Where the numbers of a chart begin and end, in words."""
     curves = [curve for curve in (chart.line, chart.dots) if curve is not None]
     return ", ".join(
-        f"{curve.name} {short(curve.y[0])}"
+        f"{curve.name} {short(curve.y[0])}".strip()
         + (f" to {short(curve.y[-1])}" if len(curve.y) > 1 else "")
         for curve in curves
     )

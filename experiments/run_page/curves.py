@@ -114,7 +114,9 @@ def _chart(run: Run, name: str) -> Chart | None:
         line, dots = None, _evaluations(run)
         return None if dots is None else Chart("Return", dots=dots)
     metrics, stem = run.metrics, name.removesuffix("_mean")
-    steps, values = metrics["env_steps"], metrics[name]
+    steps, values, title = metrics["env_steps"], metrics[name], _words(name).capitalize()
+    if name.startswith(PROBLEMS):
+        values, title = np.nancumsum(values), f"{title} so far"
     low = high = None
     if name.endswith("_mean") and f"{stem}_std" in metrics.names:
         std, least, most = (metrics[f"{stem}{suffix}"] for suffix in _SUFFIXES)
@@ -122,7 +124,7 @@ def _chart(run: Run, name: str) -> Chart | None:
     x, y, band = thinned(steps, values, low, high)
     if not len(y):
         return None
-    label = "training" if name.endswith("_mean") else "mean" if len(y) < len(values) else "value"
+    label = "training" if name.endswith("_mean") else ""
     line = Curve(label, x, y)
     dots = _evaluations(run) if name == MAIN else _dots(metrics, f"{_EVALUATION}{name}")
     read = []
@@ -132,7 +134,6 @@ def _chart(run: Run, name: str) -> Chart | None:
             read.append(Curve(suffix.strip("_"), ends[0], ends[1]))
     missing = metrics.not_finite[name]
     notes = [f"Not finite in {missing:,} of {metrics.lines:,} generations."] if missing else []
-    title = _words(name).capitalize()
     return Chart(title, line, dots, band, [curve for curve in read if len(curve.x)], notes)
 
 

@@ -20,7 +20,7 @@ _LONGEST_LINE = 1 << 20
 _LONGEST_NAME = 100
 _MOST_NAMES = 300
 _MOST_NUMBERS = 100_000_000
-"""The most numbers that are kept in memory, of 8 bytes each: 3 million generations of 30 metrics."""
+"""The most numbers that are kept, of 8 bytes each: 3 million generations of 30 metrics."""
 _LARGEST = 1e100
 """Numbers beyond this count as not finite: differences of them might not be."""
 _COUNTS = ("generation", "env_steps")
@@ -98,20 +98,27 @@ class Metrics:
             raise self._damaged(f"must be a JSON object ({one_line(error)})") from error
         if not isinstance(values, dict):
             raise self._damaged("must be a JSON object")
-        for name, value in values.items():
+        for name in values:
             if name not in self._columns:
                 self._add_column(name)
-            if value is None or (isinstance(value, int | float) and not abs(value) <= _LARGEST):
-                self.not_finite[name] += 1
-                values[name] = math.nan
-            elif not isinstance(value, int | float):
-                raise self._damaged(f"{name} must be a number or null")
         self._check_counts(values)
         for name, column in self._columns.items():
-            column.append(values.get(name, math.nan))
+            number = values.get(name, math.nan)
+            if name in values and not (type(number) is float and abs(number) <= _LARGEST):
+                number = self._checked(name, number)
+            column.append(number)
         self.lines += 1
         if self.lines * len(self._columns) > _MOST_NUMBERS:
             raise self._damaged(f"it and those before hold more than {_MOST_NUMBERS:,} numbers")
+
+    def _checked(self, name: str, value: Any) -> float:
+        """A value as a number that is finite, or NaN."""
+        if value is None or (isinstance(value, int | float) and not abs(value) <= _LARGEST):
+            self.not_finite[name] += 1
+            return math.nan
+        if not isinstance(value, int | float):
+            raise self._damaged(f"{name} must be a number or null")
+        return float(value)
 
     def _add_column(self, name: str) -> None:
         if not (name.isprintable() and 0 < len(name) <= _LONGEST_NAME):

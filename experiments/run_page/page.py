@@ -16,7 +16,7 @@ from string import Template
 from agents.registry import agent_type, list_agents
 from envs.registry import split_id
 from experiments.comparison.tables import number
-from experiments.run_page.charts import chart_html, short
+from experiments.run_page.charts import MOST_POINTS, chart_html, short
 from experiments.run_page.curves import Charts, charts, problems
 from experiments.run_page.films import FOLDER, ShownFilm
 from experiments.run_page.run import Point, Run
@@ -59,7 +59,7 @@ def page(run: Run, films: Sequence[ShownFilm], film_count: int, every: float | N
         films=_films(run, films, film_count),
         commands=_commands(run),
         settings=_settings(run),
-        versions=_table(("library", "version"), [*run.origin.items(), *run.versions.items()]),
+        versions=_table(("part", "version"), [*run.origin.items(), *run.versions.items()]),
         drawn=escape(_drawn(run, every)),
     )
 
@@ -70,11 +70,12 @@ def _asset(name: str) -> str:
 
 def _headline(run: Run) -> str:
     state, points = run.state, run.evaluations
-    said = f"return {_earned(points[-1])} in the last evaluation" if points else "no evaluation yet"
+    said = "no evaluation yet"
+    if points:
+        said = f"return {' '.join(_earned(points[-1]))} in the last evaluation"
     bar = ""
     if run.under_way:
-        steps = int(run.metrics.last("env_steps") or 0)
-        share = run.saved.options.share(steps, run.training_seconds)
+        share = run.share
         left = (run.metrics.last("wall_seconds") or 0) * (1 / share - 1) if share else 0
         label = "share of the budget that is spent"
         bar = f'<progress value="{share:.4f}" aria-label="{label}"></progress>'
@@ -86,12 +87,12 @@ def _headline(run: Run) -> str:
     )
 
 
-def _earned(point: Point) -> str:
-    """The mean and the standard deviation of an evaluation's returns."""
+def _earned(point: Point) -> tuple[str, str]:
+    """The mean of an evaluation's returns, and their standard deviation: ("12.3", "± 0.4")."""
     if point.mean != point.mean:
-        return "not finite"
-    scale = abs(point.mean) if point.mean else None
-    return f"{number(point.mean)} ± {number(point.std, scale)}"
+        return "not finite", ""
+    spread = "" if point.std != point.std else f"± {number(point.std, abs(point.mean) or None)}"
+    return number(point.mean), spread
 
 
 def duration(seconds: float) -> str:
@@ -109,16 +110,17 @@ def _cards(run: Run) -> str:
     cards: list[tuple[str, str, str]] = []
     for name, point in (("last evaluation", run.evaluations[-1:]), ("best evaluation", [best])):
         for found in filter(None, point):
-            played = f"{found.episodes:.0f} episodes, " if found.episodes > 0 else ""
-            cards.append((name, _earned(found), f"{played}after {short(found.env_steps)} steps"))
+            played = f"over {found.episodes:.0f} episodes, " if found.episodes > 0 else ""
+            mean, spread = _earned(found)
+            cards.append((name, mean, f"{spread} {played}after {short(found.env_steps)} steps"))
     success = metrics["eval_success_rate"]
     if (there := success[success == success]).size:
         cards.append(("success", f"{there[-1]:.0%}", "of the last evaluation's episodes"))
     if metrics.lines:
         steps, seconds = metrics.last("env_steps") or 0, metrics.last("wall_seconds")
         training = run.training_seconds
-        budget = f"of {run.saved.options.env_steps:,}"
-        cards.append(("env steps", f"{steps:,.0f}", budget))
+        budget = f"of {_count(run.saved.options.env_steps)}"
+        cards.append(("env steps", _count(steps), budget))
         cards.append(("generations", f"{metrics.lines:,}", ""))
         if seconds is not None:
             aside = f"{duration(max(seconds - training, 0))} of them evaluation and saving"
@@ -133,12 +135,20 @@ def _cards(run: Run) -> str:
     return f'<dl class="cards">{items}</dl>' if items else ""
 
 
+def _count(value: float) -> str:
+    """A count: in full where it is short enough for a card."""
+    return f"{value:,.0f}" if value < 1e7 else short(value)
+
+
 def _curves(run: Run, found: Charts) -> str:
     if not run.metrics.lines:
         return "<p>The first generation has not ended yet, so there are no curves.</p>"
     points = [point.env_steps for point in run.evaluations[-1:]]
     until = max(run.metrics.last("env_steps") or 0, *points, 0)
-    parts = ['<p class="note">All over env steps. Point at a chart for its numbers.</p>']
+    note = "All over env steps. Point at a chart for its numbers."
+    if run.metrics.lines > MOST_POINTS:
+        note += " A line is the mean of neighbouring generations, a band shows how far they spread."
+    parts = [f'<p class="note">{note}</p>']
     if found.main is not None:
         shown = {
             "line": found.main.line,
@@ -192,8 +202,6 @@ def _film(run: Run, film: ShownFilm) -> str:
 def _commands(run: Run) -> str:
     """The commands that go on from the run, for a shell."""
     folder, saved = str(run.folder), run.saved
-    module, _ = split_id(saved.env)
-    imported = () if module is None else ("--import", module)
     lines: list[tuple[str, tuple[str, ...]]] = []
     if run.under_way:
         lines.append(("Keep this page up to date", ("report", folder, "--watch")))
@@ -202,17 +210,33 @@ def _commands(run: Run) -> str:
         lines.append(("Play the last policy again", ("replay", folder, "--video", film)))
     if "best" in run.policies:
         lines.append(("Play the best policy again", ("replay", str(run.folder / "best"))))
-    if saved.agent not in list_agents() or agent_type(saved.agent).resumable:
-        more = ("--env-steps", str(2 * saved.options.env_steps)) if run.state == "finished" else ()
-        what = "Go on with a larger budget" if more else "Go on where it was stopped"
-        if not run.under_way:
-            lines.append((what, ("train", "--resume", folder, *more)))
+    resumable = saved.agent not in list_agents() or agent_type(saved.agent).resumable
+    if resumable and not run.under_way:
+        what, more = _more(run)
+        lines.append((what, ("train", "--resume", folder, *more)))
     items = "".join(
-        f"<dt>{what}</dt><dd><pre><code>{escape(shlex.join(('es-rl', *words, *own)))}</code></pre>"
+        f"<dt>{what}</dt><dd><pre><code>{escape(shlex.join(('es-rl', *words)))}</code></pre></dd>"
         for what, words in lines
-        for own in [() if words[0] == "report" else imported]
     )
-    return f'<dl class="commands">{items}</dl>' if items else "<p>There is no policy yet.</p>"
+    module, _ = split_id(saved.env)
+    # It is no part of the commands, as a run's folder must not choose what is imported.
+    own = "" if module is None else f"All but the page need --import {module}, if you trust it."
+    return f'<dl class="commands">{items}</dl>' + (
+        f'<p class="note">{escape(own)}</p>' if own else ""
+    )
+
+
+def _more(run: Run) -> tuple[str, tuple[str, ...]]:
+    """What going on with a run means, and the flags that it needs."""
+    options = run.saved.options
+    match run.ended_by:
+        case "target_return":
+            return "Go on without a target, to the end of its budget", ("--target-return", "None")
+        case "seconds":
+            return "Go on with twice the time", ("--seconds", f"{2 * (options.seconds or 0):g}")
+        case "env_steps":
+            return "Go on with twice the budget", ("--env-steps", str(2 * options.env_steps))
+    return "Go on where it was stopped", ()
 
 
 def _settings(run: Run) -> str:
@@ -223,7 +247,9 @@ def _settings(run: Run) -> str:
         parts.append('<p class="note">Those that differ from the defaults.</p>')
         parts.append(_table(head, found.changed))
     if found.source:
-        parts.append(f'<p class="note">Settings tuned for the task: {escape(found.source)}.</p>')
+        parts.append(
+            f'<p class="note">Settings tuned for the task: {escape(found.source.rstrip("."))}.</p>'
+        )
     others = _table(head[:2], [row[:2] for row in found.others])
     return "\n".join(parts) + f"<details><summary>All other settings</summary>{others}</details>"
 

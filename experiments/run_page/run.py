@@ -90,6 +90,12 @@ class Run:
         )
 
     @property
+    def share(self) -> float:
+        """The share of the budget that is spent, from 0 to 1."""
+        steps = int(self.metrics.last("env_steps") or 0)
+        return self.saved.options.share(steps, self.training_seconds)
+
+    @property
     def best(self) -> Point | None:
         """The best evaluation, the later one of two equally good ones; None if there is none."""
         finite = [point for point in self.evaluations if np.isfinite(point.mean)]
@@ -100,33 +106,37 @@ class Run:
         """Whether the run is under way, has ended as it was to end, or was stopped before."""
         if self.under_way:
             return "under way"
-        return "finished" if self._reached() or self._spent() else "stopped"
+        return "stopped" if self.ended_by is None else "finished"
+
+    @property
+    def ended_by(self) -> Literal["target_return", "seconds", "env_steps"] | None:
+        """The option of the run by which it would end now; None if none does."""
+        options = self.saved.options
+        if self.evaluations and options.reached(self.evaluations[-1].mean):
+            return "target_return"
+        steps = int(self.metrics.last("env_steps") or 0)
+        if not options.over(Progress(env_steps=steps), self.training_seconds):
+            return None
+        return "env_steps" if steps >= options.env_steps else "seconds"
 
     def why(self) -> str:
         """Why the run has ended, or how much of its budget is spent, in words."""
-        options, steps = self.saved.options, self.metrics.last("env_steps") or 0
+        options = self.saved.options
         if self.under_way:
             if not self.metrics.lines:
                 return "the first generation has not ended yet"
-            share = options.share(int(steps), self.training_seconds)
-            return f"{share:.0%} of its budget is spent"
-        if self._reached():
-            return f"an evaluation has reached the target return {options.target_return:g}"
-        if self._spent():
-            late = steps < options.env_steps
-            spent = f"{options.seconds:g} s of training" if late else f"{options.env_steps:,} steps"
-            return f"its budget of {spent} is spent"
+            return f"{self.share:.0%} of its budget is spent"
+        match self.ended_by:
+            case "target_return":
+                return f"an evaluation has reached the target return {options.target_return:g}"
+            case "seconds":
+                return f"its budget of {options.seconds:g} s of training is spent"
+            case "env_steps":
+                return f"its budget of {options.env_steps:,} env steps is spent"
         skipped = self.metrics["update_skipped"][-SKIPPED_LIMIT:]
         if len(skipped) == SKIPPED_LIMIT and (skipped > 0).all():
             return f"training has diverged: the last {SKIPPED_LIMIT} updates were not finite"
         return "it ended before its budget was spent"
-
-    def _reached(self) -> bool:
-        return bool(self.evaluations) and self.saved.options.reached(self.evaluations[-1].mean)
-
-    def _spent(self) -> bool:
-        steps = int(self.metrics.last("env_steps") or 0)
-        return self.saved.options.over(Progress(env_steps=steps), self.training_seconds)
 
     def _evaluations(self) -> list[Point]:
         """The evaluations in the metrics, and that of a policy that was saved after them."""
@@ -138,13 +148,12 @@ class Run:
         found = [Point(int(row[0]) + 1, *map(float, row[1:])) for row in rows]
         last = int(metrics.last("generation") or 0) + 1
         if metrics.lines and not self.under_way and (not found or found[-1].generations < last):
-            point = self._of_policy()
-            if point is not None and point.generations == last:
-                found.append(point)
+            point = self._of_policy(last)
+            found += [] if point is None else [point]
         return found
 
-    def _of_policy(self) -> Point | None:
-        """The evaluation of the last policy; None if there is none.
+    def _of_policy(self, last: int) -> Point | None:
+        """The evaluation of the last policy; None if it is not of this number of generations.
 
         A signal may end a run within a generation: its last evaluation is with the policy alone.
         """
@@ -155,27 +164,25 @@ class Run:
         training, evaluation = values.get("training"), values.get("evaluation")
         if not isinstance(training, dict) or evaluation is None:
             return None
-        counts = [training.get(name) for name in ("generations", "env_steps")]
-        if not all(isinstance(count, int) and 0 <= count < 2**62 for count in counts):
-            raise UserError(f"{DESCRIPTION}: generations and env_steps must be whole numbers")
+        if training.get("generations") != last:
+            return None
         done = Evaluation.from_json(evaluation)
-        generations, env_steps = map(int, counts)
-        return Point(generations, env_steps, done.mean, done.std, len(done.returns))
+        env_steps = self.metrics.last("env_steps") or 0
+        return Point(last, env_steps, done.mean, done.std, len(done.returns))
 
 
-def open_run(folder: Path) -> Run:
-    """Open the folder of a run, and read what is there so far.
+def open_run(name: str | Path) -> Run:
+    """Open the folder of this name, of a run, and read what is there so far.
 
     Raises:
       UserError: the folder is none of a run, or a file in it is damaged or a link.
     """
-    if not folder.is_dir():
-        missing = "is a file" if folder.exists() else "does not exist"
-        raise _blamed(folder, f"{missing}: must be the folder of a run")
+    folder = Path(name)
+    if not os.path.isdir(folder):
+        missing = "is a file" if os.path.lexists(folder) else "does not exist"
+        raise _blamed(name, f"{missing}: must be the folder of a run")
     if not os.path.lexists(folder / CONFIG):
-        raise _blamed(
-            folder, f"must be the folder of a run, as es-rl train leaves it: it has no {CONFIG}"
-        )
+        raise _blamed(name, f"has no {CONFIG}: must be the folder of a run of es-rl train")
     try:
         config = _read_object(folder / CONFIG)
         found = config.get("format", 1)
@@ -185,9 +192,9 @@ def open_run(folder: Path) -> Run:
             folder, saved_run(config), _texts(config, "versions"), _origin(config), Metrics(folder)
         )
     except OSError as error:
-        raise _blamed(folder, f"{CONFIG} cannot be read ({error.strerror})") from error
+        raise _blamed(name, f"{CONFIG} cannot be read ({error.strerror})") from error
     except UserError as error:
-        raise _blamed(folder, f"{CONFIG}: {one_line(error)}") from error
+        raise _blamed(name, f"{CONFIG}: {one_line(error)}") from error
     run.read()
     return run
 
@@ -228,10 +235,10 @@ def _origin(config: dict[str, Any]) -> dict[str, str]:
         found["device"] = one_line(config["device"])
     git = config.get("git")
     if isinstance(git, dict) and isinstance(git.get("commit"), str):
-        changed = " with uncommitted changes" if git.get("uncommitted") else ""
-        found["commit"] = one_line(git["commit"]) + changed
+        changed = " with changes" if git.get("uncommitted") else ""
+        found["commit"] = one_line(git["commit"][:12]) + changed
     return found
 
 
-def _blamed(folder: Path, what: str) -> UserError:
-    return UserError(f"run={folder}: {what}")
+def _blamed(name: str | Path, what: str) -> UserError:
+    return UserError(f"run={name}: {what}")

@@ -32,7 +32,7 @@ class Settings(NamedTuple):
     """Those that differ from the defaults of the agent and of runs."""
     others: list[Row]
     source: str
-    """Where the settings that are tuned for the task come from; "" if the agent is not known."""
+    """Where the settings that are tuned for the task come from; "" if none are."""
 
 
 def settings(run: Run) -> Settings:
@@ -48,11 +48,11 @@ def settings(run: Run) -> Settings:
     tuned = preset(saved.agent, saved.env) if known else None
     defaults = _plain(asdict(config_type(saved.agent)())) if known else {}
     rows += _rows(saved.settings, defaults, _plain(tuned.settings) if tuned else {})
-    compared = {name: x for name, x in _plain(asdict(RunConfig())).items()}
-    compared |= {name: options[name] for name in _NO_SETTINGS}
+    compared = _plain(asdict(RunConfig())) | {name: options[name] for name in _NO_SETTINGS}
     rows += _rows(options, compared, _plain(tuned.run) if tuned else {})
     changed = [row for row in rows if row.origin]
-    return Settings(changed, [row for row in rows if not row.origin], tuned.source if tuned else "")
+    source = tuned.source if tuned and (tuned.settings or tuned.run) else ""
+    return Settings(changed, [row for row in rows if not row.origin], source)
 
 
 def _rows(values: dict[str, Any], defaults: dict[str, Any], tuned: dict[str, Any]) -> list[Row]:
@@ -62,7 +62,7 @@ def _rows(values: dict[str, Any], defaults: dict[str, Any], tuned: dict[str, Any
         if name in defaults:
             default = _text(defaults[name])
             if value != defaults[name]:
-                origin = "tuned for the task" if tuned.get(name) == value else "given"
+                origin = "tuned" if tuned.get(name) == value else "given"
         rows.append(Row(one_line(name), _text(value), default, origin))
     return rows
 
