@@ -21,6 +21,8 @@ _SIZE = 1000
 """The width and the height of the coordinates."""
 _LOGARITHMIC = 100.0
 """A chart of positive numbers is logarithmic if the largest is this many times the smallest."""
+_SMALLEST = 1e-100
+"""Smaller numbers count as 0."""
 _UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
@@ -145,7 +147,7 @@ def _axis_of(arrays: Sequence[np.ndarray]) -> _Axis:
     """The axis of all numbers, with some room around them."""
     low = min(float(array.min()) for array in arrays)
     high = max(float(array.max()) for array in arrays)
-    if low > 0 and high >= _LOGARITHMIC * low:
+    if low > _SMALLEST and high >= _LOGARITHMIC * low:
         return _Axis(low / 1.2, high * 1.2, logarithmic=True)
     room = 0.06 * (high - low) or 0.1 * abs(high) or 1.0
     # Numbers that are at least 0 have an axis that is too.

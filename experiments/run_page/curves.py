@@ -59,15 +59,13 @@ def charts(run: Run) -> Charts:
     for name in _charted(run.metrics.names):
         values = run.metrics[name]
         there = values[np.isfinite(values)]
-        evaluated = f"{_EVALUATION}{name}" in run.metrics.names
-        if len(there) > 1 and not evaluated and np.ptp(there) == 0 and name != MAIN:
-            if not name.startswith(PROBLEMS):
-                constant.append(f"{_words(name)} {short(there[0])}")
-            continue
-        if name.startswith(PROBLEMS) and not there.any():
+        counts = name.startswith(PROBLEMS)
+        alone = f"{_EVALUATION}{name}" not in run.metrics.names and not counts and name != MAIN
+        if alone and len(there) > 1 and np.ptp(there) == 0:
+            constant.append(f"{_words(name)} {short(there[0])}")
             continue
         chart = _chart(run, name)
-        if chart is None:
+        if chart is None or (counts and not there.any()):
             continue
         if name == MAIN or (main is None and name == f"{_EVALUATION}{MAIN}"):
             main = chart
