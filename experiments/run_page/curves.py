@@ -122,6 +122,8 @@ def _chart(run: Run, name: str) -> Chart | None:
     x, y, band = thinned(steps, values, low, high)
     if not len(y):
         return None
+    if name.startswith(PROBLEMS) and band is not None:  # a sum has no mean
+        y, band = band.high, None
     label = "training" if name.endswith("_mean") else ""
     line = Curve(label, x, y)
     dots = _evaluations(run) if name == MAIN else _dots(metrics, f"{_EVALUATION}{name}")

@@ -130,11 +130,13 @@ def test_the_last_evaluation_of_a_run_that_a_signal_ended_is_that_of_its_policy(
 
 def test_many_generations_are_few_points(run, metrics_of):
     count = 30 * MOST_POINTS
-    metrics_of(*({"return_mean": i, "return_std": 1.0, "loss": i % 2} for i in range(count)))
+    line = {"return_std": 1.0, "failed_episodes": 1}
+    metrics_of(*({**line, "return_mean": i, "loss": i % 2} for i in range(count)))
     found = charts(open_run(run))
     assert len(found.main.line.x) == MOST_POINTS
-    (chart,) = found.groups[0].charts
+    (_, (chart,)), (_, (problems,)) = found.groups
     assert chart.title == "Loss"
+    assert problems.line.y.tolist() == list(range(30, count + 1, 30)), "so far"
     assert chart.line.y.tolist() == pytest.approx([0.5] * MOST_POINTS)
     assert set(chart.band.low) == {0}
     assert set(chart.band.high) == {1}
