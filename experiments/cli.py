@@ -18,6 +18,7 @@ COMMANDS = {
     "train": "train a policy: es-rl train brax/inverted_pendulum",
     "launch": "train in several processes: es-rl launch -n 4 -- train brax/ant",
     "replay": "play a saved policy again: es-rl replay RUN --video replay.gif",
+    "report": "make a page of a run: curves, films, settings: es-rl report RUN",
     "compare": "train several agents on a suite of tasks: es-rl compare classic",
     "tune": "search for settings of an agent: es-rl tune brax/hopper --trials 40",
     "export": "write a saved policy as an ONNX model: es-rl export RUN policy.onnx",
@@ -68,7 +69,7 @@ def _with_flag(command: str, message: str) -> str:
     given, colon, says = rest.partition(": ")
     if not (equals and colon and name.isidentifier()):
         return message
-    positional = name == "env" or (command, name) == ("compare", "suite")
+    positional = name == "env" or (command, name) in (("compare", "suite"), ("report", "run"))
     flag = name.upper() if positional else f"--{name.replace('_', '-')}"
     if given[:1] == given[-1:] == "'":
         given = given[1:-1]
