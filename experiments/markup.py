@@ -15,7 +15,11 @@ from pathlib import Path
 from experiments.comparison.tables import TextTable
 
 # Matches an interval, or a quantity with its unit, in escaped text; lines must not break inside.
-_UNBROKEN = re.compile(r"\[[^]]*\]|(?:&gt; )?[\d.,]+ [skMG]\b")
+_UNBROKEN = re.compile(r"(?:(?:P )?-?[\d.,]+ )?\[[^]]*\]|(?:&gt; )?[\d.,]+ [skMG]\b")
+# Matches the parts of a long name, between which lines may break: "inverted_" and "pendulum".
+_PARTS = re.compile(r"[^/_]{1,20}[/_]?|[/_]")
+_LONG = 20
+"""The most characters of a name that stay on one line."""
 _VERDICT = re.compile(r"^(better|worse)(?=: )")
 
 
@@ -47,10 +51,11 @@ def table(content: TextTable | None) -> str:
 
 
 def _cells(row: Sequence[str]) -> str:
-    first, *others = map(escape, row)
-    name = first.replace("/", "/<wbr>")  # allows a line break in the id of an environment
+    first, *others = row
+    parts = _PARTS.findall(first) if len(first) > _LONG else [first]
+    name = "<wbr>".join(map(escape, parts))
     return f'<th scope="row">{name}</th>' + "".join(
-        f"<td>{_VERDICT.sub(_verdict, _UNBROKEN.sub(_span, cell))}</td>" for cell in others
+        f"<td>{_VERDICT.sub(_verdict, _UNBROKEN.sub(_span, escape(cell)))}</td>" for cell in others
     )
 
 

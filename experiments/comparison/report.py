@@ -75,7 +75,7 @@ def _page(
     headline = _headline_picture(results, pictures)
     pictures = [picture for picture in pictures if picture is not headline]
     sections = {
-        "headline": _figure(headline, "main") if headline else "",
+        "headline": _figure(headline) if headline else "",
         "legend": _legend(results),
         "overall": _overall(results, pictures),
         "tasks": "".join(
@@ -134,22 +134,29 @@ def _finding(results: Results) -> str:
     if not won and not lost:
         why = ": there are too few seeds to tell" if "too few seeds" in every else ""
         return f"No clear difference between {first} and {_joined(list(said))}{why}."
+    stop = all(task.stop_when_solved for task in results.tasks)
+    words = ("faster", "slower") if stop else ("better", "worse")
     if len(said) > _MOST_NAMED:
-        others_on = f"comparisons with {len(said)} other agents on {len(results.tasks)} tasks"
-        return f"{first} is clearly better in {won} of {len(every)} {others_on}, worse in {lost}."
+        return (
+            f"{first} is clearly {words[0]} in {won} of {len(every)} comparisons with {len(said)} "
+            f"other agents, and clearly {words[1]} in {lost}."
+        )
     better, worse = _spread(said, "better"), _spread(said, "worse")
-    return f"{first} is clearly better than {better}, and clearly worse than {worse}."
+    return (
+        f"{first} is clearly {words[0]} than {better or 'no other agent'}, "
+        f"and clearly {words[1]} than {worse or 'none'}."
+    )
 
 
 def _spread(said: Mapping[str, Sequence[Outcome]], kind: Outcome) -> str:
-    """The agents with an outcome: "open_es on 1 of 3 tasks and ppo on 2 of 2"."""
+    """The other agents with an outcome: "open_es on 1 of 3 tasks and ppo on 2 of 2"."""
     found = [
         f"{agent} on {outcomes.count(kind)} of {len(outcomes)}"
         for agent, outcomes in said.items()
         if kind in outcomes
     ]
     found[:1] = [f"{first} tasks" for first in found[:1]]
-    return _joined(found) or "no other agent"
+    return _joined(found)
 
 
 def _joined(words: Sequence[str]) -> str:
@@ -293,8 +300,8 @@ def _figures(pictures: Iterable[figures.Picture]) -> str:
     return f'<div class="figures">{shown}</div>' if shown else ""
 
 
-def _figure(picture: figures.Picture, kind: str = "") -> str:
+def _figure(picture: figures.Picture) -> str:
     return (
-        f'<figure class="{kind}"><img src="{data_uri(picture.path)}" alt="{escape(picture.alt)}" '
-        f'loading="lazy"><figcaption>{escape(picture.caption)}</figcaption></figure>'
+        f'<figure><img src="{data_uri(picture.path)}" alt="{escape(picture.alt)}" '
+        f'decoding="async"><figcaption>{escape(picture.caption)}</figcaption></figure>'
     )
