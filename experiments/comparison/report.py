@@ -39,7 +39,7 @@ def write_report(results: Results, folder: Path, replays: Mapping[tuple[str, str
     Returns:
       The path of the page.
     """
-    names = _short_names([*(task.name for task in results.tasks), *results.published])
+    names = short_names([*(task.name for task in results.tasks), *results.published])
     pictures = figures.draw(_renamed(results, names), folder / "figures")
     page = folder / "report.html"
     films = {(names[task], agent): film for (task, agent), film in replays.items()}
@@ -47,7 +47,7 @@ def write_report(results: Results, folder: Path, replays: Mapping[tuple[str, str
     return page
 
 
-def _short_names(names: Iterable[str]) -> dict[str, str]:
+def short_names(names: Iterable[str]) -> dict[str, str]:
     """The last part of each name, such as `Hopper-v5`, or the whole name if others end alike."""
     last = {name: name.rpartition("/")[2] or name for name in names}
     count = Counter(last.values())
@@ -72,7 +72,7 @@ def _page(
 ) -> str:
     """The page; `pictures` and `films` have the short names of tasks."""
     results = _renamed(whole, names)
-    headline = _headline_picture(results, pictures)
+    headline = headline_picture(results, pictures)
     pictures = [picture for picture in pictures if picture is not headline]
     sections = {
         "headline": _figure(headline) if headline else "",
@@ -92,7 +92,7 @@ def _page(
     return Template(_TEMPLATE.read_text(encoding="utf-8")).substitute(
         sections | look(),
         suite=escape(results.suite),
-        finding=escape(_finding(results)),
+        finding=escape(main_finding(results)),
         summary=items(findings.summary(results)),
         links=links,
         json=escape(uri_of("application/json", text.encode())),
@@ -101,7 +101,7 @@ def _page(
     )
 
 
-def _headline_picture(
+def headline_picture(
     results: Results, pictures: Sequence[figures.Picture]
 ) -> figures.Picture | None:
     """The figure at the top: times to the threshold, or scores if they say more.
@@ -118,7 +118,7 @@ def _headline_picture(
     return next((overall[stem] for stem in order if stem in overall), None)
 
 
-def _finding(results: Results) -> str:
+def main_finding(results: Results) -> str:
     """The main finding in one sentence: on how many tasks the first agent beats the others, and
     they it; of a single agent, what it solves."""
     judged = {
@@ -142,9 +142,11 @@ def _finding(results: Results) -> str:
             f"other agents, and clearly {words[1]} in {lost}."
         )
     better, worse = _spread(said, "better"), _spread(said, "worse")
+    alike = _joined([other for other, found in said.items() if not {"better", "worse"} & {*found}])
     return (
         f"{first} is clearly {words[0]} than {better or 'no other agent'}, "
-        f"and clearly {words[1]} than {worse or 'none'}."
+        f"and clearly {words[1]} than {worse or 'none'}"
+        + (f"; there is no clear difference from {alike}." if alike else ".")
     )
 
 
