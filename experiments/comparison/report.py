@@ -304,6 +304,6 @@ def _figures(pictures: Iterable[figures.Picture]) -> str:
 
 def _figure(picture: figures.Picture) -> str:
     return (
-        f'<figure><img src="{data_uri(picture.path)}" alt="{escape(picture.alt)}" '
-        f'decoding="async"><figcaption>{escape(picture.caption)}</figcaption></figure>'
+        f'<figure><img src="{data_uri(picture.path)}" alt="{escape(picture.alt)}">'
+        f"<figcaption>{escape(picture.caption)}</figcaption></figure>"
     )
