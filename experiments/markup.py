@@ -64,7 +64,7 @@ def _span(found: re.Match[str]) -> str:
 
 
 def _verdict(found: re.Match[str]) -> str:
-    return f'<b class="{found[0]}">{found[0]}</b>'
+    return f'<strong class="{found[0]}">{found[0]}</strong>'
 
 
 def paragraphs(texts: Iterable[str], kind: str = "") -> str:

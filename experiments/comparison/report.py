@@ -255,7 +255,7 @@ def _films(results: Results, task: Task, films: Mapping[tuple[str, str], Replay]
         shown.append(
             f'<figure><video src="{data_uri(film.video)}" poster="{data_uri(film.poster)}" '
             f'preload="none" aria-label="{label}" controls muted playsinline loop></video>'
-            f"<figcaption><b>{escape(agent)}</b>, {escape(_caption(results, run, film))}"
+            f"<figcaption><strong>{escape(agent)}</strong>, {escape(_caption(results, run, film))}"
             "</figcaption></figure>"
         )
     if not shown:

@@ -372,3 +372,10 @@ def test_the_markdown_table_has_a_column_an_agent():
     )
     assert lines[5].endswith("| not played |")
     assert "89 % with 5" in lines[-1]
+
+
+def test_verdicts_are_marked(page):
+    kinds = [strong.get("class") for strong in page.of("strong")]
+    assert {"better", "worse"} < {*kinds}
+    told = sum("better" in cell for row in findings.head_to_head(comparison()).rows for cell in row)
+    assert kinds.count("better") == told
