@@ -1,7 +1,7 @@
 """`es-rl compare`: train several agents from several seeds on a suite of tasks, and report."""
 
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, TypeAlias
@@ -12,18 +12,14 @@ import tyro
 
 import agents
 import envs
-from agents import load_policy
-from agents.policies.policy import Policy
-from agents.policies.policy_files import named_file
 from agents.registry import agent_type, check_train_env
-from agents.training.filming import film
 from agents.training.provenance import versions
 from envs.base import Env, HostEnv
 from envs.errors import UserError
 from envs.suites.available import obstacle
 from es_rl.files import write_whole
 from experiments.cli import parse
-from experiments.comparison import findings, report, results, tables
+from experiments.comparison import films, findings, report, results, tables
 from experiments.comparison.folder import (
     check_folder,
     claim,
@@ -41,17 +37,12 @@ from experiments.comparison.trials import (
 )
 from experiments.signals import acknowledged
 from experiments.startup import import_modules, machine, start_jax
-from experiments.videos import why_not, write_video
 
 _Runs: TypeAlias = dict[tuple[str, str, int], Run]
 """Runs by task, agent and seed."""
 _Envs: TypeAlias = dict[str, tuple[Env | HostEnv, Env | HostEnv | None]]
 """The environment of a task, and that of training if the task gives it other arguments, by the
 task's name."""
-_MOST_FRAMES = 900
-"""The frames of a film: about half a minute or more. Nobody watches 4,000 steps of a game."""
-_LARGEST_FILM = 256 << 20
-"""The largest film in bytes that is used; no episode needs as many."""
 
 
 @dataclass(frozen=True)
@@ -132,8 +123,7 @@ def main(arguments: list[str]) -> int:
     if stopped is not None:
         print(f"stopped by signal {stopped.signal}; the same command goes on from here")
         return 128 + stopped.signal
-    media = {(name, agent): report.data_uri(path) for name, agent, path in _films(found, out)}
-    print(f"report: {report.write_report(found, out, media)}")
+    print(f"report: {report.write_report(found, out, dict(films.replays(found, out)))}")
     return 0
 
 
@@ -271,39 +261,3 @@ def _line(task: Task, run: Run) -> str:
         f"{start}{run.return_mean:.1f} after {run.env_steps:,} env steps, {run.seconds:.1f} s; "
         f"{task.threshold:g} {when}"
     )
-
-
-def _films(found: Results, out: Path) -> Iterator[tuple[str, str, Path]]:
-    """Yield a film of each agent's best policy on each task: (task, agent, path).
-
-    If a film cannot be made, one line says why, and the report is written without it.
-    """
-    for task in found.tasks:
-        for agent in found.agents:
-            best = report.best_run(found, task.name, agent)
-            if best is None or best.policy is None or not (out / best.policy).exists():
-                continue
-            path = (out / best.policy).parent / "replay.mp4"
-            if not path.exists() or path.stat().st_size > _LARGEST_FILM:
-                try:
-                    env = envs.make(task.env, **task.env_kwargs)
-                    policy = _policy(out / best.policy, env)
-                    write_video(path, film(policy, env, seed=1, max_frames=_MOST_FRAMES))
-                except Exception as error:
-                    print(f"no film of {agent} on {task.name}: {why_not(error)}")
-                    continue
-            yield task.name, agent, path
-
-
-def _policy(folder: Path, env: Env | HostEnv) -> Policy:
-    """Load a policy to play on an environment of the suite.
-
-    Raises:
-      UserError: there is no policy, or it is for another environment.
-    """
-    # Files that the suite itself names are trusted, as the suite is the user's own.
-    policy = load_policy(folder, trusted=named_file(env.spec.kwargs) is not None)
-    for name in ("id", "kwargs", "raw_observation_space", "observation_space", "action_space"):
-        if getattr(policy.spec, name) != getattr(env.spec, name):
-            raise UserError(f"policy {str(folder)!r}: is not one of {env.spec.id} as in the suite")
-    return policy

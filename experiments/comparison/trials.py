@@ -30,7 +30,7 @@ from experiments.startup import machine
 
 _MOST_COUNT = 2**62
 """The largest number of env steps in a file."""
-_FINAL_SEED = 1
+FINAL_SEED = 1
 """The seed of the reported evaluation; evaluations during training use seed 0."""
 
 
@@ -237,4 +237,4 @@ def make_evaluator(agent: Agent) -> Evaluator:
 
 def final_returns(evaluator: Evaluator, policy: Policy, episodes: int) -> np.ndarray:
     """(episodes,) returns of episodes that no evaluation during training has played."""
-    return evaluator(policy.weights, episodes=episodes, seed=_FINAL_SEED).returns
+    return evaluator(policy.weights, episodes=episodes, seed=FINAL_SEED).returns
