@@ -22,5 +22,5 @@ def painted(rgba: RGBA, fixed: bool) -> RGBA:
     elif saturation < 0.15:  # grey has no hue to strengthen
         value = min(max(value, 0.35), 0.7)
     else:
-        saturation, value = max(saturation, 0.65), max(value, 0.85)
+        saturation, value = min(max(saturation, 0.65), 0.8), 0.85
     return (*colorsys.hsv_to_rgb(hue, saturation, value), rgba[3])

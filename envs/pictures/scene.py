@@ -17,8 +17,6 @@ RGBA: TypeAlias = tuple[float, float, float, float]
 """Red, green, blue and opacity, each from 0 to 1."""
 Shape: TypeAlias = Literal["plane", "sphere", "capsule", "cylinder", "box", "ellipsoid"]
 
-FIELD_OF_VIEW = math.radians(38.0)
-"""The vertical angle that the camera sees, in radians."""
 _SMOOTHING = 0.25
 """The standard deviation in seconds of the weights that smooth the way of the camera."""
 _LAST_VISIBLE_GROUP = 2  # MuJoCo's viewers hide geoms of higher groups
@@ -314,23 +312,3 @@ def _smooth(path: np.ndarray, deviation: float) -> np.ndarray:
     padded = np.concatenate([2 * path[0] - before, path, 2 * path[-1] - after])
     weights /= weights.sum()
     return np.stack([np.convolve(column, weights, "valid") for column in padded.T], axis=-1)
-
-
-def direction(scene: Scene) -> tuple[float, float]:
-    """Return the direction from the focus to the camera, as angles about z and upwards in radians.
-
-    What lies flat is looked at from above, with x to the right and y upwards. What stands is looked
-    at from the side, so that x runs to the right.
-    """
-    moving = np.array([not geom.fixed for geom in scene.geoms])
-    sides = np.ptp(scene.positions[:, moving], axis=1).max(axis=0, initial=0.0)
-    if moving.any() and sides[2] < 0.1 * sides[:2].max():
-        return -math.pi / 2, 1.1
-    return -1.3, 0.3
-
-
-def tile_side(reach: float) -> float:
-    """Return a round number of metres (1, 2 or 5 times a power of ten) for tiles of the ground."""
-    wanted = 0.6 * reach
-    power = 10.0 ** math.floor(math.log10(wanted))
-    return power * next(times for times in (5, 2, 1) if times * power <= wanted)

@@ -4,23 +4,15 @@ The look is that of the 3D page: its colours, its ground and its camera.
 """
 
 import copy
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
 
+from envs.pictures.camera import FIELD_OF_VIEW, axes, direction, distance, tile_side
 from envs.pictures.looks import GROUND, SKY, painted
-from envs.pictures.scene import (
-    FIELD_OF_VIEW,
-    Scene,
-    direction,
-    has_ground,
-    outline,
-    rgba_of,
-    scene_of,
-    tile_side,
-    tracking_modes,
-)
+from envs.pictures.scene import Scene, has_ground, rgba_of, scene_of, tracking_modes
 
 Pose: TypeAlias = Mapping[str, np.ndarray]
 """Values of fields of `mujoco.MjData`, of which one is "qpos"."""
@@ -28,8 +20,6 @@ Pose: TypeAlias = Mapping[str, np.ndarray]
 HEIGHT, WIDTH = 480, 640
 """The size of a picture in pixels."""
 
-_MARGIN = 1.12
-"""How much farther away the camera stands than where all moving solids would just be seen."""
 _ENDLESS = 2.5
 """Planes that extend this many times the scene's reach are drawn without an edge."""
 _PLAIN = tuple(np.mean(GROUND, axis=0).tolist())
@@ -60,9 +50,9 @@ def draw(model: Any, poses: Sequence[Pose]) -> list[np.ndarray]:
     def set_up(picture: Any, data: Any, frame: int) -> None:
         focus = camera.lookat[:] = scene.focus[frame]
         picture.update_scene(data, camera)
-        _hang_sky(picture.scene, camera)
+        _hang_sky(picture.scene, focus, scene, camera.distance)
         if not grounded:
-            _add_ground(picture.scene, scene, focus)
+            _add_ground(picture.scene, focus, scene, camera.distance)
         _light(picture.scene, focus, scene.reach)
 
     return _drawn(_painted(model, scene, camera.distance), poses, set_up)
@@ -122,26 +112,14 @@ def _finite(model: Any, poses: Sequence[Pose]) -> list[Pose]:
 
 
 def camera_of(scene: Scene) -> Any:
-    """Return a `mujoco.MjvCamera` at the distance from which all of the scene is always seen."""
+    """Return a `mujoco.MjvCamera` from which all of the scene is always seen."""
     import mujoco
 
     camera = mujoco.MjvCamera()
     yaw, pitch = direction(scene)
-    camera.azimuth, camera.elevation = np.degrees(yaw) + 180, -np.degrees(pitch)
-    points = (outline(scene) - scene.focus[:, None]).reshape(-1, 3)
-    right, up, ahead = _axes(camera) @ points.T
-    slope = np.tan(FIELD_OF_VIEW / 2)
-    needed = np.maximum(np.abs(right) * HEIGHT / WIDTH, np.abs(up)) / slope - ahead
-    camera.distance = _MARGIN * needed.max()
+    camera.azimuth, camera.elevation = math.degrees(yaw) + 180, -math.degrees(pitch)
+    camera.distance = distance(scene, WIDTH / HEIGHT)
     return camera
-
-
-def _axes(camera: Any) -> np.ndarray:
-    """Return (3, 3): the directions to the right of a camera's picture, up and ahead."""
-    yaw, pitch = np.radians([camera.azimuth, camera.elevation])
-    ahead = np.array([np.cos(yaw) * np.cos(pitch), np.sin(yaw) * np.cos(pitch), np.sin(pitch)])
-    right = np.array([np.sin(yaw), -np.cos(yaw), 0.0])
-    return np.stack([right, np.cross(right, ahead), ahead])
 
 
 def _sized(model: Any) -> Any:
@@ -214,25 +192,24 @@ def _lay_ground(model: Any, number: int, reach: float) -> None:
     model.mat_emission[material] = 0.0
 
 
-def _hang_sky(scene: Any, camera: Any) -> None:
+def _hang_sky(picture: Any, focus: np.ndarray, scene: Scene, distance: float) -> None:
     """Put a wall behind a `mujoco.MjvScene`, to which the fog gives the colour of the sky."""
     import mujoco
 
-    right, up, ahead = _axes(camera)
-    far = 1.1 * _FADE[1] * camera.distance
+    right, up, ahead = axes(*direction(scene))
+    far = 1.1 * _FADE[1] * distance
     turn = np.stack([right, up, -ahead], axis=-1)
-    size, place = (far, far, 0.01 * far), camera.lookat + far * ahead
-    _add(scene, mujoco.mjtGeom.mjGEOM_BOX, size, place, turn, SKY)
+    size = (far, far, 0.01 * far)
+    _add(picture, mujoco.mjtGeom.mjGEOM_BOX, size, focus + far * ahead, turn, SKY)
 
 
-def _add_ground(scene: Any, drawn: Scene, focus: np.ndarray) -> None:
-    """Put the ground of a scene, its last solid, below a `mujoco.MjvScene`."""
+def _add_ground(picture: Any, focus: np.ndarray, scene: Scene, distance: float) -> None:
+    """Put the ground of a scene, its last solid, into a `mujoco.MjvScene`."""
     import mujoco
 
-    far = 2 * _FADE[1] * drawn.reach / np.sin(FIELD_OF_VIEW / 2)
-    place = np.array([*focus[:2], drawn.positions[0, -1, 2]])
-    size = (far, far, 1.0)
-    _add(scene, mujoco.mjtGeom.mjGEOM_PLANE, size, place, np.eye(3), _PLAIN)
+    far = 2 * _FADE[1] * distance
+    place = np.array([*focus[:2], scene.positions[0, -1, 2]])
+    _add(picture, mujoco.mjtGeom.mjGEOM_PLANE, (far, far, 1.0), place, np.eye(3), _PLAIN)
 
 
 def _add(
