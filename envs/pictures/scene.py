@@ -54,7 +54,7 @@ class Scene:
     """(T, 3) float32, the point in metres that the camera looks at in each frame."""
     reach: float
     """The distance in metres from the focus within which the solids of interest stay."""
-    follows: bool = False
+    follows: bool
     """Whether the focus is a body that travels; otherwise it is the same in all frames."""
 
     def at(self, frames: np.ndarray) -> "Scene":
