@@ -142,6 +142,15 @@ def _observation(inner: Any) -> Any:
     return inner.obs["state"] if isinstance(inner.obs, Mapping) else inner.obs
 
 
+def _pose(joints: Any) -> dict[str, np.ndarray]:
+    """What MuJoCo has to know to draw a pipeline state."""
+    pose = {"qpos": np.asarray(joints.q)}
+    if hasattr(joints, "mocap_pos") and hasattr(joints, "mocap_quat"):
+        pose["mocap_pos"] = np.asarray(joints.mocap_pos)
+        pose["mocap_quat"] = np.asarray(joints.mocap_quat)
+    return pose
+
+
 class BraxEnv:
     """A Brax environment, with typed keys, and with truncation at the time limit."""
 
@@ -200,11 +209,12 @@ class BraxEnv:
         return next_state(state, inner, obs, inner.reward, inner.done > 0, limit, info)
 
     def render(self, states: Sequence[State]) -> list[np.ndarray]:
-        from envs.pictures.rendering import brax_frames
+        from envs.pictures.rendering import mujoco_frames
 
         if not hasattr(self._inner, "sys"):
             raise NoPicture(f"{self.spec.id} has no picture")
-        return brax_frames(self._inner, [state.inner.pipeline_state for state in states])
+        drawn = [_pose(state.inner.pipeline_state) for state in states]
+        return mujoco_frames(self._inner.sys.mj_model, drawn)
 
     def scene(self, states: Sequence[State]) -> Scene:
         if not hasattr(self._inner, "sys"):
@@ -212,4 +222,4 @@ class BraxEnv:
         # Every backend has joint positions, and Brax's own renderer draws them too. In `spring` and
         # `positional`, joints can come apart by some centimetres, which the drawing does not show.
         qpos = [np.asarray(state.inner.pipeline_state.q) for state in states]
-        return scene_of(self._inner.sys.mj_model, qpos)
+        return scene_of(self._inner.sys.mj_model, qpos, self.spec.frames_per_second)
