@@ -1,7 +1,9 @@
 """Bring a Gymnasium class of your own: train on it, evaluate the policy, and replay it.
 
-python examples/own_environment.py
-PYTHONPATH=examples es-rl replay runs/own_environment --import own_environment
+    python examples/own_environment.py
+    PYTHONPATH=examples es-rl replay runs/own_environment --import own_environment
+
+A propeller holds a balloon at a height of 1 m, whatever its mass, in gusts of wind.
 """
 
 import gymnasium
@@ -14,8 +16,6 @@ import envs
 
 
 class Balloon(gymnasium.Env):
-    """Hold a balloon at a height of 1 m with a propeller, whatever its mass, in gusts of wind."""
-
     observation_space = spaces.Box(-np.inf, np.inf, (2,), np.float32)  # height and speed
     action_space = spaces.Box(-1.0, 1.0, (1,), np.float32)  # thrust
 
@@ -34,11 +34,9 @@ class Balloon(gymnasium.Env):
         return self.state, -10.0 if lost else 1 - error, lost, False, {"is_success": error < 0.2}
 
 
-def make_env():
-    return envs.from_gymnasium(Balloon, id="mine/balloon", max_episode_steps=50)
-
-
-envs.register("mine/balloon", make_env)  # so that `es-rl replay` finds it by its name
+envs.register(  # so that `es-rl replay` finds it by its name
+    "mine/balloon", lambda: envs.from_gymnasium(Balloon, id="mine/balloon", max_episode_steps=50)
+)
 
 
 def main(env_steps: int = 30_000, seed: int = 0, out: str = "runs/own_environment"):
@@ -46,9 +44,8 @@ def main(env_steps: int = 30_000, seed: int = 0, out: str = "runs/own_environmen
     with agents.make("eggroll", env, population_size=64, hidden=(16,)) as agent:
         result = agents.train(agent, env_steps=env_steps, seed=seed)
     result.policy.save(out)
-    print(
-        f"return {result.evaluation.mean:.1f} of 50, success {result.evaluation.success_rate:.0%}"
-    )
+    evaluation = result.evaluation
+    print(f"return {evaluation.mean:.1f} of 50, success {evaluation.success_rate:.0%}")
 
     policy = agents.load_policy(out)
     replayed = agents.evaluate(policy, env, episodes=32)

@@ -44,12 +44,13 @@ def better_half(fitness, group_size):
 
 
 def main(env_steps: int = 300_000, seed: int = 0):
-    for name, settings in {
+    settings = {"population_size": 64, "episodes_per_member": 16, "hidden": (8,)}
+    for name, own in {
         "mean": {"fitness": "mean"},
         "cvar": {"fitness": "cvar"},
         "careful": {"fitness": careful, "shaping": better_half},
     }.items():
-        agent = agents.make("eggroll", Road(), hidden=(8,), episodes_per_member=16, **settings)
+        agent = agents.make("eggroll", Road(), **settings, **own)
         result = agents.train(agent, env_steps=env_steps, seed=seed, eval_episodes=1024)
         returns = np.sort(result.evaluation.returns)
         print(f"{name:7}: mean {returns.mean():5.2f}, worst quarter {returns[:256].mean():5.2f}")
