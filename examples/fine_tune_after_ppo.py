@@ -19,16 +19,9 @@ def main(
     ppo = agents.make("ppo", env)
     start = agents.train(ppo, env_steps=ppo_steps, seed=seed).policy
 
-    eggroll = agents.make(
-        "eggroll",
-        env,
-        **agents.network_settings(start),
-        population_size=64,
-        group_size=16,
-        sigma=0.03,
-        learning_rate=0.003,
-        optimizer="adam",
-    )
+    network = agents.network_settings(start)
+    small = {"sigma": 0.03, "learning_rate": 0.003, "optimizer": "adam"}
+    eggroll = agents.make("eggroll", env, **network, **small)
     tuned = agents.train(eggroll, initial=start, env_steps=env_steps, seed=seed).best
     tuned.save(out)
     for name, policy in {"PPO": start, "then EGGROLL": tuned}.items():

@@ -33,18 +33,21 @@ def plot(table, sigmas, rates, path):
 
 def main(
     sigmas: tuple[float, ...] = (0.03, 0.3, 3.0),
-    rates: tuple[float, ...] = (0.03, 0.3, 3.0),
-    seeds: int = 4,
+    rates: tuple[float, ...] = (0.01, 0.1, 1.0),
+    seeds: int = 3,
     env_steps: int = 10_000,
     out: Path = Path("runs/sweep"),
 ):
     env = envs.make("gymnasium/phys2d/CartPole-v1")
     returns = np.zeros((len(sigmas), len(rates), seeds))
+    evaluator = None  # compiled once, as all runs evaluate the same network
     for row, sigma in enumerate(sigmas):
         for column, rate in enumerate(rates):
-            agent = agents.make("eggroll", env, sigma=sigma, learning_rate=rate)
+            settings = {"hidden": (16,), "optimizer": "adam", "sigma": sigma, "learning_rate": rate}
+            agent = agents.make("eggroll", env, **settings)
             for n in range(seeds):
-                result = agents.train(agent, env_steps=env_steps, seed=100 + n, eval_every=1000)
+                result = agents.train(agent, env_steps=env_steps, seed=100 + n, evaluator=evaluator)
+                evaluator = evaluator or agents.Evaluator(env, result.policy.actor)
                 returns[row, column, n] = result.evaluation.mean
             of_seeds = " ".join(f"{value:5.0f}" for value in returns[row, column])
             print(f"sigma {sigma:5}, learning rate {rate:5}: {of_seeds}")
