@@ -15,17 +15,19 @@ _ESCAPES = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
-    '"': r"\textquotedbl{}",
+    '"': r"{\char34}",
     "[": "{[}",  # LaTeX takes one that follows \\ as the start of an argument, and so a star
     "]": "{]}",
     "*": "{*}",
 }
 _ESCAPED = re.compile("|".join(map(re.escape, _ESCAPES)))
+_MINUS = re.compile(r"(?<![\w.-])-(?=\d)")
 
 
 def escaped(text: str) -> str:
-    """Text of which LaTeX prints every character."""
-    return _ESCAPED.sub(lambda found: _ESCAPES[found[0]], " ".join(text.split()))
+    """Text of which LaTeX prints every character; hyphens before numbers are minus signs."""
+    safe = _ESCAPED.sub(lambda found: _ESCAPES[found[0]], " ".join(text.split()))
+    return _MINUS.sub("$-$", safe)
 
 
 def paragraph(text: str) -> str:
