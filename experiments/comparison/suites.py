@@ -32,7 +32,7 @@ from agents.settings import LARGEST, expected
 from envs.errors import UserError
 from envs.installing import OWN_NAME
 from envs.registry import split_id
-from experiments.comparison.results import Task
+from experiments.comparison.results import UNLIMITED, Task
 from experiments.settings_files import check_known, from_toml, read_settings, read_toml
 from experiments.startup import import_modules
 
@@ -41,8 +41,6 @@ _KINDS = {f.name: f.type for f in fields(Task) if f.name != "random_return"}
 _DEFAULTS = {f.name: f.default for f in fields(Task)}
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,99}")
 """A valid name of an agent or a task; names become names of folders."""
-_UNLIMITED = 10**12
-"""The largest budget in env steps, which no run spends before its seconds."""
 RANDOM_FILE = "random.json"
 """The file beside the agents' folders of a task, with the mean return of random actions."""
 _SETTINGS_FILE = "settings_file"
@@ -121,7 +119,7 @@ class Suite:
 
         def budget(task: Task) -> Task:
             if seconds is not None:
-                return replace(task, env_steps=_UNLIMITED, seconds=float(seconds))
+                return replace(task, env_steps=UNLIMITED, seconds=float(seconds))
             steps = max(1, round(task.env_steps * scale))
             return replace(task, env_steps=steps, seconds=task.seconds * scale)
 
@@ -296,7 +294,7 @@ def _entry(
 def _check_values(raw: dict[str, Any], where: str) -> None:
     """Refuse fields of a task that have a wrong type or are out of range."""
     for key, kind in _KINDS.items():
-        largest = _UNLIMITED if key == "env_steps" else LARGEST
+        largest = UNLIMITED if key == "env_steps" else LARGEST
         wanted = expected(raw.get(key, _DEFAULTS.get(key)), kind, largest=largest)
         if wanted is not None:
             raise UserError(f"{where}: {key} must be {wanted}, not {raw.get(key)!r}")
