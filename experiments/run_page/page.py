@@ -160,7 +160,7 @@ def _curves(run: Run, found: Charts) -> str:
             for kind, part in shown.items()
             if part is not None
         )
-        parts.append(f'<ul class="legend">{keys}</ul>')
+        parts.append(f'<ul class="keys">{keys}</ul>')
         parts.append(chart_html(found.main, until, large=True))
     for title, group in found.groups:
         drawn = "".join(chart_html(chart, until) for chart in group)

@@ -223,31 +223,37 @@ def test_pointing_at_a_chart_shows_its_numbers(browser, run, metrics_of):
     assert browser.complaints() == []
 
 
+RELOAD = '<body data-reload="0.5">'
+RESTS = "document.body.dataset.reload === undefined"
+
+
 def test_the_page_loads_itself_again_at_the_same_place(browser, run):
-    page_of(run)
-    path = run / "report.html"
-    path.write_text(path.read_text().replace("<body>", '<body data-reload="0.3">'))
+    page, path = page_of(run), run / "report.html"
+    path.write_text(page.replace("<body>", RELOAD.replace("0.5", "3")))
     browser.open(path, 390)
-    start = "window.before = true; document.querySelector('details').open = true; scrollTo(0, 700)"
-    browser.evaluate(start)
-    path.write_text(path.read_text().replace("<body data-reload", "<body data-new data-reload"))
-    until(lambda: browser.evaluate("'new' in document.body.dataset && !window.before"))
-    until(lambda: browser.evaluate("document.readyState === 'complete'"))
+    browser.evaluate("document.querySelector('details').open = true; scrollTo(0, 700)")
+    path.write_text(page)
+    while not browser.evaluate(RESTS):
+        browser.events.clear()
+        browser.wait_for_load()
     assert browser.evaluate("scrollY") == 700
     assert browser.evaluate("document.querySelector('details').open")
     assert browser.complaints() == []
 
 
 def test_a_page_that_plays_a_film_waits(browser, run):
-    page_of(run)
-    path = run / "report.html"
-    path.write_text(path.read_text().replace("<body>", '<body data-reload="0.3">'))
+    page, path = page_of(run), run / "report.html"
+    path.write_text(page.replace("<body>", RELOAD))
     browser.open(path, 390)
-    browser.evaluate("window.before = true; document.querySelector('video').play()")
-    time.sleep(1.0)
-    assert browser.evaluate("window.before")
-    browser.evaluate("document.querySelector('video').pause()")
-    until(lambda: browser.evaluate("!window.before"))
+    film = "document.querySelector('video')"
+    browser.evaluate(f"{film}.play()")
+    path.write_text(page)
+    time.sleep(1.5)
+    assert not browser.evaluate(RESTS)
+    browser.events.clear()
+    browser.evaluate(f"{film}.pause()")
+    browser.wait_for_load()
+    assert browser.evaluate(RESTS)
 
 
 def test_numbers_on_the_page_are_those_of_the_run(run, metrics_of):
