@@ -28,7 +28,7 @@ def run(name, *flags, cwd, blocked=()):
         env=os.environ | {"PYTHONPATH": os.pathsep.join([str(cwd), str(ROOT)])},
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=1800,
     )
     assert done.returncode == 0, done.stdout + done.stderr[-4000:]
     return done.stdout
