@@ -143,7 +143,7 @@ def _painted(model: Any, scene: Scene, distance: float) -> Any:
     model.vis.map.shadowclip, model.vis.map.shadowscale = 1.3, 1.0
     model.vis.rgba.fog = (*SKY, 1.0)
     model.vis.headlight.active = 1
-    model.vis.headlight.ambient[:] = 0.5
+    model.vis.headlight.ambient[:] = 0.55
     model.vis.headlight.diffuse[:] = 0.1
     model.vis.headlight.specular[:] = 0.0
     _paint_geoms(model, scene)
