@@ -117,8 +117,12 @@ def _notes(results: Results, agent: str) -> Iterator[str]:
     yield (
         f"{agent} was not run here: its numbers are those of {file}. Its returns are those of the "
         "last evaluations there, and nothing is known here of their episodes, nor of the machine "
-        "of their seconds; without seconds it takes no part in what is judged by them."
+        "of their seconds."
     )
+    untimed = {run.task for run in results.runs if run.agent == agent and run.seconds is None}
+    if untimed:
+        names = ", ".join(sorted(untimed))
+        yield f"{agent} has no seconds on {names}, and takes no part in what they decide there."
     for task in results.tasks:
         spent = max((run.env_steps for run in results.of(task.name, agent)), default=0)
         if spent > task.env_steps:

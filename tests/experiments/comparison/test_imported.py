@@ -182,6 +182,7 @@ def test_it_is_marked_everywhere(compared, tmp_path):
         assert ("dqn (no seconds)" in picture.caption) != shown
     said = findings.protocol(compared)
     assert any(text.startswith("dqn was not run here: its numbers are") for text in said)
+    assert "dqn has no seconds on b, and takes no part in what they decide there." in said
     assert "dqn had up to 2 k env steps on a, where the budget is 1.5 k." in said
 
 
