@@ -12,13 +12,13 @@ import sys
 import warnings
 from pathlib import Path
 
-import imageio.v3 as imageio
 import matplotlib
 
 matplotlib.use("svg")
 
 import matplotlib.pyplot as plt  # noqa: E402
 from matplotlib.axes import Axes  # noqa: E402
+from PIL import Image  # noqa: E402
 
 import agents  # noqa: E402
 import envs  # noqa: E402
@@ -36,8 +36,10 @@ _LOOPS = {
     "fixed scan, 2 devices": ("fixed scan", "#8a8f98"),
     "evosax OpenES, 1 device": ("evosax", "#c9ccd1"),
 }
-_FILM = slice(30, 110)
+_FILM = slice(30, 80)
 """The frames of a film that are shown."""
+_COLOURS = 24
+"""The number of colours of a frame of a film."""
 _BELOW = {
     "loc": "upper center",
     "bbox_to_anchor": (0.5, -0.07),
@@ -55,10 +57,15 @@ def film_run(run: Path) -> None:
     policy = agents.load_policy(run / "best")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=UserWarning)  # Gymnasium's of other versions
-        played = film(policy, envs.make(policy.spec.id, workers=1))
-    frames = [frame[::2, ::2] for frame in played.frames[_FILM]]
+        played = film(policy, envs.make(policy.spec.id, workers=1), max_frames=_FILM.stop)
+    first, *others = [
+        Image.fromarray(frame[::2, ::2]).quantize(_COLOURS, dither=Image.Dither.NONE)
+        for frame in played.frames[_FILM]
+    ]
     duration = 1000 / played.frames_per_second
-    imageio.imwrite(ASSETS / "policy.gif", frames, duration=duration, loop=0)
+    first.save(
+        ASSETS / "policy.gif", save_all=True, append_images=others, duration=duration, loop=0
+    )
 
 
 def draw(folder: Path) -> None:
