@@ -125,7 +125,22 @@ def _ranked(task: Task) -> Settings:
 
 _FULL = {"agent": "open_es", "rank": None}
 STUDIES = (
-    _varied("population_size", (16, 64, 256, 1024), (16, 64, 256)),
+    Study(
+        "population_size",
+        {
+            "pendulum": {
+                "16": {"population_size": 16},
+                "64": {},
+                "256": {"population_size": 256},
+                "256, rate 0.36": {"population_size": 256, "learning_rate": 0.36},
+            },
+            "cart-pole": {
+                "16": {"population_size": 16},
+                "64": {},
+                "256": {"population_size": 256},
+            },
+        },
+    ),
     Study(
         "rank",
         {
