@@ -149,7 +149,7 @@ def _commands(
     agent: Agent, config: RunConfig, out: Path, result: agents.TrainResult, needed: Sequence[str]
 ) -> dict[str, list[str]]:
     """The commands for the run, by what they do."""
-    commands = {"replay": ["replay", str(out), *needed]}
+    commands = {"replay": ["replay", str(out), *needed], "page": ["report", str(out)]}
     if result.checkpoint is not None:
         further = [] if result.stopped_by is not None else _more(config, result)
         commands["resume"] = ["train", "--resume", str(out), *needed, *further]
