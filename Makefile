@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN = $(VENV)/bin
 RUN := runs/quickstart-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: train docs test test-slow test-agents test-others lint stress starts clean
+.PHONY: train docs package test test-slow test-agents test-others lint stress starts clean
 
 # Train CartPole, then replay the trained policy into a GIF.
 train: $(VENV)/.installed
@@ -33,6 +33,14 @@ lint: $(VENV)/.installed
 docs: $(VENV)/.installed
 	$(BIN)/python -m pytest tests/docs
 	$(BIN)/python -m zensical build --clean --strict
+
+# Build the sdist and from it the wheel, and use the wheel in a new environment, away from here.
+package: $(VENV)/.installed
+	rm -rf build/dist build/clean
+	$(BIN)/python -m build --outdir build/dist .
+	$(PYTHON) -m venv build/clean
+	build/clean/bin/pip install --quiet --constraint constraints.txt build/dist/*.whl
+	tests/use_package $(CURDIR)/build/clean/bin
 
 # Kill runs at random moments and resume them: a quarter of an hour.
 stress: $(VENV)/.installed

@@ -8,6 +8,7 @@ check(__file__, "envs", "es_rl")
 from agents.base import Agent
 from agents.policies.policy import Policy, load_policy
 from agents.policies.spaces import num_outputs
+from agents.policies.starting import network_settings
 from agents.registry import list_agents, make, register
 from agents.training.evaluation import Evaluation, Evaluator, evaluate
 from agents.training.loggers import Logger
@@ -28,6 +29,7 @@ __all__ = [
     "list_agents",
     "load_policy",
     "make",
+    "network_settings",
     "num_outputs",
     "register",
     "train",

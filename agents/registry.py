@@ -26,6 +26,7 @@ from agents.training.run_config import RunConfig
 from agents.untrained import UntrainedAgent, UntrainedConfig
 from envs.base import Env, EnvSpec, HostEnv
 from envs.errors import UserError
+from envs.installing import OWN_NAME
 from envs.precision import in_32_bits
 from es_rl import processes
 
@@ -102,7 +103,8 @@ def _entry(name: str) -> _Entry:
     if name not in _AGENTS:
         close = difflib.get_close_matches(name, _AGENTS, n=1)
         hint = f"; did you mean {close[0]}?" if close else ""
-        raise UserError(f"agent={name!r}: must be one of {', '.join(_AGENTS)}{hint}")
+        accepted = f"{', '.join(_AGENTS)}{hint}"
+        raise UserError(f"agent={name!r}: must be one of {accepted}; {OWN_NAME}")
     return _AGENTS[name]
 
 

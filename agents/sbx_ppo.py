@@ -25,6 +25,7 @@ from agents.policies.policy import Policy
 from agents.policies.spaces import bounded
 from envs.base import Env, EnvSpec, HostEnv
 from envs.errors import UserError
+from envs.installing import pip_install
 from envs.precision import in_32_bits
 from envs.suites.gymnasium_suite import GymnasiumEnv
 from es_rl.play.jobs import TRAINING_SEEDS
@@ -168,7 +169,7 @@ class SbxPPOAgent(Agent):
     @classmethod
     def missing_package(cls) -> str | None:
         if find_spec("sbx") is None:
-            return 'needs sbx-rl, which is not installed (pip install "es-rl[sbx]")'
+            return f"needs sbx-rl, which is not installed ({pip_install('sbx')})"
         return None
 
     def __init__(

@@ -223,8 +223,17 @@ class HostEnv(Protocol):
         """
         ...
 
-    def film(self, act: Any, seed: int) -> tuple[float, list[np.ndarray]]:
-        """Play one episode with act(obs) -> action. Returns its return and one RGB image per step.
+    def film(
+        self, act: Any, seed: int, every: int = 1, most: int | None = None
+    ) -> tuple[float, list[np.ndarray]]:
+        """Play one episode with act(obs) -> action. Returns its return and RGB images.
+
+        Args:
+          act: chooses the actions.
+          seed: the seed of the episode.
+          every: the number of steps from one image to the next. The first image shows the first
+            state.
+          most: the largest number of images; None for all.
 
         Raises:
           NoPicture: the environment has no picture, or the renderer cannot start.

@@ -12,6 +12,7 @@ import jax
 
 from envs.base import PLACES, Env, EnvSpec, HostEnv
 from envs.errors import UserError
+from envs.installing import OWN_NAME
 from envs.precision import in_32_bits
 from envs.suites import (
     brax_suite,
@@ -176,7 +177,7 @@ def _made(id: str, kwargs: dict[str, Any]) -> Env | HostEnv:
         gymnasium_suite.import_module(module)
     suite, _, name = id.partition("/")
     if suite not in _SUITES or name not in _SUITES[suite].list_ids():
-        unknown = f"unknown environment{_close(id)}; if a module of yours registers it, import that"
+        unknown = f"unknown environment{_close(id)}; {OWN_NAME}"
         raise UserError(f"env={id!r}: {obstacle(id) or unknown}")
     return _built(id, _SUITES[suite].make, (name,), kwargs)
 

@@ -7,8 +7,8 @@ import difflib
 import importlib
 import os
 import sys
-from collections.abc import Sequence
-from dataclasses import make_dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, make_dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, Union
 
@@ -18,6 +18,7 @@ COMMANDS = {
     "train": "train a policy: es-rl train brax/inverted_pendulum",
     "launch": "train in several processes: es-rl launch -n 4 -- train brax/ant",
     "replay": "play a saved policy again: es-rl replay RUN --video replay.gif",
+    "report": "make a page of a run: curves, films, settings: es-rl report RUN",
     "compare": "train several agents on a suite of tasks: es-rl compare classic",
     "tune": "search for settings of an agent: es-rl tune brax/hopper --trials 40",
     "export": "write a saved policy as an ONNX model: es-rl export RUN policy.onnx",
@@ -68,7 +69,7 @@ def _with_flag(command: str, message: str) -> str:
     given, colon, says = rest.partition(": ")
     if not (equals and colon and name.isidentifier()):
         return message
-    positional = name == "env" or (command, name) == ("compare", "suite")
+    positional = name == "env" or (command, name) in (("compare", "suite"), ("report", "run"))
     flag = name.upper() if positional else f"--{name.replace('_', '-')}"
     if given[:1] == given[-1:] == "'":
         given = given[1:-1]
@@ -104,24 +105,28 @@ def _show_help() -> None:
     tyro.cli(shown, args=["--help"], prog="es-rl", description=description)
 
 
-def parse(command: str, flags: Any, arguments: list[str], default: T | None = None) -> T:
+def parse(
+    command: str,
+    flags: type[T],
+    arguments: list[str],
+    groups: Mapping[str, Sequence[str]] | None = None,
+) -> T:
     """Parse flags with tyro, which prints its own message and exits if they are invalid.
 
     Args:
       command: the name of the command, for the usage line.
       flags: the dataclass of the flags.
       arguments: the arguments after the command's name.
-      default: an instance of the dataclass with the defaults.
+      groups: how the help page shows them, see `experiments.flag_groups`; in one group unless
+        given.
 
     Raises:
       UserError: a value is out of range.
     """
-    import tyro
+    from experiments.flag_groups import parse_one
 
-    from agents import settings
-
-    parsed: T = tyro.cli(flags, args=arguments, prog=f"es-rl {command}", default=default)
-    settings.check(parsed)
+    shown = groups or {"": [each.name for each in fields(flags)]}  # type: ignore[arg-type]
+    parsed: T = parse_one(command, arguments, flags, shown)
     return parsed
 
 

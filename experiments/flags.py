@@ -86,16 +86,6 @@ def import_agent(name: str, modules: tuple[str, ...]) -> None:
         import_modules(modules)
 
 
-def unchecked(config: Any) -> Any:
-    """A copy of a dataclass value whose class has no checks in `__post_init__`.
-
-    tyro would show the errors of these checks in its own format, without the name of the flag.
-    """
-    kind = type(config)
-    members = {"__post_init__": lambda self: None, "__doc__": kind.__doc__}
-    return type(kind.__name__, (kind,), members)(**vars(config))
-
-
 def check_names(command: str, agent: str, settings: Any, flags: type) -> None:
     """Refuse a user's agent if one of its settings has the name of another flag of the command.
 

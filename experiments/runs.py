@@ -1,9 +1,10 @@
 """Train an agent as `es-rl train` does: show progress, print the result, and film the policy."""
 
 import logging
+import shlex
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from agents.training.loggers import Logger
 from agents.training.run_config import RunConfig
 from envs.errors import NoPicture
 from es_rl import processes
+from experiments.comparison.suites import bundled_with
 from experiments.progress import shown_progress, successful
 from experiments.signals import acknowledged
 from experiments.videos import why_not, write_video
@@ -41,6 +43,7 @@ def run(
     initial: Policy | None = None,
     video_every: int | None = None,
     loggers: tuple[Logger, ...] = (),
+    needed: Sequence[str] = (),
 ) -> int:
     """Train, show progress, print the result, and return the command's exit code.
 
@@ -53,10 +56,15 @@ def run(
       video_every: the number of generations between two films of the mean policy; None films
         nothing.
       loggers: receive the metrics of every generation.
+      needed: flags without which neither `es-rl replay` nor `--resume` accepts the run.
     """
     wrong: Counter[str] = Counter()
     follows = "training ends, the policy is evaluated and a checkpoint saved"
-    with acknowledged(follows), agent, shown_progress(config.env_steps) as (show, show_within):
+    with (
+        acknowledged(follows),
+        agent,
+        shown_progress(agent.env.spec.id, config) as (show, show_within),
+    ):
         films = _Films(agent, out / "videos", video_every)
 
         def on_generation(metrics: dict[str, Any], snapshot: Callable[[], Policy]) -> None:
@@ -75,16 +83,15 @@ def run(
             **asdict(config),
         )
     if processes.is_main():
-        _print(agent, config, out, result)
+        _print(agent, config, out, result, needed)
         for name, count in wrong.items():
             if count:
                 print(f"warning: {_WRONG[name].format(count)} ({name})", file=sys.stderr)
     if result.stopped_by is None:
         return 0
     if processes.is_main():
-        print(f"stopped by signal {result.stopped_by}; the policy is in {out / 'policy'}")
-    if result.checkpoint is not None:
-        print(f"checkpoint: {result.checkpoint}; go on with: es-rl train --resume {out}")
+        saved = "" if result.checkpoint is None else f", the checkpoint in {result.checkpoint}"
+        print(f"stopped by signal {result.stopped_by}; the policy is in {out / 'policy'}{saved}")
     return 128 + result.stopped_by
 
 
@@ -114,8 +121,10 @@ class _Films:
                 self.every = None
 
 
-def _print(agent: Agent, config: RunConfig, out: Path, result: agents.TrainResult) -> None:
-    """Print the result of the run, and its folder."""
+def _print(
+    agent: Agent, config: RunConfig, out: Path, result: agents.TrainResult, needed: Sequence[str]
+) -> None:
+    """Print the result of the run, its folder, and the commands that take it further."""
     evaluation = result.evaluation
     if agent.summary:
         print(agent.summary)
@@ -130,6 +139,37 @@ def _print(agent: Agent, config: RunConfig, out: Path, result: agents.TrainResul
     if result.new_generations == 0 and result.stopped_by is None:
         print(
             f"this run had ended: its budget is {config.env_steps:,} env steps, its target "
-            f"return {config.target_return}; to go on: es-rl train --resume {out} with "
-            "more --env-steps, or a higher --target-return"
+            f"return {config.target_return}"
         )
+    for does, arguments in _commands(agent, config, out, result, needed).items():
+        print(f"{does}: {shlex.join(['es-rl', *arguments])}")
+
+
+def _commands(
+    agent: Agent, config: RunConfig, out: Path, result: agents.TrainResult, needed: Sequence[str]
+) -> dict[str, list[str]]:
+    """The commands for the run, by what they do."""
+    commands = {"replay": ["replay", str(out), *needed]}
+    if result.checkpoint is not None:
+        further = [] if result.stopped_by is not None else _more(config, result)
+        commands["resume"] = ["train", "--resume", str(out), *needed, *further]
+    spec = agent.env.spec
+    suite = None if spec.kwargs else bundled_with(spec.id)
+    if suite is not None and agent.name in ("eggroll", "open_es", "ppo"):
+        both = ("eggroll", "ppo") if agent.name == "ppo" else (agent.name, "ppo")
+        chosen = ["--tasks", spec.id, "--agents", *both]
+        commands["compare (from new runs)"] = ["compare", suite, *chosen]
+    return commands
+
+
+def _more(config: RunConfig, result: agents.TrainResult) -> list[str]:
+    """The flags with which a run goes on that has ended: without its target, or twice as long."""
+    flags = []
+    if config.reached(result.evaluation.mean):
+        flags += ["--target-return", "None"]
+    if result.env_steps >= config.env_steps:
+        flags += ["--env-steps", str(2 * config.env_steps)]
+    seconds = result.wall_seconds - result.evaluation_seconds
+    if config.seconds is not None and seconds >= config.seconds:
+        flags += ["--seconds", f"{2 * config.seconds:g}"]
+    return flags

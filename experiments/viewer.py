@@ -17,6 +17,8 @@ import numpy as np
 
 from agents.training.filming import Recording
 from envs.errors import UserError
+from envs.pictures import camera
+from envs.pictures.looks import painted
 from envs.pictures.scene import Geom, Scene
 
 MAX_PANELS = 4
@@ -88,6 +90,10 @@ def _panel(panel: Panel, models: list[list[dict[str, Any]]]) -> dict[str, Any]:
         "model": models.index(model),
         "fps": recording.frames_per_second,
         "reach": scene.reach,
+        "follows": scene.follows,
+        "direction": camera.direction(scene),
+        "extent": [camera.MARGIN * length for length in camera.extent(scene)],
+        "tile": camera.tile_side(scene.reach),
         "span": span,
         "returns": _base64(recording.returns.astype("<f4")),
         "focus": _base64(scene.focus.astype("<f4")),
@@ -97,7 +103,7 @@ def _panel(panel: Panel, models: list[list[dict[str, Any]]]) -> dict[str, Any]:
 
 def _geom(scene: Scene, number: int) -> dict[str, Any]:
     geom: Geom = scene.geoms[number]
-    described = {"shape": geom.shape, "size": geom.size, "rgba": geom.rgba}
+    described = {"shape": geom.shape, "size": geom.size, "rgba": painted(geom.rgba, geom.fixed)}
     if not geom.fixed:
         return described
     pose = [*scene.positions[0, number].tolist(), *scene.quaternions[0, number].tolist()]

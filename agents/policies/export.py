@@ -17,6 +17,7 @@ from agents.policies import spaces as _spaces
 from agents.policies.actors import RandomActor
 from agents.policies.network import Network
 from envs.errors import UserError
+from envs.installing import pip_install
 from envs.precision import in_32_bits
 from es_rl.files import write_whole
 
@@ -125,7 +126,7 @@ def _converter() -> Any:
         with _quiet():
             from jax2onnx import to_onnx
     except ImportError as error:
-        raise UserError(f'export: {error} (pip install "es-rl[onnx]")') from error
+        raise UserError(f"export: {error} ({pip_install('onnx')})") from error
     return to_onnx
 
 

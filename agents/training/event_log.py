@@ -9,6 +9,8 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.summary_pb2 import Summary
 
+from agents.training.loggers import grouped
+
 _FLUSH_SECONDS = 10.0
 
 
@@ -39,11 +41,11 @@ class EventLog:
             )
 
     def log(self, metrics: dict[str, float]) -> None:
-        """Write the finite metrics, with the generation's env steps as the x value."""
+        """Write the finite metrics in groups, with the generation's env steps as the x value."""
         values = [
-            Summary.Value(tag=name, simple_value=x)
-            for name, x in metrics.items()
-            if math.isfinite(x) and name not in ("generation", "env_steps")
+            Summary.Value(tag=tag, simple_value=x)
+            for tag, x in grouped(metrics).items()
+            if math.isfinite(x) and tag not in ("time/generation", "time/env_steps")
         ]
         now, step = time.time(), int(metrics["env_steps"])
         self._writer.write_event(Event(wall_time=now, step=step, summary=Summary(value=values)))

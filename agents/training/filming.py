@@ -55,8 +55,7 @@ def film(
       policy: plays the episode, which is always played to its end.
       env: the environment of the policy.
       seed: the evaluation seed.
-      max_frames: how many frames the film has at most; all unless given. It saves time and memory
-        on the accelerator alone, as workers on the host draw while they play.
+      max_frames: how many frames the film has at most; all unless given. Others are not drawn.
 
     Raises:
       NoPicture: the environment has no picture, or the renderer cannot start.

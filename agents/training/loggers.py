@@ -11,6 +11,39 @@ from es_rl.files import open_own, whole
 
 _LONGEST_LINE = 1 << 20
 """The longest line of metrics that is read, in bytes."""
+_TIME = (
+    *("generation", "env_steps", "wall_seconds", "evaluation_seconds", "steps_per_second"),
+    "lane_utilization",
+)
+_WARNINGS = ("nonfinite_", "failed_", "update_skipped")
+"""How the names of metrics begin that are 0 if all is well."""
+
+
+def grouped(metrics: dict[str, float]) -> dict[str, float]:
+    """Rename metrics to "group/name", as TensorBoard and tracking services show them in groups.
+
+    The groups are eval, eval_info, time, train (returns of training episodes), train_info,
+    train_env (if training plays another environment), update (whatever the agent's update reports)
+    and warnings. Services sort groups and names by letters: the mean return is called "return",
+    which puts it first in its group. The constant `eval_episodes` is left out.
+    """
+    return {_tag(name): x for name, x in metrics.items() if name != "eval_episodes"}
+
+
+def _tag(name: str) -> str:
+    if name in _TIME:
+        return f"time/{name}"
+    if name.startswith(_WARNINGS):
+        return f"warnings/{name}"
+    of, what = "train", name
+    for prefix in ("eval", "train_env"):
+        if name.startswith(f"{prefix}_"):
+            of, what = prefix, name.removeprefix(f"{prefix}_")
+    if what.startswith("info_"):
+        return f"{of}_info/{what.removeprefix('info_')}"
+    if of == "train" and not what.startswith(("return_", "success_")):
+        return f"update/{what}"
+    return f"{of}/{'return' if what == 'return_mean' else what}"
 
 
 class Logger(Protocol):

@@ -25,7 +25,8 @@ from es_rl import processes
 _AGREE_SECONDS = 0.2
 """The least seconds between two exchanges among processes, of the time and of signals to stop."""
 OnGeneration: TypeAlias = Callable[[dict[str, Any], Callable[[], Policy]], None]
-"""(metrics of a generation, a function that returns the policy as it is now)."""
+"""(metrics of a generation, a function that returns the policy as it is now). The metrics have also
+"best_return": the mean return of the run's best evaluation so far, once there is one."""
 OnProgress: TypeAlias = Callable[[str, int, int], None]
 """(what is played, "generation 3" or "evaluation"; number of its episodes that have ended; number
 of its episodes)."""
@@ -161,7 +162,9 @@ class Loop:
             for logger in self.loggers:
                 logger.log(dict(metrics))
             if self.on_generation is not None:
-                self.on_generation(metrics, partial(self.agent.snapshot, state))
+                best = self.progress.best_evaluation
+                told = metrics if best is None else {**metrics, "best_return": best.mean}
+                self.on_generation(told, partial(self.agent.snapshot, state))
         except Exception:
             self._checkpoint(state)
             raise

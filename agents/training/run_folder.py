@@ -18,9 +18,9 @@ from es_rl.checkpoints import Checkpoints, Restored
 from es_rl.files import check_plain, locked, write_whole
 
 CONFIG = "config.json"
-_METRICS = "metrics.jsonl"
-_LOCK = ".lock"
-_FILES = (CONFIG, _METRICS, _LOCK)
+METRICS = "metrics.jsonl"
+LOCK = ".lock"
+_FILES = (CONFIG, METRICS, LOCK)
 _FOLDERS = ("checkpoints", "tensorboard", "policy", "best", "videos")
 """The folders inside a run's folder. Nothing besides these and `_FILES` is read or written
 there."""
@@ -83,13 +83,13 @@ def read_config(folder: str | Path) -> SavedRun:
             f"format {CONFIG_FORMAT}"
         )
     try:
-        return _saved(config)
+        return saved_run(config)
     except UserError as error:
         raise UserError(f"{where}: {CONFIG}: {one_line(error)}") from error
 
 
-def _saved(config: dict[str, Any]) -> SavedRun:
-    """Check the types and ranges of a configuration's parts.
+def saved_run(config: dict[str, Any]) -> SavedRun:
+    """Check the types and ranges of the parts of a `config.json` of this version's format.
 
     Raises:
       UserError: a part is missing, has a wrong type, or is out of range.
@@ -130,7 +130,7 @@ def check_new(folder: str | Path) -> None:
     folder = Path(folder)
     # A process that was killed right after its start leaves only its lock file.
     there = folder.iterdir() if folder.is_dir() else ()
-    if folder.is_file() or any(path.name != _LOCK for path in there):
+    if folder.is_file() or any(path.name != LOCK for path in there):
         holds_a_run = (folder / CONFIG).is_file()
         raise UserError(
             f"out={folder}: must be an empty or a new folder"
@@ -187,7 +187,7 @@ class RunFolder:
 
     def _lock(self, stack: ExitStack) -> None:
         try:
-            stack.enter_context(locked(self.folder / _LOCK))
+            stack.enter_context(locked(self.folder / LOCK))
         except BlockingIOError:
             raise UserError(
                 f"{self._flag}: another process writes to this run: must be a folder of its own"
@@ -242,7 +242,7 @@ class RunFolder:
                 f"{self._flag}: the run there started from a policy and has no checkpoint yet: "
                 "that policy must be given again (--init-from, or initial=)"
             )
-        self._metrics = JsonLines(self.folder / _METRICS, 0 if restored is None else restored.step)
+        self._metrics = JsonLines(self.folder / METRICS, 0 if restored is None else restored.step)
         purge_from = None if restored is None else restored.progress["env_steps"] + 1
         self._events = EventLog(self.folder / "tensorboard", purge_from)
         return restored

@@ -5,7 +5,9 @@ import os
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+from agents.training.loggers import grouped
 from envs.errors import UserError
+from envs.installing import pip_install
 
 TrackerName: TypeAlias = Literal["wandb", "trackio"]
 
@@ -32,7 +34,7 @@ class Tracker:
             self._service: Any = importlib.import_module(name)
         except ImportError as error:
             raise UserError(
-                f'logger={name}: its package is not installed (pip install "es-rl[{name}]")'
+                f"logger={name}: its package is not installed ({pip_install(name)})"
             ) from error
         self._start: dict[str, Any] = {"project": "es-rl", "name": run.name, "config": config}
         if name == "wandb":
@@ -41,11 +43,11 @@ class Tracker:
         self._started = False
 
     def log(self, metrics: dict[str, float]) -> None:
-        """Send the metrics of one generation."""
+        """Send the metrics of one generation, in groups."""
         if not self._started:
             self._service.init(**self._start)
             self._started = True
-        self._service.log(metrics, step=int(metrics["generation"]))
+        self._service.log(grouped(metrics), step=int(metrics["generation"]))
 
     def close(self) -> None:
         """End the service's run."""

@@ -1,7 +1,7 @@
 """Images of environments, drawn without a display."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gymnasium
@@ -11,6 +11,7 @@ from gymnasium.error import DependencyNotInstalled
 from gymnasium.experimental.functional import FuncEnv
 
 from envs.errors import NoPicture
+from envs.pictures import studio
 from envs.pictures.scene import has_mujoco_model
 
 
@@ -33,14 +34,27 @@ def functional_frames(func_env: FuncEnv, states: Sequence[Any]) -> list[np.ndarr
     return frames
 
 
-def brax_frames(env: Any, states: Sequence[Any]) -> list[np.ndarray]:
-    """Draw Brax pipeline states with MuJoCo, with a camera on the first body.
+def mujoco_frames(
+    model: Any, poses: Sequence[Mapping[str, np.ndarray]], *, own_look: bool = False
+) -> list[np.ndarray]:
+    """Draw a `mujoco.MjModel` in some poses, about 30 for each second.
+
+    Args:
+      model: the model.
+      poses: for each picture the values of fields of `mujoco.MjData`, of which one is "qpos".
+      own_look: whether the picture has the model's own colours, lights and first camera, instead of
+        those of `envs.pictures.studio`. The latter are used if the model has no camera.
 
     Raises:
-      NoPicture: no OpenGL context could be made.
+      NoPicture: no OpenGL context could be made, or nothing of the model can be seen.
     """
+    # Checked first, as MuJoCo's half-made renderer prints errors when it is destroyed.
+    if os.environ.get("MUJOCO_GL") == "disable":
+        raise cannot_draw("drawing is off")
     try:
-        return list(env.render([jax.tree.map(np.asarray, state) for state in states], 360, 480))
+        if own_look and model.ncam:
+            return studio.draw_with_own_camera(model, poses)
+        return studio.draw(model, poses)
     except Exception as error:
         raise cannot_draw(f"{type(error).__name__}: {error}") from error
 

@@ -1,5 +1,6 @@
 """3D scenes of MuJoCo models: simple solids and their poses over time, for drawing elsewhere."""
 
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,8 +13,12 @@ from envs.errors import UserError
 if TYPE_CHECKING:
     import gymnasium
 
+RGBA: TypeAlias = tuple[float, float, float, float]
+"""Red, green, blue and opacity, each from 0 to 1."""
 Shape: TypeAlias = Literal["plane", "sphere", "capsule", "cylinder", "box", "ellipsoid"]
 
+_SMOOTHING = 0.25
+"""The standard deviation in seconds of the weights that smooth the way of the camera."""
 _LAST_VISIBLE_GROUP = 2  # MuJoCo's viewers hide geoms of higher groups
 _NO_COLOUR = (0.5, 0.5, 0.5, 1.0)  # MuJoCo's default, which a geom's material overrides
 
@@ -28,8 +33,8 @@ class Geom:
     """The size in metres: the radius of a sphere; the radius and half the length (along z, without
     the caps of a capsule) of a capsule or cylinder; half the sides of a box; the half-axes of an
     ellipsoid; half the sides of a plane, 0 for an infinite plane. Unused entries are 0."""
-    rgba: tuple[float, float, float, float]
-    """Red, green, blue and opacity, each from 0 to 1."""
+    rgba: RGBA
+    """The colour that the model gives it."""
     fixed: bool
     """Whether the solid is part of the world and never moves."""
 
@@ -49,6 +54,8 @@ class Scene:
     """(T, 3) float32, the point in metres that the camera looks at in each frame."""
     reach: float
     """The distance in metres from the focus within which the solids of interest stay."""
+    follows: bool
+    """Whether the focus is a body that travels; otherwise it is the same in all frames."""
 
     def at(self, frames: np.ndarray) -> "Scene":
         """Return the scene with only the frames whose numbers are in `frames`."""
@@ -75,15 +82,25 @@ def has_mujoco_model(env: "gymnasium.Env") -> bool:
     return mujoco is not None and isinstance(model, mujoco.MjModel)
 
 
-def scene_of(model: Any, qpos: Sequence[np.ndarray]) -> Scene:
+def has_ground(model: Any) -> bool:
+    """Whether a `mujoco.MjModel` has a plane or a height field."""
+    import mujoco
+
+    kinds = [int(mujoco.mjtGeom.mjGEOM_PLANE), int(mujoco.mjtGeom.mjGEOM_HFIELD)]
+    return bool(np.isin(model.geom_type, kinds).any())
+
+
+def scene_of(model: Any, qpos: Sequence[np.ndarray], frames_per_second: float) -> Scene:
     """Return the solids of a `mujoco.MjModel`, in the pose of each vector of joint positions.
 
-    A mesh is drawn as its bounding box. Height fields, sites, tendons and all geoms that MuJoCo's
-    viewers hide (groups above 2, transparent geoms) are left out.
+    A mesh is drawn as its bounding box. A model without a ground gets one below all its
+    solids, as the last solid, for shadows to fall on. Height fields, sites, tendons and all geoms
+    that MuJoCo's viewers hide (groups above 2, transparent geoms) are left out.
 
     Args:
       model: the model.
       qpos: T vectors (model.nq,) of joint positions.
+      frames_per_second: how many of them there are for each second.
 
     Raises:
       UserError: a joint position is not finite, or the model has no visible geom.
@@ -97,20 +114,72 @@ def scene_of(model: Any, qpos: Sequence[np.ndarray]) -> Scene:
     geoms = tuple(_geom(model, number) for number in numbers)
     body = _tracked_body(model)
     positions, quaternions, tracked = _poses(model, qpos, numbers, body)
+    shown = _shown(geoms, follows=body is not None)
+    seen, radius = positions[:, shown], model.geom_rbound[numbers][shown]
+    focus = _focus(seen, tracked if body is not None else None, frames_per_second)
+    reach = float((np.linalg.norm(seen - focus[:, None], axis=-1) + radius).max()) or 1.0
+    scene = Scene(geoms, positions, quaternions, focus, reach, body is not None)
+    if not has_ground(model):
+        scene = _with_ground(scene)
+    return replace(
+        scene,
+        positions=scene.positions.astype(np.float32),
+        quaternions=scene.quaternions.astype(np.float32),
+        focus=focus.astype(np.float32),
+    )
+
+
+def _shown(geoms: Sequence[Geom], follows: bool) -> np.ndarray:
+    """Return (G,) bool, the solids that a picture has to show.
+
+    If the camera follows a body these are the moving solids, otherwise all solids but planes.
+    """
     moving = np.array([not geom.fixed for geom in geoms])
     solid = np.array([geom.shape != "plane" for geom in geoms])
-    # If the camera follows a body, show the moving solids; otherwise show all solids but planes.
-    shown = moving if body is not None and moving.any() else solid
-    shown = shown if shown.any() else np.ones_like(shown)
-    seen, radius = positions[:, shown], model.geom_rbound[numbers][shown]
-    focus = _focus(seen, tracked if body is not None else None)
-    reach = (np.linalg.norm(seen - focus[:, None], axis=-1) + radius).max()
-    return Scene(
-        geoms,
-        positions.astype(np.float32),
-        quaternions.astype(np.float32),
-        focus.astype(np.float32),
-        float(reach) or 1.0,
+    shown = moving if follows and moving.any() else solid
+    return shown if shown.any() else np.ones_like(shown)
+
+
+def outline(scene: Scene) -> np.ndarray:
+    """Return (T, P, 3), the corners in metres of the boxes around the solids to be shown."""
+    return _corners(scene)[:, _shown(scene.geoms, scene.follows)].reshape(len(scene.focus), -1, 3)
+
+
+def _corners(scene: Scene) -> np.ndarray:
+    """Return (T, G, 8, 3), the corners of the boxes around the solids; the middle for planes."""
+    half = np.array([_half_sides(geom) for geom in scene.geoms])
+    signs = np.stack(np.meshgrid(*[(-1.0, 1.0)] * 3, indexing="ij"), axis=-1).reshape(8, 3)
+    own = half[:, None] * signs
+    w, v = scene.quaternions[:, :, None, :1], scene.quaternions[:, :, None, 1:]
+    turned = own + 2 * np.cross(v, np.cross(v, own) + w * own)
+    return scene.positions[:, :, None] + turned
+
+
+def _half_sides(geom: Geom) -> tuple[float, float, float]:
+    x, y, z = geom.size
+    match geom.shape:
+        case "plane":
+            return 0.0, 0.0, 0.0
+        case "sphere":
+            return x, x, x
+        case "capsule":
+            return x, x, y + x
+        case "cylinder":
+            return x, x, y
+        case _:
+            return x, y, z
+
+
+def _with_ground(scene: Scene) -> Scene:
+    """Add an endless plane, somewhat below the lowest point of the solids."""
+    frames = len(scene.positions)
+    height = _corners(scene)[..., 2].min() - 0.15 * scene.reach
+    pose = np.tile([0.0, 0.0, height], (frames, 1, 1)), np.tile([1.0, 0, 0, 0], (frames, 1, 1))
+    return replace(
+        scene,
+        geoms=(*scene.geoms, Geom("plane", (0.0, 0.0, 0.0), _NO_COLOUR, True)),
+        positions=np.concatenate([scene.positions, pose[0]], axis=1),
+        quaternions=np.concatenate([scene.quaternions, pose[1]], axis=1),
     )
 
 
@@ -148,7 +217,7 @@ def _visible(model: Any) -> list[int]:
         for number in range(model.ngeom)
         if int(model.geom_type[number]) in shapes
         and model.geom_group[number] <= _LAST_VISIBLE_GROUP
-        and _rgba(model, number)[3] > 0
+        and rgba_of(model, number)[3] > 0
     ]
 
 
@@ -157,7 +226,7 @@ def _geom(model: Any, number: int) -> Geom:
     size = model.geom_aabb[number, 3:] if _is_mesh(model, number) else model.geom_size[number]
     x, y, z = (float(s) if i < _SIZES[shape] else 0.0 for i, s in enumerate(size))
     fixed = bool(model.body_weldid[model.geom_bodyid[number]] == 0)
-    return Geom(shape, (x, y, z), _rgba(model, number), fixed)
+    return Geom(shape, (x, y, z), rgba_of(model, number), fixed)
 
 
 def _is_mesh(model: Any, number: int) -> bool:
@@ -166,7 +235,8 @@ def _is_mesh(model: Any, number: int) -> bool:
     return int(model.geom_type[number]) == int(mujoco.mjtGeom.mjGEOM_MESH)
 
 
-def _rgba(model: Any, number: int) -> tuple[float, float, float, float]:
+def rgba_of(model: Any, number: int) -> RGBA:
+    """Return the colour of a geom of a `mujoco.MjModel`, or that of its material."""
     rgba, material = model.geom_rgba[number], int(model.geom_matid[number])
     if material >= 0 and tuple(rgba) == _NO_COLOUR:
         rgba = model.mat_rgba[material]
@@ -174,14 +244,21 @@ def _rgba(model: Any, number: int) -> tuple[float, float, float, float]:
     return r, g, b, a
 
 
+def tracking_modes() -> list[int]:
+    """Return the modes of a model's cameras that follow a body."""
+    import mujoco
+
+    # MuJoCo's enumerations do not equal the integers of its arrays.
+    kinds = mujoco.mjtCamLight
+    return [int(kinds.mjCAMLIGHT_TRACK), int(kinds.mjCAMLIGHT_TRACKCOM)]
+
+
 def _tracked_body(model: Any) -> int | None:
     """Return the body that a camera of the model follows, or else a free-floating body, or None."""
     import mujoco
 
-    # MuJoCo's enumerations do not equal the integers of its arrays.
-    modes = [int(mujoco.mjtCamLight.mjCAMLIGHT_TRACK), int(mujoco.mjtCamLight.mjCAMLIGHT_TRACKCOM)]
     for camera in range(model.ncam):
-        if int(model.cam_mode[camera]) in modes:
+        if int(model.cam_mode[camera]) in tracking_modes():
             return int(model.cam_bodyid[camera])
     floating = np.flatnonzero(model.jnt_type == int(mujoco.mjtJoint.mjJNT_FREE))
     return int(model.jnt_bodyid[floating[0]]) if len(floating) else None
@@ -209,14 +286,29 @@ def _poses(
     return positions, quaternions, tracked
 
 
-def _focus(seen: np.ndarray, tracked: np.ndarray | None) -> np.ndarray:
-    """Return (T, 3): the tracked body's positions, or else the middle of all visible solids.
+def _focus(seen: np.ndarray, tracked: np.ndarray | None, frames_per_second: float) -> np.ndarray:
+    """Return (T, 3): the tracked body's smoothed way, or else the middle of all visible solids.
 
-    The height is the same in all frames: a camera that hops with a body would hide its hops.
+    The height is the same in all frames, the middle between the lowest and the highest solid: a
+    camera that hops with a body would hide its hops.
     """
     if tracked is None:
         flat = seen.reshape(-1, 3)
         return np.tile((flat.min(0) + flat.max(0)) / 2, (len(seen), 1))
-    focus = tracked.copy()
-    focus[:, 2] = tracked[:, 2].mean()
+    focus = _smooth(tracked, _SMOOTHING * frames_per_second)
+    focus[:, 2] = (seen[..., 2].min() + seen[..., 2].max()) / 2
     return focus
+
+
+def _smooth(path: np.ndarray, deviation: float) -> np.ndarray:
+    """Average a path (T, 3) with Gaussian weights, whose deviation counts in frames.
+
+    The path is continued at both ends by its reflection in the end point, so that the average of a
+    straight way at a constant speed is the way itself.
+    """
+    far = min(math.ceil(3 * deviation), len(path) - 1)
+    weights = np.exp(-0.5 * (np.arange(-far, far + 1) / max(deviation, 1e-6)) ** 2)
+    before, after = path[far:0:-1], path[-2 : -2 - far : -1]
+    padded = np.concatenate([2 * path[0] - before, path, 2 * path[-1] - after])
+    weights /= weights.sum()
+    return np.stack([np.convolve(column, weights, "valid") for column in padded.T], axis=-1)

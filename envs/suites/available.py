@@ -7,7 +7,9 @@ from typing import Any
 
 import gymnasium
 
-_NEEDS = {"gymnasium.envs.box2d": ("Box2D", "box2d"), "gymnasium.envs.mujoco": ("mujoco", "mujoco")}
+from envs.installing import pip_install
+
+_NEEDS = {"gymnasium.envs.box2d": ("Box2D", "box2d")}
 """Maps modules of Gymnasium to the package that they need and to es-rl's extra that installs it."""
 _REGISTER = {"ale_py": ("atari", ("ALE/",)), "minigrid": ("minigrid", ("MiniGrid-", "BabyAI-"))}
 """Maps packages that register environments on import to es-rl's extra that installs them and to the
@@ -49,15 +51,15 @@ def obstacle(env_id: str) -> str | None:
         return "needs kinetix, which pip cannot install beside this JAX: see the README"
     if suite in _SUITES and find_spec(_SUITES[suite][0]) is None:
         package, extra = _SUITES[suite]
-        return f'needs {package}: pip install "es-rl[{extra}]"'
+        return f"needs {package}: {pip_install(extra)}"
     for package, (extra, starts) in _REGISTER.items():
         if name.startswith(starts) and find_spec(package) is None:
-            return f'needs {package}: pip install "es-rl[{extra}]"'
+            return f"needs {package}: {pip_install(extra)}"
     if not isinstance(entry, str):
         return None
     for module, (package, extra) in _NEEDS.items():
         if entry.startswith(f"{module}.") and find_spec(package) is None:
-            return f'needs {package}: pip install "es-rl[{extra}]"'
+            return f"needs {package}: {pip_install(extra)}"
     package = entry.partition(":")[0].partition(".")[0]
     if find_spec(package) is None:
         return f"needs the module {package}, which is not found"

@@ -17,6 +17,7 @@ from envs.errors import NoPicture, UserError
 from envs.pictures.scene import Scene, no_scene, scene_of
 from envs.precision import in_32_bits
 from envs.suites import batched_solves
+from envs.suites.mujoco_output import import_mjx
 from envs.suites.transitions import next_state, start_state
 
 _BACKENDS = ("generalized", "spring", "positional", "mjx")
@@ -65,6 +66,7 @@ def make(
     with warnings.catch_warnings():
         # Brax recommends its successor at every import; the README mentions it once.
         warnings.filterwarnings("ignore", message="Brax System")
+        import_mjx()
         import brax.envs
 
         options = kwargs if backend is None else {"backend": backend, **kwargs}
@@ -140,6 +142,15 @@ def _observation(inner: Any) -> Any:
     return inner.obs["state"] if isinstance(inner.obs, Mapping) else inner.obs
 
 
+def _pose(joints: Any) -> dict[str, np.ndarray]:
+    """What MuJoCo has to know to draw a pipeline state."""
+    pose = {"qpos": np.asarray(joints.q)}
+    if hasattr(joints, "mocap_pos") and hasattr(joints, "mocap_quat"):
+        pose["mocap_pos"] = np.asarray(joints.mocap_pos)
+        pose["mocap_quat"] = np.asarray(joints.mocap_quat)
+    return pose
+
+
 class BraxEnv:
     """A Brax environment, with typed keys, and with truncation at the time limit."""
 
@@ -198,11 +209,12 @@ class BraxEnv:
         return next_state(state, inner, obs, inner.reward, inner.done > 0, limit, info)
 
     def render(self, states: Sequence[State]) -> list[np.ndarray]:
-        from envs.pictures.rendering import brax_frames
+        from envs.pictures.rendering import mujoco_frames
 
         if not hasattr(self._inner, "sys"):
             raise NoPicture(f"{self.spec.id} has no picture")
-        return brax_frames(self._inner, [state.inner.pipeline_state for state in states])
+        drawn = [_pose(state.inner.pipeline_state) for state in states]
+        return mujoco_frames(self._inner.sys.mj_model, drawn)
 
     def scene(self, states: Sequence[State]) -> Scene:
         if not hasattr(self._inner, "sys"):
@@ -210,4 +222,4 @@ class BraxEnv:
         # Every backend has joint positions, and Brax's own renderer draws them too. In `spring` and
         # `positional`, joints can come apart by some centimetres, which the drawing does not show.
         qpos = [np.asarray(state.inner.pipeline_state.q) for state in states]
-        return scene_of(self._inner.sys.mj_model, qpos)
+        return scene_of(self._inner.sys.mj_model, qpos, self.spec.frames_per_second)

@@ -26,7 +26,7 @@ from envs.host.pool import START_SECONDS, WorkerPool
 from envs.pictures.scene import Scene, has_mujoco_model, no_scene, scene_of
 from envs.suites.available import register_installed
 from envs.suites.functional import FunctionalEnv
-from envs.suites.making import make_first, takes
+from envs.suites.making import make_first, takes, without_log
 from envs.values import finite_float, whole_number
 
 _DEFAULT_LIMIT = 1000
@@ -34,6 +34,11 @@ _DEFAULT_LIMIT = 1000
 
 _DEFAULT_FPS = 30.0
 """The frames per second if the environment's metadata have no number above 0."""
+
+_OF_PICTURES = frozenset(
+    ("camera_id", "camera_name", "default_camera_config", "height", "visual_options", "width")
+)
+"""The arguments of Gymnasium's MuJoCo tasks that change their pictures."""
 
 _STEP_TIMEOUT = 60.0
 _IMPORTED: list[str] = []
@@ -91,9 +96,10 @@ def make(
     id, registered = f"gymnasium/{name}", gymnasium.spec(name)
     limit = _limit(id, max_episode_steps, registered)
     # Pass the registration itself: a worker may not have imported the module that registered it.
-    single = partial(
+    build = partial(
         gymnasium.make, registered, max_episode_steps=limit, disable_env_checker=True, **kwargs
     )
+    single = without_log(build, registered.entry_point)
     first = make_first(single, id, registered)
     threshold = finite_float(registered.reward_threshold)
     return _adapted(first, single, id, limit, threshold, given)
@@ -130,7 +136,7 @@ def from_gymnasium(
         raise UserError(f"factory={factory!r}: must be a class, or a function without arguments")
     register_installed()
     own = Registration("own/Environment-v0", entry_point=factory)
-    first = make_first(factory, id, own)
+    first = make_first(without_log(factory), id, own)
     if not isinstance(first, gymnasium.Env):
         raise UserError(
             f"env={id!r}: its factory returned a {type(first).__name__}: must be a gymnasium.Env"
@@ -139,7 +145,7 @@ def from_gymnasium(
     known = gymnasium.registry.get(asked.id)
     limit = _limit(id, max_episode_steps, asked)
     own.entry_point, own.max_episode_steps = _entry_point(factory, known), limit
-    single = partial(gymnasium.make, own, disable_env_checker=True)
+    single = without_log(partial(gymnasium.make, own, disable_env_checker=True))
     if reward_threshold is None and known is not None:
         reward_threshold = known.reward_threshold
     return _adapted(first, single, id, limit, finite_float(reward_threshold), {})
@@ -279,18 +285,28 @@ class GymnasiumEnv:
             return env
         return TransformObservation(env, Interface(raw).flat, self.spec.observation_space)
 
-    def film(self, act: Callable[[np.ndarray], Any], seed: int) -> tuple[float, list[np.ndarray]]:
-        from envs.pictures.rendering import host_frame, no_picture
+    def film(
+        self, act: Callable[[np.ndarray], Any], seed: int, every: int = 1, most: int | None = None
+    ) -> tuple[float, list[np.ndarray]]:
+        from envs.pictures.rendering import host_frame, mujoco_frames, no_picture
 
         try:
             env = self.single(render_mode="rgb_array")
         except Exception as error:
             raise no_picture(self.spec.id, error) from error
         try:
-            total, frames = 0.0, []
-            for reward in _episode(env, act, seed):
+            ours = _drawn_by_us(env, self.spec.kwargs)
+            total, frames, poses = 0.0, [], []
+            for step, reward in enumerate(_episode(env, act, seed)):
                 total += reward
-                frames.append(host_frame(env))
+                if step % every or (most is not None and step >= every * most):
+                    continue
+                if ours:
+                    poses.append({"qpos": env.unwrapped.data.qpos.copy()})  # type: ignore[attr-defined]
+                else:
+                    frames.append(host_frame(env))
+            if ours:
+                frames = mujoco_frames(env.unwrapped.model, poses)  # type: ignore[attr-defined]
             return total, frames
         finally:
             env.close()
@@ -305,9 +321,20 @@ class GymnasiumEnv:
             for reward in _episode(env, act, seed):
                 rewards.append(reward)
                 qpos.append(data.qpos.copy())
-            return np.array(rewards[1:]), scene_of(model, qpos)
+            rate = self.spec.frames_per_second
+            return np.array(rewards[1:]), scene_of(model, qpos, rate)
         finally:
             env.close()
+
+
+def _drawn_by_us(env: gymnasium.Env, kwargs: dict[str, Any]) -> bool:
+    """Whether es-rl draws an environment itself.
+
+    These are Gymnasium's own MuJoCo tasks, whose bodies are dark and leave the picture. With
+    arguments for their pictures, they draw themselves.
+    """
+    own = type(env.unwrapped).__module__.startswith("gymnasium.envs.mujoco.")
+    return own and has_mujoco_model(env) and not _OF_PICTURES.intersection(kwargs)
 
 
 def _episode(env: gymnasium.Env, act: Callable[[np.ndarray], Any], seed: int) -> Iterator[float]:

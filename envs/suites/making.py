@@ -11,11 +11,11 @@ from typing import Any
 import gymnasium
 
 from envs.errors import UserError, one_line
+from envs.installing import pip_install
+from envs.suites.mujoco_output import keep_no_log
 
 _PATIENCE_SECONDS = 10.0
 """The seconds between two warnings while an environment is being made."""
-_EXTRAS = ("box2d", "classic-control", "mujoco")
-"""The extras of es-rl that install packages for Gymnasium's own environments."""
 
 _log = logging.getLogger("es_rl")
 
@@ -29,6 +29,32 @@ def takes(function: Callable[..., Any], name: str) -> bool:
     except ValueError:  # Python cannot find the signature
         return True
     return True
+
+
+def without_log(make: Callable[..., Any], entry_point: Any = None) -> Callable[..., Any]:
+    """A function that builds an environment as `make` does, while MuJoCo keeps no log file.
+
+    It can be sent to worker processes.
+
+    Args:
+      make: builds the environment, with any arguments.
+      entry_point: that of a registered environment. MuJoCo is imported first for Gymnasium's own
+        environments of it, whose models it warns of.
+    """
+    off, first = keep_no_log, str(entry_point).startswith("gymnasium.envs.mujoco")
+
+    def made(**kwargs: Any) -> Any:
+        if first:
+            import contextlib
+
+            with contextlib.suppress(ImportError):  # `make` says so
+                import mujoco  # noqa: F401
+        off()
+        env = make(**kwargs)
+        off()
+        return env
+
+    return made
 
 
 def make_first(
@@ -93,8 +119,8 @@ def _patience(id: str) -> Iterator[None]:
 
 
 def _hint(registered: gymnasium.envs.registration.EnvSpec) -> str:
-    """Return the command that installs what one of Gymnasium's own environments needs, or ""."""
-    for extra in _EXTRAS:
-        if f".{extra.replace('-', '_')}" in str(registered.entry_point):
-            return f' (pip install "es-rl[{extra}]")'
-    return ""
+    """Return the command that installs what one of Gymnasium's own environments needs, or "".
+
+    All but Box2D's packages are installed with this project.
+    """
+    return f" ({pip_install('box2d')})" if ".box2d" in str(registered.entry_point) else ""

@@ -11,10 +11,11 @@ import numpy as np
 
 from envs.base import State
 from envs.errors import UserError, one_line
-from envs.pictures.rendering import cannot_draw
+from envs.pictures.rendering import mujoco_frames
 from envs.pictures.scene import Scene, scene_of
 from envs.precision import in_32_bits
 from envs.suites.brax_suite import BraxEnv
+from envs.suites.mujoco_output import import_mjx
 from envs.suites.transitions import import_suite
 
 Randomizer: TypeAlias = Callable[[Any, jax.Array], tuple[Any, Any]]
@@ -75,6 +76,7 @@ def make(
         run with the installed versions.
     """
     id = f"playground/{name}"
+    import_mjx()
     with contextlib.redirect_stdout(io.StringIO()):  # it may report that parts are missing
         playground = import_suite(id, "mujoco_playground", "playground")
         registry = playground.registry
@@ -181,22 +183,9 @@ class PlaygroundEnv(BraxEnv):
     """
 
     def render(self, states: Sequence[State]) -> list[np.ndarray]:
-        import mujoco
-
-        model = self._inner.mj_model
-        data = mujoco.MjData(model)
-        try:
-            with mujoco.Renderer(model, height=360, width=480) as renderer:
-                frames = []
-                for state in states:
-                    data.qpos[:] = np.asarray(state.inner.data.qpos)
-                    mujoco.mj_forward(model, data)
-                    renderer.update_scene(data, camera=0 if model.ncam else -1)
-                    frames.append(renderer.render().copy())
-        except Exception as error:
-            raise cannot_draw(f"{type(error).__name__}: {error}") from error
-        return frames
+        poses = [{"qpos": np.asarray(state.inner.data.qpos)} for state in states]
+        return mujoco_frames(self._inner.mj_model, poses, own_look=True)
 
     def scene(self, states: Sequence[State]) -> Scene:
         qpos = [np.asarray(state.inner.data.qpos) for state in states]
-        return scene_of(self._inner.mj_model, qpos)
+        return scene_of(self._inner.mj_model, qpos, self.spec.frames_per_second)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from envs.base import State, time_limited
 from envs.errors import UserError, one_line
+from envs.installing import pip_install
 
 
 def start_state(inner: Any, obs: jax.Array, info: dict[str, jax.Array] | None = None) -> State:
@@ -70,7 +71,7 @@ def import_suite(id: str, module: str, extra: str) -> ModuleType:
     try:
         return import_module(module)
     except ImportError as error:
-        raise UserError(f'{id}: {one_line(error)} (pip install "es-rl[{extra}]")') from error
+        raise UserError(f"{id}: {one_line(error)} ({pip_install(extra)})") from error
 
 
 def ignore_warnings() -> None:

@@ -311,8 +311,7 @@ class HostStage(_Closes):
         """See `Stage`."""
         (act,) = films.host_actors(behaviour, shared, key[None])
         (seed,) = episode_seeds(key[None], evaluation=True)
-        total, frames = self._env.film(act, int(seed))
-        return total, frames[::every][:most]
+        return self._env.film(act, int(seed), every, most)
 
     def scenes(
         self, behaviour: Behaviour, shared: PyTree, keys: Array

@@ -4,13 +4,15 @@
 (() => {
   const FIELD_OF_VIEW = (38 * Math.PI) / 180; // vertical
   const LIGHT = normalise([0.42, -0.5, 0.9]); // towards the light
-  const ENDLESS = 8; // planes that extend so many times the reach have no edge
+  const ENDLESS = 2.5; // planes that extend so many times the reach have no edge
   const HORIZON = 14; // times the reach: where the ground fades into the sky
+  const DARK = matchMedia("(prefers-color-scheme: dark)");
   const PAUSE = 1; // seconds between the end and the next beginning
   const SPEEDS = [0.1, 0.25, 0.5, 1, 2, 4];
   const HINT =
     "Drag to turn, wheel or pinch to zoom, right drag or two fingers to move, double click to " +
-    "reset. Space plays, left and right step, up and down change the speed.";
+    "reset. Space plays, left and right step, up and down change the speed, " +
+    "F follows or stays.";
 
   const VERTEX = `#version 300 es
     in vec3 position;
@@ -325,8 +327,9 @@
       return this.solids.get(key);
     }
 
-    // Draws an episode at a time into a rectangle of the canvas, in pixels from the bottom left.
-    draw(episode, time, view, theme, [x, y, width, height]) {
+    // Draws an episode at a time into a rectangle of the canvas, in pixels from the bottom left. The
+    // camera looks at the point `held`, or follows the body.
+    draw(episode, time, held, view, theme, [x, y, width, height]) {
       const { gl } = this;
       gl.viewport(x, y, width, height);
       gl.scissor(x, y, width, height);
@@ -334,7 +337,8 @@
       gl.clearColor(...theme.sky, 1);
       gl.clear(gl.COLOR_BUFFER_BIT | gl.DEPTH_BUFFER_BIT | gl.STENCIL_BUFFER_BIT);
       gl.enable(gl.DEPTH_TEST);
-      const { focus, poses } = episode.at(time);
+      const { focus: followed, poses } = episode.at(time);
+      const focus = held ?? followed;
       const shot = view.shot(episode, focus, width / height);
       gl.uniformMatrix4fv(this.place("camera"), false, shot.matrix);
       this.vector("eye", shot.eye);
@@ -386,7 +390,7 @@
       gl.uniform1i(this.place("kind"), 1);
       this.vector("colour", [...theme.darkTile, 1]);
       this.vector("tile", theme.lightTile);
-      gl.uniform1f(this.place("side"), tileSide(episode.reach));
+      gl.uniform1f(this.place("side"), episode.tile);
       this.vector("stretch", [edges[0][0], edges[1][0], edges[0][1], edges[1][1]]);
       this.shape(geom, pose);
     }
@@ -417,40 +421,14 @@
     }
   }
 
-  // A round number of metres (1, 2 or 5 times a power of ten) for tiles that suit the solids.
-  function tileSide(reach) {
-    const wanted = 0.6 * reach;
-    const power = 10 ** Math.floor(Math.log10(wanted));
-    return [5, 2, 1].find((times) => times * power <= wanted) * power;
-  }
-
   class View {
     constructor(episodes) {
-      this.pitch = this.level(episodes[0]);
-      this.start = this.pitch;
+      this.start = episodes[0].direction;
       this.reset();
     }
 
-    // What lies flat is looked at from above, what stands from the side.
-    level(episode) {
-      const low = [Infinity, Infinity, Infinity];
-      const high = [-Infinity, -Infinity, -Infinity];
-      const { poses } = episode.at(0);
-      poses.forEach((pose, number) => {
-        const geom = episode.geoms[number];
-        if (geom.pose) return;
-        for (let axis = 0; axis < 3; axis++) {
-          low[axis] = Math.min(low[axis], pose[axis]);
-          high[axis] = Math.max(high[axis], pose[axis]);
-        }
-      });
-      const wide = Math.max(high[0] - low[0], high[1] - low[1]);
-      return high[2] - low[2] < 0.1 * wide ? 0.95 : 0.3;
-    }
-
     reset() {
-      this.yaw = -1.2; // seen from -y, so that x runs to the right
-      this.pitch = this.start;
+      [this.yaw, this.pitch] = this.start;
       this.zoom = 1;
       this.offset = [0, 0, 0];
     }
@@ -462,14 +440,14 @@
       return { right, up: cross(back, right), back };
     }
 
-    distance(reach, aspect) {
-      const narrow = Math.atan(Math.tan(FIELD_OF_VIEW / 2) * Math.min(1, aspect));
-      return (1.05 * reach) / Math.sin(narrow) / this.zoom;
+    // From where all that moves is seen, seen in the direction at the start.
+    distance({ extent: [right, up, near] }, aspect) {
+      return (Math.max(right / aspect, up) / Math.tan(FIELD_OF_VIEW / 2) + near) / this.zoom;
     }
 
     shot(episode, focus, aspect) {
       const axes = this.axes();
-      const distance = this.distance(episode.reach, aspect);
+      const distance = this.distance(episode, aspect);
       const target = add(focus, scale(this.offset, episode.reach));
       const eye = add(target, scale(axes.back, distance));
       const far = distance + 2 * HORIZON * episode.reach;
@@ -483,9 +461,10 @@
     }
 
     // By a share of the panel's height; offsets count in reaches, which panels differ in.
-    move(dx, dy, aspect) {
+    move(episode, dx, dy, aspect) {
       const { right, up } = this.axes();
-      const size = 2 * Math.tan(FIELD_OF_VIEW / 2) * this.distance(1, aspect);
+      const size =
+        (2 * Math.tan(FIELD_OF_VIEW / 2) * this.distance(episode, aspect)) / episode.reach;
       this.offset = add(this.offset, add(scale(right, -dx * size), scale(up, dy * size)));
     }
 
@@ -514,7 +493,8 @@
       this.playing = false;
       this.build();
       this.painter = new Painter(this.canvas);
-      this.theme = this.readTheme();
+      this.stay(false);
+      this.readTheme();
       this.listen();
       const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
       if ("autoplay" in root.dataset && !calm) this.play(true);
@@ -542,8 +522,11 @@
       for (const speed of SPEEDS) element("option", "", this.speeds, `${speed}x`).value = speed;
       this.speeds.value = 1;
       this.home = element("button", "", bar, "Reset view");
+      this.follow = element("button", "follow", bar, "Follow");
+      this.follow.hidden = !this.episodes.some((episode) => episode.follows);
+      this.other = element("button", "other", bar);
       element("p", "hint", bar, HINT);
-      for (const button of [this.button, this.home]) button.type = "button";
+      for (const button of bar.querySelectorAll("button")) button.type = "button";
     }
 
     listen() {
@@ -551,19 +534,21 @@
       this.scrubber.addEventListener("input", () => this.seek(Number(this.scrubber.value)));
       this.speeds.addEventListener("change", () => { this.speed = Number(this.speeds.value); });
       this.home.addEventListener("click", () => this.look(() => this.view.reset()));
-      for (const { panel } of this.panels) this.touch(panel);
+      this.follow.addEventListener("click", () => this.stay(!this.held));
+      this.other.addEventListener("click", () => {
+        this.chosen = this.isDark() ? "light" : "dark";
+        this.readTheme();
+      });
+      this.panels.forEach(({ panel }, number) => this.touch(panel, this.episodes[number]));
       this.canvas.addEventListener("webglcontextlost", (event) => {
         event.preventDefault();
         this.fail("The browser has taken the graphics away: reload the page.");
       });
       new ResizeObserver(() => this.refresh()).observe(this.canvas);
-      matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
-        this.theme = this.readTheme();
-        this.refresh();
-      });
+      DARK.addEventListener("change", () => this.readTheme());
     }
 
-    touch(panel) {
+    touch(panel, episode) {
       const pointers = new Map();
       const middle = () => {
         const [a, b] = [...pointers.values()];
@@ -572,7 +557,7 @@
       };
       const move = (dx, dy) => {
         const { width, height } = panel.getBoundingClientRect();
-        this.view.move(dx / height, dy / height, width / height);
+        this.view.move(episode, dx / height, dy / height, width / height);
       };
       panel.addEventListener("pointerdown", (event) => {
         panel.setPointerCapture(event.pointerId);
@@ -616,8 +601,16 @@
         case "ArrowRight": this.step(1); return true;
         case "ArrowUp": this.hasten(1); return true;
         case "ArrowDown": this.hasten(-1); return true;
+        case "f": this.stay(!this.held); return true;
       }
       return false;
+    }
+
+    // Keeps the cameras where they are now, or lets them follow the bodies.
+    stay(on) {
+      this.held = on ? this.episodes.map((episode) => episode.at(this.time).focus) : undefined;
+      this.follow.setAttribute("aria-pressed", !on);
+      this.refresh();
     }
 
     step(frames) {
@@ -666,19 +659,24 @@
       if (this.time > this.duration + PAUSE * this.speed) this.time = 0;
     }
 
+    isDark() { return this.chosen ? this.chosen === "dark" : DARK.matches; }
+
     readTheme() {
+      this.root.dataset.theme = this.isDark() ? "dark" : "light";
+      this.other.textContent = this.isDark() ? "Light" : "Dark";
       const style = getComputedStyle(this.root);
       const colour = (name) => {
         const text = style.getPropertyValue(name).trim();
         return [1, 3, 5].map((at) => parseInt(text.slice(at, at + 2), 16) / 255);
       };
       const sky = colour("--sky");
-      return {
+      this.theme = {
         sky,
         lightTile: colour("--light-tile"),
         darkTile: colour("--dark-tile"),
         shadow: sky[0] > 0.5 ? 0.3 : 0.5,
       };
+      this.refresh();
     }
 
     draw() {
@@ -697,7 +695,8 @@
         const bottom = (frame.bottom - rect.bottom) * ratio;
         const area = [left, bottom, rect.width * ratio, rect.height * ratio].map(Math.round);
         if (area[2] > 0 && area[3] > 0) {
-          this.painter.draw(episode, this.time, this.view, this.theme, area);
+          const focus = this.held?.[number];
+          this.painter.draw(episode, this.time, focus, this.view, this.theme, area);
         }
         const over = this.time >= episode.duration;
         const end = over ? `, ended at ${episode.duration.toFixed(1)} s` : "";
@@ -734,6 +733,7 @@
   function start() {
     const viewers = [];
     for (const root of document.querySelectorAll(".viewer")) {
+      root.dataset.theme = DARK.matches ? "dark" : "light";
       try {
         viewers.push(new Viewer(root));
       } catch (error) {

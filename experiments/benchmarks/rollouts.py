@@ -17,6 +17,7 @@ import envs
 from agents.evolution.agent import EvolutionAgent
 from agents.evolution.config import EggrollConfig
 from envs.base import Env
+from envs.installing import pip_install
 from es_rl.devices import AXIS, Program, make_mesh, replicated
 from es_rl.play.device_player import DevicePlayer
 from es_rl.play.jobs import Array, Jobs, Played, reset_key, step_keys
@@ -177,7 +178,7 @@ def _generation(task: _Task, what: str, rounds: int, devices: int | None) -> Tab
     ]
     if task.with_evosax:
         if importlib.util.find_spec("evosax") is None:
-            notes.append('evosax: not installed (pip install "es-rl[bench]")')
+            notes.append(f"evosax: not installed ({pip_install('bench')})")
         else:
             contenders.append(_evosax(task))
     taken = side_by_side(contenders, rounds)

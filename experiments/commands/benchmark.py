@@ -59,7 +59,7 @@ def main(arguments: list[str]) -> int:
     start_jax(flags.devices)
     # Compilation is timed, so the cache must not be used.
     jax.config.update("jax_enable_compilation_cache", False)
-    from experiments.benchmarks import checkpoints, engine, host, networks, rollouts, suites
+    from experiments.benchmarks import checkpoints, engine, host, networks, rollouts, suite_loops
 
     rounds, devices = flags.rounds, flags.devices
     measure: dict[Section, Callable[[], Iterable[Table]]] = {
@@ -71,7 +71,7 @@ def main(arguments: list[str]) -> int:
         "host": lambda: host.host(rounds),
         "checkpoints": lambda: checkpoints.checkpoints(rounds),
         "networks": lambda: networks.networks(rounds),
-        "suites": lambda: suites.suites(rounds),
+        "suites": lambda: suite_loops.suites(rounds),
     }
     tables: list[Table] = []
     for section in flags.sections:

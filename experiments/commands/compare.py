@@ -1,7 +1,7 @@
 """`es-rl compare`: train several agents from several seeds on a suite of tasks, and report."""
 
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, TypeAlias
@@ -12,18 +12,13 @@ import tyro
 
 import agents
 import envs
-from agents import load_policy
-from agents.policies.policy import Policy
-from agents.policies.policy_files import named_file
 from agents.registry import agent_type, check_train_env
-from agents.training.filming import film
 from agents.training.provenance import versions
 from envs.base import Env, HostEnv
 from envs.errors import UserError
 from envs.suites.available import obstacle
-from es_rl.files import write_whole
 from experiments.cli import parse
-from experiments.comparison import findings, report, results, tables
+from experiments.comparison import films, imported, report, results
 from experiments.comparison.folder import (
     check_folder,
     claim,
@@ -31,7 +26,9 @@ from experiments.comparison.folder import (
     save_random_return,
     saved_random_return,
 )
+from experiments.comparison.outputs import write_tables
 from experiments.comparison.results import Results, Run, Task
+from experiments.comparison.statistics import spent_until
 from experiments.comparison.suites import Contestant, Suite, load
 from experiments.comparison.trials import (
     Stopped,
@@ -41,17 +38,12 @@ from experiments.comparison.trials import (
 )
 from experiments.signals import acknowledged
 from experiments.startup import import_modules, machine, start_jax
-from experiments.videos import why_not, write_video
 
 _Runs: TypeAlias = dict[tuple[str, str, int], Run]
 """Runs by task, agent and seed."""
 _Envs: TypeAlias = dict[str, tuple[Env | HostEnv, Env | HostEnv | None]]
 """The environment of a task, and that of training if the task gives it other arguments, by the
 task's name."""
-_MOST_FRAMES = 900
-"""The frames of a film: about half a minute or more. Nobody watches 4,000 steps of a game."""
-_LARGEST_FILM = 256 << 20
-"""The largest film in bytes that is used; no episode needs as many."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +73,9 @@ class CompareFlags:
     seconds: float | None = None
     """The seconds of training of every run, in place of the suite's budgets: agents are then
     compared after equal wall-clock time."""
+    results: tuple[Path, ...] = ()
+    """CSV files with the evaluations of agents that were not run here, which are compared too. The
+    columns are agent, task, seed, env_steps, seconds (of training; may be empty) and return."""
     modules: Annotated[tuple[str, ...], tyro.conf.arg(name="import")] = ()
     """Modules to import first, which register your own environments and agents."""
 
@@ -94,11 +89,13 @@ def main(arguments: list[str]) -> int:
     suite = load(flags.suite, flags.modules).with_budgets(flags.scale, flags.seconds)
     out = flags.out or Path("runs", "compare", suite.name)
     earlier = check_folder(out, suite)
+    others = imported.gather(out, suite, earlier, flags.results)
     chosen, tasks_now = suite.choose(flags.agents), suite.choose_tasks(flags.tasks)
     _check_installed(chosen, tasks_now)
     start_jax()
     made = _make_envs(flags.suite, tasks_now, chosen)
     claim(out, suite, earlier)
+    imported.keep(out, others)
     # What is saved is read at once, as damaged files should not be found after hours.
     failed = {(run.task, run.agent, run.seed): run for run in earlier.failed()} if earlier else {}
     _all_runs(_trials(suite, _present(suite, chosen, failed, out), made, out), failed)
@@ -107,34 +104,45 @@ def main(arguments: list[str]) -> int:
     failed |= {key: run for key, run in ended.items() if run.error is not None}
     contestants = _present(suite, chosen, failed, out)
     runs = _all_runs(_trials(suite, contestants, made, out), failed)
-    begun = {run.task for run in runs}
-    tasks = (
+    command = " ".join(["es-rl", "compare", *arguments])
+    found = _results(suite, contestants, runs, out, command)
+    results.save(found, out / "results.json")
+    write_tables(found, out)
+    if stopped is not None:
+        print(f"stopped by signal {stopped.signal}; the same command goes on from here")
+        return 128 + stopped.signal
+    print(f"report: {report.write_report(found, out, dict(films.replays(found, out)))}")
+    return 0
+
+
+def _results(
+    suite: Suite,
+    contestants: Sequence[Contestant],
+    runs: Sequence[Run],
+    out: Path,
+    command: str,
+) -> Results:
+    """The results of these runs, and of the imported agents that the folder has."""
+    others = imported.gather(out, suite, None, ())
+    every = [*runs, *(run for of_agent in others.values() for run in of_agent)]
+    begun = {run.task for run in every}
+    tasks = [
         replace(entry.task, random_return=saved_random_return(out, entry.task))
         for entry in suite.entries
         if entry.task.name in begun
-    )
-    found = Results(
+    ]
+    order = [task.name for task in tasks]
+    return Results(
         suite=suite.name,
-        command=" ".join(["es-rl", "compare", *arguments]),
-        agents=tuple(contestant.name for contestant in contestants),
+        command=command,
+        agents=(*(contestant.name for contestant in contestants), *others),
         tasks=tuple(tasks),
-        runs=runs,
+        runs=tuple(sorted(every, key=lambda run: order.index(run.task))),
         versions=versions(),
         machine=machine(),
         relative_to=suite.relative_to,
         published={entry.task.name: entry.published for entry in suite.entries},
     )
-    results.save(found, out / "results.json")
-    tables.write_csv(found, out / "results.csv")
-    relative = findings.relative_table(found)
-    text = tables.markdown_table(found) + ("\n" + tables.markdown(relative) if relative else "")
-    write_whole(out / "table.md", text.encode())
-    if stopped is not None:
-        print(f"stopped by signal {stopped.signal}; the same command goes on from here")
-        return 128 + stopped.signal
-    media = {(name, agent): report.data_uri(path) for name, agent, path in _films(found, out)}
-    print(f"report: {report.write_report(found, out, media)}")
-    return 0
 
 
 def _present(
@@ -266,44 +274,7 @@ def _line(task: Task, run: Run) -> str:
     when = "not reached"
     if reached is not None:
         below = run.last_below(task.threshold)
-        when = f"reached after {below.seconds if below else 0:.1f} to {reached.seconds:.1f} s"
-    return (
-        f"{start}{run.return_mean:.1f} after {run.env_steps:,} env steps, {run.seconds:.1f} s; "
-        f"{task.threshold:g} {when}"
-    )
-
-
-def _films(found: Results, out: Path) -> Iterator[tuple[str, str, Path]]:
-    """Yield a film of each agent's best policy on each task: (task, agent, path).
-
-    If a film cannot be made, one line says why, and the report is written without it.
-    """
-    for task in found.tasks:
-        for agent in found.agents:
-            best = report.best_run(found, task.name, agent)
-            if best is None or best.policy is None or not (out / best.policy).exists():
-                continue
-            path = (out / best.policy).parent / "replay.mp4"
-            if not path.exists() or path.stat().st_size > _LARGEST_FILM:
-                try:
-                    env = envs.make(task.env, **task.env_kwargs)
-                    policy = _policy(out / best.policy, env)
-                    write_video(path, film(policy, env, seed=1, max_frames=_MOST_FRAMES))
-                except Exception as error:
-                    print(f"no film of {agent} on {task.name}: {why_not(error)}")
-                    continue
-            yield task.name, agent, path
-
-
-def _policy(folder: Path, env: Env | HostEnv) -> Policy:
-    """Load a policy to play on an environment of the suite.
-
-    Raises:
-      UserError: there is no policy, or it is for another environment.
-    """
-    # Files that the suite itself names are trusted, as the suite is the user's own.
-    policy = load_policy(folder, trusted=named_file(env.spec.kwargs) is not None)
-    for name in ("id", "kwargs", "raw_observation_space", "observation_space", "action_space"):
-        if getattr(policy.spec, name) != getattr(env.spec, name):
-            raise UserError(f"policy {str(folder)!r}: is not one of {env.spec.id} as in the suite")
-    return policy
+        after = spent_until(run, below, "seconds") if below else 0.0
+        when = f"reached after {after:.1f} to {spent_until(run, reached, 'seconds'):.1f} s"
+    spent = f"{run.env_steps:,} env steps, {spent_until(run, None, 'seconds'):.1f} s"
+    return f"{start}{run.return_mean:.1f} after {spent}; {task.threshold:g} {when}"

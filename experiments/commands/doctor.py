@@ -20,6 +20,7 @@ from agents.training.filming import Film, film
 from agents.training.provenance import git_state, versions
 from agents.untrained import untrained_policy
 from envs.errors import UserError
+from envs.installing import pip_install
 from experiments.cli import parse
 from experiments.startup import machine, start_jax
 from experiments.videos import FORMATS, write_video
@@ -29,12 +30,10 @@ State: TypeAlias = Literal["ok", "--", "failed"]
 _EXTRAS = {
     "atari": ("ale_py", "cv2"),
     "box2d": ("Box2D",),
-    "classic-control": ("pygame",),
     "craftax": ("craftax",),
     "gymnax": ("gymnax", "seaborn", "six"),
     "jumanji": ("jumanji",),
     "minigrid": ("minigrid",),
-    "mujoco": ("mujoco", "imageio"),
     "navix": ("navix",),
     "onnx": ("jax2onnx", "onnx", "onnxruntime"),
     "pgx": ("pgx",),
@@ -207,7 +206,7 @@ def _keeps_what_is_compiled() -> str:
 def _has_extra(extra: str) -> str:
     missing = [name for name in _EXTRAS[extra] if importlib.util.find_spec(name) is None]
     if missing:
-        raise Missing(f'no {" and no ".join(missing)} (pip install "es-rl[{extra}]")')
+        raise Missing(f"no {' and no '.join(missing)} ({pip_install(extra)})")
     if extra == "cuda" and jax.default_backend() != "gpu":
         return "installed, but JAX uses no GPU"
     return "installed"

@@ -17,11 +17,19 @@ from envs.base import PLACES, Env, HostEnv
 from envs.errors import UserError
 from es_rl.files import write_whole
 from experiments.cli import check_output, parse
+from experiments.flag_groups import MACHINE
 from experiments.flags import check_numbers
 from experiments.progress import successful
 from experiments.startup import import_modules, make_env, start_jax
 from experiments.videos import check_name, write_video
 from experiments.viewer import MAX_PANELS, Panel, page
+
+_GROUPS = {
+    "": ("run", "episodes", "seed", "video", "html", "json", "modules", "trust"),
+    "environment": ("agent", "env_kwargs", "max_episode_steps"),
+    "machine": MACHINE,
+}
+"""The flags in the order of the help page."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +75,7 @@ class ReplayFlags:
 
 def main(arguments: list[str]) -> int:
     """Run the command and return its exit code."""
-    flags: ReplayFlags = parse("replay", ReplayFlags, arguments)
+    flags = parse("replay", ReplayFlags, arguments, _GROUPS)
     if flags.episodes < 1:
         raise UserError(f"episodes={flags.episodes}: must be at least 1")
     if flags.seed < 0:

@@ -8,13 +8,14 @@ import math
 import time
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Annotated, Any
 
 import tyro
 
 import agents
 import envs
 from agents.objects import OBJECTS
+from agents.policies.network import NetworkConfig
 from agents.policies.policy import load_policy
 from agents.policies.policy_files import named_file
 from agents.policies.starting import saved_network_settings
@@ -27,8 +28,8 @@ from envs.base import Env, HostEnv
 from envs.errors import UserError, one_line
 from envs.registry import split_id
 from experiments import runs
-from experiments.cli import parse
-from experiments.flags import EnvFlags, check_names, given, import_agent, unchecked
+from experiments.flag_groups import MACHINE, Groups, of_agent, parse_groups
+from experiments.flags import EnvFlags, check_names, given, import_agent
 from experiments.settings_files import read_settings
 from experiments.startup import (
     ProcessFlags,
@@ -39,9 +40,6 @@ from experiments.startup import (
     make_envs,
     start_jax,
 )
-
-Config = TypeVar("Config")
-Options = TypeVar("Options")
 
 _DEFAULT_ENV = "gymnasium/phys2d/CartPole-v1"
 _MOST_AT_ONCE = 1 << 26
@@ -89,16 +87,14 @@ class _FirstFlags(Choice):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainFlags(Choice, ProcessFlags, EnvFlags, Generic[Config, Options]):
+class TrainFlags(Choice, ProcessFlags, EnvFlags):
     """Train a policy on ENV. The environment's tuned settings are the defaults of the flags.
 
-    `--resume DIR` in place of ENV continues a run that was stopped.
+    With `--resume RUN` in place of ENV, continue a run that was stopped.
     """
 
-    env: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="ENV")]
+    env: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="[ENV]")]
     """The environment as suite/name; `es-rl envs` lists them."""
-    settings: tyro.conf.OmitArgPrefixes[Config]
-    run: tyro.conf.OmitArgPrefixes[Options]
     info_keys: tuple[str, ...] | None = None
     """Scalars in the info of an episode's last step (in Brax's metrics) whose mean over episodes is
     logged."""
@@ -162,11 +158,19 @@ def main(arguments: list[str]) -> int:
         initial=initial,
         video_every=flags.video_every,
         loggers=loggers,
+        needed=_needed(flags, env, train_env),
     )
 
 
+def _needed(flags: TrainFlags, env: Env | HostEnv, train_env: Env | HostEnv | None) -> list[str]:
+    """The flags without which the run is neither replayed nor resumed."""
+    modules = dict.fromkeys(filter(None, (*flags.modules, split_id(flags.env)[0])))
+    trust = any(e is not None and named_file(e.spec.kwargs) for e in (env, train_env))
+    return [*(["--import", *modules] if modules else []), *(["--trust"] if trust else [])]
+
+
 def _make_envs(
-    flags: TrainFlags[Any, Any], saved: SavedRun | None
+    flags: TrainFlags, saved: SavedRun | None
 ) -> tuple[Env | HostEnv, Env | HostEnv | None]:
     """Make the environment, and that of training if it has other arguments.
 
@@ -184,7 +188,7 @@ def _make_envs(
         return env, envs.make(flags.env, **{**saved.train_env_kwargs, **on_host})
 
 
-def _given_for_training(flags: TrainFlags[Any, Any]) -> str:
+def _given_for_training(flags: TrainFlags) -> str:
     """What gave the arguments of training, for messages."""
     if flags.resume is not None:
         return f"resume={flags.resume}: config.json: train_env_kwargs"
@@ -296,28 +300,45 @@ def _check_size(settings: Any) -> None:
             )
 
 
-def _parse(arguments: list[str], defaults: _Plan) -> tuple[TrainFlags[Any, Any], _Plan]:
+def _parse(arguments: list[str], defaults: _Plan) -> tuple[TrainFlags, _Plan]:
     """The second parse: all flags, and the plan that results from them and the defaults.
 
     Raises:
       UserError: a value is out of range.
     """
-    settings, options = unchecked(defaults.settings), unchecked(defaults.options)
-    check_names("train", defaults.agent, settings, TrainFlags)
-    kind: Any = TrainFlags[type(settings), type(options)]  # type: ignore[misc]
-    default: TrainFlags[Any, Any] = TrainFlags(
-        env=defaults.env, agent=defaults.agent, settings=settings, run=options
+    check_names("train", defaults.agent, defaults.settings, TrainFlags)
+    flags, settings, options = parse_groups(
+        "train",
+        arguments,
+        _groups(defaults),
+        TrainFlags(env=defaults.env, agent=defaults.agent),
+        defaults.settings,
+        defaults.options,
+        about=TrainFlags.__doc__ or "",
     )
-    flags = parse("train", kind, arguments, default)
-    return flags, _Plan(
-        flags.env,
-        flags.agent,
-        configure(defaults.agent, flags.env, **vars(flags.settings)),
-        RunConfig.of(vars(flags.run)),
-    )
+    return flags, _Plan(flags.env, flags.agent, settings, options)
 
 
-def _check(flags: TrainFlags[Any, Any]) -> None:
+def _groups(plan: _Plan) -> Groups:
+    """The groups of the help page."""
+    return {
+        "": (
+            *("env", "env_steps", "seconds", "target_return", "seed", "out", "agent"),
+            *("settings_file", "resume", "init_from", "env_kwargs", "evaluations", "video_every"),
+            "modules",
+        ),
+        **of_agent(plan.agent, plan.settings, NetworkConfig),
+        "environment": ("max_episode_steps", "train_env_kwargs", "info_keys", "backend"),
+        "evaluation and checkpoint": (
+            *("eval_every", "eval_episodes", "checkpoint_every", "checkpoint_seconds", "keep"),
+        ),
+        "machine": MACHINE,
+        "distributed": [each.name for each in fields(ProcessFlags)],
+        "other": ("logger", "trust"),
+    }
+
+
+def _check(flags: TrainFlags) -> None:
     """Refuse flags that are out of range, before JAX starts."""
     flags.check()
     flags.check_env("" if flags.resume is not None else flags.env)
@@ -325,7 +346,7 @@ def _check(flags: TrainFlags[Any, Any]) -> None:
         raise UserError(f"video_every={flags.video_every}: must be at least 1")
 
 
-def _check_new(flags: TrainFlags[Any, Any], defaults: _Plan) -> None:
+def _check_new(flags: TrainFlags, defaults: _Plan) -> None:
     """Refuse flags that a new run cannot have."""
     if flags.env != defaults.env:
         raise UserError(f"env={flags.env}: must come first, as the flags' defaults depend on it")
@@ -333,7 +354,7 @@ def _check_new(flags: TrainFlags[Any, Any], defaults: _Plan) -> None:
         raise UserError("trust=True: must come with --resume, whose run it trusts")
 
 
-def _check_resumed(flags: TrainFlags[Any, Any], plan: _Plan, defaults: _Plan) -> None:
+def _check_resumed(flags: TrainFlags, plan: _Plan, defaults: _Plan) -> None:
     """Refuse flags that would change what a resumed run computes."""
     if flags.env != defaults.env:
         raise UserError(f"env={flags.env}: must not be given: --resume knows the environment")

@@ -10,18 +10,21 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from agents.policies.network import NetworkConfig
 from agents.registry import agent_type, check_train_env, configure, preset
 from agents.training.run_config import RunConfig
 from envs.base import Env, HostEnv
 from envs.errors import UserError
+from envs.installing import pip_install
 from es_rl.files import check_plain, locked
-from experiments.cli import can_be_made, parse
+from experiments.cli import can_be_made
 from experiments.comparison.trials import Stopped
-from experiments.flags import EnvFlags, check_names, given, import_agent, unchecked
+from experiments.flag_groups import MACHINE, of_agent, parse_groups
+from experiments.flags import EnvFlags, check_names, given, import_agent
 from experiments.signals import acknowledged
 from experiments.startup import (
     blamed_on,
@@ -38,7 +41,6 @@ if TYPE_CHECKING:
 
     from experiments.tuning.study import TrainSeeds
 
-Config = TypeVar("Config")
 _LOCK = ".lock"
 
 
@@ -52,7 +54,7 @@ class _FirstFlags:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TuneFlags(EnvFlags, Generic[Config]):
+class TuneFlags(EnvFlags):
     """Search for settings of an agent on ENV, beginning with the environment's tuned ones.
 
     Every trial is trained from the same seeds; those that are worse than the median are given up
@@ -61,7 +63,6 @@ class TuneFlags(EnvFlags, Generic[Config]):
 
     env: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="ENV")]
     """The environment as suite/name; `es-rl envs` lists them."""
-    settings: tyro.conf.OmitArgPrefixes[Config]
     agent: str = "eggroll"
     """The agent whose settings are searched. Its own flags fix settings: what is given is not
     searched."""
@@ -96,13 +97,13 @@ class TuneFlags(EnvFlags, Generic[Config]):
 def main(arguments: list[str]) -> int:
     """Run the command and return its exit code."""
     if find_spec("optuna") is None:
-        raise UserError('Optuna must be installed to tune (pip install "es-rl[tune]")')
-    flags, fixed = _parse(arguments)
+        raise UserError(f"Optuna must be installed to tune ({pip_install('tune')})")
+    flags, settings, fixed = _parse(arguments)
     _check(flags)
     # Before modules of the user's are imported, which may ask JAX for its devices.
-    start_jax(getattr(flags.settings, "devices", None))
+    start_jax(getattr(settings, "devices", None))
     function = load(flags.space, flags.agent)
-    space = Space(function, flags.space or function.__name__, vars(flags.settings), fixed)
+    space = Space(function, flags.space or function.__name__, vars(settings), fixed)
     searched = space.searched(flags.agent, flags.env)
     out = flags.out or Path("runs", "tune", flags.env, flags.agent)
     _check_folder(out)
@@ -160,39 +161,54 @@ def _search(
     if best is None:
         print(f"no trial was completed; {out / 'trials.csv'} says why")
         return 1
-    print(
-        f"best: trial {best.number}, {study.value_of(best):.6g}; train with: es-rl train "
-        f"{protocol.env} --agent {protocol.agent} --settings {out / 'best.toml'}"
-    )
+    flags = ["--agent", protocol.agent, "--settings", str(out / "best.toml")]
+    train_with = shlex.join(["es-rl", "train", protocol.env, *flags])
+    print(f"best: trial {best.number}, {study.value_of(best):.6g}; train with: {train_with}")
     return 0
 
 
-def _parse(arguments: list[str]) -> tuple[TuneFlags[Any], tuple[str, ...]]:
-    """The flags, and the names of the agent's settings that were given."""
+def _parse(arguments: list[str]) -> tuple[TuneFlags, Any, tuple[str, ...]]:
+    """The flags, the agent's settings, and the names of those that were given."""
     first, _ = tyro.cli(
         _FirstFlags, args=arguments, prog="es-rl tune", add_help=False, return_unknown_args=True
     )
     import_agent(first.agent, first.modules)
     env = first.env[0] if first.env else ""
-    settings = unchecked(configure(first.agent, env))
-    check_names("tune", first.agent, settings, TuneFlags)
-    kind: Any = TuneFlags[type(settings)]  # type: ignore[misc]
-    default: TuneFlags[Any] = TuneFlags(
-        env=env or tyro.MISSING, settings=settings, agent=first.agent
+    defaults = configure(first.agent, env)
+    check_names("tune", first.agent, defaults, TuneFlags)
+    flags, settings = parse_groups(
+        "tune",
+        arguments,
+        {
+            "": (
+                *("env", "agent", "trials", "seeds", "env_steps", "seconds", "out", "objective"),
+                *("space", "env_kwargs", "modules"),
+            ),
+            "study": ("first_seed", "evaluations", "eval_episodes"),
+            **of_agent(first.agent, defaults, NetworkConfig),
+            "environment": ("max_episode_steps", "train_env_kwargs", "backend"),
+            "machine": MACHINE,
+        },
+        TuneFlags(env=env or tyro.MISSING, agent=first.agent),
+        defaults,
+        about=TuneFlags.__doc__ or "",
     )
-    flags = parse("tune", kind, arguments, default)
     if flags.env != env:
         raise UserError(f"env={flags.env}: must come first, as the flags' defaults depend on it")
     typed = {word.partition("=")[0].replace("_", "-") for word in arguments}
     names = [each.name for each in fields(settings)]
-    return flags, tuple(n for n in names if typed & {f"--{_dashed(n)}", f"--no-{_dashed(n)}"})
+    return (
+        flags,
+        settings,
+        tuple(n for n in names if typed & {f"--{_dashed(n)}", f"--no-{_dashed(n)}"}),
+    )
 
 
 def _dashed(name: str) -> str:
     return name.replace("_", "-")
 
 
-def _check(flags: TuneFlags[Any]) -> None:
+def _check(flags: TuneFlags) -> None:
     """Refuse flags that are out of range, before JAX starts."""
     flags.check_env(flags.env)
     for name in ("trials", "seeds", "evaluations"):
@@ -220,7 +236,7 @@ def _check_folder(out: Path) -> None:
 
 
 def _protocol(
-    flags: TuneFlags[Any], env: Env | HostEnv, train_env: Env | HostEnv | None, space: Space
+    flags: TuneFlags, env: Env | HostEnv, train_env: Env | HostEnv | None, space: Space
 ) -> Protocol:
     options = RunConfig.of(preset(flags.agent, flags.env).run)
     return Protocol(

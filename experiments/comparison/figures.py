@@ -1,6 +1,7 @@
-"""The figures of a comparison, as PNG files that are small enough for a phone.
+"""The figures of a comparison, as PNG files that are small enough for a phone, and as SVG and PDF
+files for papers.
 
-Each agent has one colour, line style and marker in all figures. The colours are Okabe and Ito's,
+Each agent has one colour and marker in all figures. The colours are Okabe and Ito's,
 which colour-blind people can tell apart.
 """
 
@@ -15,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from es_rl.files import whole
-from experiments.comparison.curves import CurveUnit, learning_curve
+from experiments.comparison.curves import Curve, CurveUnit, axis_range, learning_curve
 from experiments.comparison.results import Results, Task
 from experiments.comparison.statistics import (
     Estimate,
@@ -26,9 +27,15 @@ from experiments.comparison.statistics import (
 from experiments.comparison.tables import absence, quantity
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
-_LINES: tuple[Any, ...] = ("-", "--", "-.", (0, (5, 1, 1, 1, 1, 1)))
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-_GREY, _DOTTED = "#666666", (0, (1, 1.5))
+_GREY, _DOTTED, _DASHED = "#666666", (0, (1, 1.5)), (0, (4, 2.5))
+_FORMATS: dict[str, dict[str, Any]] = {
+    ".png": {"metadata": {"Software": None}, "pil_kwargs": {"optimize": True}},
+    ".svg": {"metadata": {"Creator": None, "Date": None}},
+    ".pdf": {"metadata": {"Creator": None, "Producer": None, "CreationDate": None}},
+}
+"""What `savefig` is told for each kind of file: dates and the library's version are left out, so
+that equal results give equal bytes."""
 LOOK: dict[Any, Any] = {
     "font.size": 11.0,
     "axes.spines.top": False,
@@ -36,6 +43,9 @@ LOOK: dict[Any, Any] = {
     "axes.grid": True,
     "grid.alpha": 0.25,
     "text.parse_math": False,  # names may contain a dollar sign
+    "svg.fonttype": "none",  # text stays text, in these two as well
+    "pdf.fonttype": 42,
+    "svg.hashsalt": "es-rl",  # names of parts of the file are then the same each time
 }
 WIDTH, DPI = 5.6, 120
 _HEIGHT = 4.2
@@ -53,7 +63,7 @@ class Picture:
     """A figure's file, and the texts that belong to it."""
 
     path: Path
-    """The PNG file."""
+    """The PNG file; beside it are files with the endings .svg and .pdf."""
     alt: str
     """The text for people who cannot see the figure."""
     caption: str
@@ -64,7 +74,6 @@ class Picture:
 
 class _Style(NamedTuple):
     colour: str
-    line: Any
     marker: str
 
 
@@ -84,59 +93,71 @@ def draw(results: Results, folder: Path) -> list[Picture]:
 
 
 def _style(results: Results, agent: str) -> _Style:
-    """The colour, line style and marker of an agent."""
+    """The colour and marker of an agent."""
     position = results.agents.index(agent)
-    return _Style(*(kinds[position % len(kinds)] for kinds in (COLOURS, _LINES, _MARKERS)))
+    return _Style(*(kinds[position % len(kinds)] for kinds in (COLOURS, _MARKERS)))
 
 
 def _curves(results: Results, task: Task, unit: CurveUnit, path: Path) -> Picture | None:
-    curves = {a: learning_curve(task, results.of(task.name, a), unit) for a in results.agents}
-    if not any(curves.values()):
+    axis = axis_range(results, task.name, unit)
+    if axis is None:
         return None
+    curves = {a: learning_curve(results.of(task.name, a), unit, axis) for a in results.agents}
     figure = Figure(figsize=(WIDTH, _HEIGHT), dpi=DPI, layout="constrained")
     axes = figure.subplots()
     for agent, curve in curves.items():
-        if curve is None:
-            continue
-        colour, line, marker = _style(results, agent)
-        axes.step(
-            *(curve.x, curve.value),
-            where="post",
-            label=_short(agent),
-            color=colour,
-            linestyle=line,
-            linewidth=1.8,
-            marker=marker if curve.x.size == 1 else None,
-        )
-        if curve.band is not None:
-            axes.fill_between(
-                curve.x, *curve.band, step="post", color=colour, alpha=0.18, linewidth=0
-            )
+        if curve is not None:
+            _curve(axes, curve, _label(results, agent), _style(results, agent))
     axes.axhline(task.threshold, color=_GREY, linestyle=_DOTTED, label="threshold")
     _log_axis(axes, unit)
     axes.set_xlabel(f"{_AXES[unit]} (log scale)")
     axes.set_ylabel("evaluation return")
     figure.suptitle(task.name, fontsize=12)
     _legend(figure, axes)
-    save(figure, path)
-    stops = task.stop_when_solved
+    _save_all(figure, path)
     missing = [f"{a} ({_why(results, task, a)})" for a, curve in curves.items() if curve is None]
     return Picture(
         path,
         f"Learning curves on {task.name}: evaluation return over {_AXES[unit]} of "
-        + ", ".join(agent for agent, curve in curves.items() if curve is not None),
+        + ", ".join(results.label(a) for a, curve in curves.items() if curve is not None),
         f"Return of the mean policy over {_AXES[unit]}: interquartile mean over seeds and its "
-        "pointwise 95 % interval. A curve is the latest evaluation of each seed, without "
-        "interpolation, and is drawn only where every seed of the agent has one and none has ended."
-        + (" A seed that solved the task and stopped keeps its last one." if stops else "")
+        "pointwise 95 % interval, from where every seed has an evaluation; thin lines are seeds. "
+        "A line is the latest evaluation, without interpolation, and ends in a marker where the "
+        "last seed (a dot: this seed) stopped, with the returns of the final evaluations, those of "
+        "the table; it is dashed from there on."
         + (f" No curve: {', '.join(missing)}." if missing else ""),
         task.name,
     )
 
 
+def _curve(axes: Axes, curve: Curve, label: str, style: _Style) -> None:
+    """Draw the curve of an agent, and those of its seeds behind it."""
+    colour, marker = style
+    end = curve.x[-1]
+    for seed in curve.seeds if len(curve.seeds) > 1 else ():
+        thin: dict[str, Any] = {"color": colour, "linewidth": 0.8, "alpha": 0.4, "zorder": 1.5}
+        axes.step(seed.x, seed.value, where="post", **thin)
+        axes.plot(seed.x[-1], seed.value[-1], marker=".", markersize=5, **thin)
+        axes.plot((seed.x[-1], end), (seed.value[-1],) * 2, linestyle=_DASHED, **thin)
+    moving = curve.x <= curve.stop
+    axes.step(
+        *(curve.x[moving], curve.value[moving]),
+        where="post",
+        label=label,
+        color=colour,
+        linewidth=1.8,
+        marker=marker,
+        markersize=6,
+        markevery=sorted({0, int(moving.sum()) - 1}),
+    )
+    axes.plot((curve.stop, end), (curve.value[-1],) * 2, color=colour, ls=_DASHED, linewidth=1.8)
+    if curve.band is not None:
+        axes.fill_between(curve.x, *curve.band, step="post", color=colour, alpha=0.15, linewidth=0)
+
+
 def _why(results: Results, task: Task, agent: str) -> str:
-    common = "no evaluations where all seeds have one"
-    return common if results.of(task.name, agent) else absence(results, task.name, agent)
+    played = results.of(task.name, agent)
+    return "no seconds" if played else absence(results, task.name, agent)
 
 
 def _scores(results: Results, path: Path) -> Picture | None:
@@ -148,10 +169,10 @@ def _scores(results: Results, path: Path) -> Picture | None:
         _dot(axes, results, agent, row, score)
     axes.axvline(0, color=_GREY, linestyle=_DOTTED)
     axes.axvline(1, color=_GREY, linestyle=_DOTTED)
-    axes.set_yticks(range(len(found.scores)), [_short(agent) for agent in found.scores])
+    axes.set_yticks(range(len(found.scores)), [_label(results, agent) for agent in found.scores])
     axes.set_ylim(len(found.scores) - 0.5, -0.5)
     axes.set_xlabel("normalised score: 0 random actions, 1 threshold")
-    save(figure, path)
+    _save_all(figure, path)
     return Picture(
         path,
         f"Normalised score of {', '.join(found.scores)}, with intervals",
@@ -161,7 +182,7 @@ def _scores(results: Results, path: Path) -> Picture | None:
 
 
 def _dot(axes: Axes, results: Results, agent: str, row: int, score: Estimate) -> None:
-    colour, _, marker = _style(results, agent)
+    colour, marker = _style(results, agent)
     if score.interval is not None:
         axes.plot(score.interval, (row, row), color=colour, linewidth=3, alpha=0.45)
     axes.plot([score.value], [row], color=colour, marker=marker, markersize=8)
@@ -186,14 +207,14 @@ def _times(results: Results, path: Path) -> Picture | None:
         axes.text(0, row, task.name, transform=transform, va="center", weight="bold", fontsize=10)
         for agent, times in shown.items():
             row += 1
-            ticks[row] = _short(agent)
+            ticks[row] = _label(results, agent)
             _interval_of_time(axes, results, agent, row, times)
         row += 1.4
     axes.set_yticks(list(ticks), list(ticks.values()))
     axes.set_ylim(row - 0.7, -0.6)
     _log_axis(axes, "seconds")
     axes.set_xlabel("seconds of training to the threshold (log scale)")
-    save(figure, path)
+    _save_all(figure, path)
     return Picture(
         path,
         "Median seconds of training until the threshold, by task and agent, with intervals",
@@ -207,7 +228,7 @@ def _times(results: Results, path: Path) -> Picture | None:
 def _interval_of_time(
     axes: Axes, results: Results, agent: str, row: float, times: ToThreshold
 ) -> None:
-    colour, _, marker = _style(results, agent)
+    colour, marker = _style(results, agent)
     middle = max(times.median.value, _EARLIEST)
     low, high = times.interval or (times.median, times.median)
     ends = [max(end.value, _EARLIEST) for end in (low, high)]
@@ -236,9 +257,10 @@ def _rows(count: float) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _short(name: str) -> str:
-    """A shortened name."""
-    return name if len(name) <= _LONGEST else name[: _LONGEST - 3] + "..."
+def _label(results: Results, agent: str) -> str:
+    """The shortened name of an agent, and that it was not run here."""
+    short = agent if len(agent) <= _LONGEST else agent[: _LONGEST - 3] + "..."
+    return short + results.label(agent).removeprefix(agent)
 
 
 def _log_axis(axes: Axes, unit: CurveUnit) -> None:
@@ -261,9 +283,13 @@ def _legend(figure: Figure, axes: Axes) -> None:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a figure as a PNG file; equal figures give equal files."""
-    # The library's version is left out of the file, so that equal results give equal bytes.
+    """Write a figure as a file of the kind of its ending: .png, .svg or .pdf. Equal figures give
+    equal files."""
     with whole(path) as file:
-        figure.savefig(
-            file, format="png", metadata={"Software": None}, pil_kwargs={"optimize": True}
-        )
+        figure.savefig(file, format=path.suffix[1:], **_FORMATS[path.suffix])
+
+
+def _save_all(figure: Figure, path: Path) -> None:
+    """Write a figure as files of all kinds, which differ from `path` in their endings."""
+    for suffix in _FORMATS:
+        save(figure, path.with_suffix(suffix))

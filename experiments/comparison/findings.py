@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 from typing import Literal, TypeAlias
 
+from experiments.comparison import imported
 from experiments.comparison.results import Results, Run, Task
 from experiments.comparison.statistics import (
     RESAMPLES,
@@ -13,9 +14,11 @@ from experiments.comparison.statistics import (
     Unit,
     aggregate,
     chance_of_better,
+    comparable,
     difference,
     final_return,
     final_score,
+    has_relative_scale,
     improvement,
     mean,
     relative_score,
@@ -55,7 +58,8 @@ def summary(results: Results) -> list[str]:
     """The sentences at the top of the report: what was run, the first agent against the others, and
     scores."""
     total, failed = len(results.runs), len(results.failed())
-    agents, tasks = ", ".join(results.agents), _count(len(results.tasks), "task")
+    agents = ", ".join(results.label(agent) for agent in results.agents)
+    tasks = _count(len(results.tasks), "task")
     return [
         f"{agents} on {tasks}: {_count(total, 'run')}, {failed} failed.",
         *(_against(results, results.agents[0], other) for other in results.agents[1:]),
@@ -74,8 +78,8 @@ def head_to_head(results: Results) -> TextTable | None:
         cells = [_outcome_text(results, task, first, other) for other in others]
         rows.append((task.name, *cells))
     return TextTable(
-        f"{first} against each other agent",
-        ("task", *(f"against {other}" for other in others)),
+        f"{results.label(first)} against each other agent",
+        ("task", *(f"against {results.label(other)}" for other in others)),
         tuple(rows),
         (
             "By the final return: the difference of interquartile means. Where runs stop when "
@@ -90,7 +94,7 @@ def scores_table(found: Aggregate) -> TextTable | None:
     """Normalised scores over all tasks; None if there are no scores."""
     if not found.scores:
         return None
-    rows = tuple((agent, estimate_text(score)) for agent, score in found.scores.items())
+    rows = tuple((found.labels[a], estimate_text(score)) for a, score in found.scores.items())
     return TextTable(
         "Normalised score",
         ("agent", "IQM over tasks and seeds"),
@@ -112,7 +116,7 @@ def relative_table(results: Results) -> TextTable | None:
     published = {name: results.published.get(name, {}) for name in names}
     theirs = list(dict.fromkeys(agent for scores in published.values() for agent in scores))
     run = {task.name: task for task in results.tasks}
-    scored = [task for task in results.tasks if relative_score(results, [task], one) is not None]
+    scored = [task for task in results.tasks if has_relative_scale(results, task)]
     rows = [
         (
             name,
@@ -128,7 +132,7 @@ def relative_table(results: Results) -> TextTable | None:
     rows.append((f"mean of all {len(names)}", *("-" for _ in ours), *of_all))
     return TextTable(
         f"Score relative to {one}",
-        ("task", *ours, *(f"{agent}, published" for agent in theirs)),
+        ("task", *map(results.label, ours), *(f"{agent}, published" for agent in theirs)),
         tuple(rows),
         (
             f"0 is random actions, 1 the mean return of {one} over seeds: (m - r) / (p - r), with "
@@ -164,7 +168,8 @@ def improvement_table(results: Results) -> TextTable | None:
         found = improvement(results, agent, other)
         if found is not None:
             chance = estimate_text(found.probability)
-            rows.append((f"P({agent} > {other})", chance, str(len(found.tasks))))
+            pair = f"P({results.label(agent)} > {results.label(other)})"
+            rows.append((pair, chance, str(len(found.tasks))))
     if not rows:
         return None
     return TextTable(
@@ -184,14 +189,14 @@ def returns_table(results: Results, task: Task) -> TextTable:
     """The final returns on a task."""
     rows = []
     for agent in results.agents:
-        middle = final_return(results, task.name, agent)
+        middle, label = final_return(results, task.name, agent), results.label(agent)
         if middle is None:
-            rows.append((agent, absence(results, task.name, agent), "-", "-", "-"))
+            rows.append((label, absence(results, task.name, agent), "-", "-", "-"))
             continue
         average = final_return(results, task.name, agent, mean)
         score_text = estimate_text(final_score(results, task, agent))
         seeds = _seeds(results, task.name, agent)
-        rows.append((agent, estimate_text(middle), estimate_text(average), score_text, seeds))
+        rows.append((label, estimate_text(middle), estimate_text(average), score_text, seeds))
     return TextTable(
         "Return of the final evaluation",
         ("agent", "IQM", "mean", "score", "seeds"),
@@ -205,17 +210,17 @@ def times_table(results: Results, task: Task) -> TextTable:
     rows: list[tuple[str, ...]] = []
     for agent in results.agents:
         found = {unit: to_threshold(results, task, agent, unit) for unit in units}
-        first = found["seconds"]
+        first, label = found["env_steps"], results.label(agent)
         if first is None:
-            rows.append((agent, absence(results, task.name, agent), "-", "-", "-", "-"))
+            rows.append((label, absence(results, task.name, agent), "-", "-", "-", "-"))
             continue
         reached = f"{first.reached} of {first.seeds}"
         cells = [to_threshold_text(times, unit) for unit, times in found.items()]
-        rows.append((agent, reached, *cells, _times_as_long(results, task, agent)))
+        rows.append((label, reached, *cells, _times_as_long(results, task, agent)))
     head = ("agent", "seeds that do", "seconds", "device-seconds", "env steps")
     return TextTable(
         f"Until an evaluation reaches {number(task.threshold)}",
-        (*head, f"times the seconds of {results.agents[0]}"),
+        (*head, f"times the seconds of {results.label(results.agents[0])}"),
         tuple(rows),
         (
             "Medians over seeds. A to B: at A was the last evaluation below the threshold, at B "
@@ -248,7 +253,8 @@ def runs_table(results: Results) -> TextTable:
     head = ("task", "agent", "seed", "return", "episodes", "env steps", "seconds", "devices")
     more = ("device-seconds", "compilation", "evaluation")
     notes = ("The first seed compiles for those after it.",)
-    return TextTable("One row a run", head + more, tuple(map(_run_cells, results.runs)), notes)
+    rows = tuple(_run_cells(run, results.label(run.agent)) for run in results.runs)
+    return TextTable("One row a run", head + more, rows, notes)
 
 
 def tasks_table(results: Results) -> TextTable:
@@ -274,7 +280,8 @@ def tasks_table(results: Results) -> TextTable:
 
 def protocol(results: Results) -> list[str]:
     """Sentences on how the comparison was measured, and on how far to trust the intervals."""
-    episodes = sorted({len(run.returns) for run in results.runs if run.error is None})
+    made = [run for run in results.runs if run.error is None and not run.imported_from]
+    episodes = sorted({len(run.returns) for run in made})
     counts = " or ".join(map(str, episodes)) or "no"
     trained = any(task.train_env_kwargs for task in results.tasks)
     return [
@@ -298,6 +305,7 @@ def protocol(results: Results) -> list[str]:
         f"Intervals are 95 % percentiles of {RESAMPLES:,} bootstrap resamples of the seeds, within "
         f"each task and agent (Agarwal et al. 2021, arXiv 2108.13264). {COVERAGE}",
         *_machines(results),
+        *imported.notes(results),
     ]
 
 
@@ -310,13 +318,18 @@ def _machines(results: Results) -> list[str]:
     return [f"Runs were on several machines, whose seconds are not comparable. {named}."]
 
 
-def _run_cells(run: Run) -> tuple[str, ...]:
+def _run_cells(run: Run, label: str) -> tuple[str, ...]:
+    start = (run.task, label, str(run.seed))
     if run.error is not None:
-        return (run.task, run.agent, str(run.seed), "failed", *("-",) * 7)
+        return (*start, "failed", *("-",) * 7)
+    if run.imported_from:
+        spent = "-" if run.seconds is None else quantity(run.seconds, "seconds")
+        return (*start, number(run.return_mean), "-", f"{run.env_steps:,}", spent, *("-",) * 4)
     seconds = (run.compile_seconds, run.evaluation_seconds)
     return (
-        *(run.task, run.agent, str(run.seed), number(run.return_mean), str(len(run.returns))),
-        *(f"{run.env_steps:,}", quantity(run.seconds, "seconds"), str(run.devices)),
+        *(*start, number(run.return_mean), str(len(run.returns))),
+        *(f"{run.env_steps:,}", quantity(spent_until(run, None, "seconds"), "seconds")),
+        str(run.devices),
         quantity(spent_until(run, None, "device_seconds"), "device_seconds"),
         *(quantity(value, "seconds") for value in seconds),
     )
@@ -335,32 +348,33 @@ def _against(results: Results, agent: str, other: str) -> str:
         tasks = [name for name, said in found.items() if said == kind]
         if tasks:
             parts.append(f"{words} {', '.join(tasks)}")
-    return f"{agent} against {other}: {'; '.join(parts) or 'no task in common'}."
+    both = f"{results.label(agent)} against {results.label(other)}"
+    return f"{both}: {'; '.join(parts) or 'no task in common'}."
 
 
 def _solved(results: Results) -> str:
     parts = []
     for agent in results.agents:
-        found = [to_threshold(results, task, agent, "seconds") for task in results.tasks]
+        found = [to_threshold(results, task, agent, "env_steps") for task in results.tasks]
         played = [times for times in found if times is not None]
         solved = sum(not times.median.exceeded for times in played)
-        parts.append(f"{agent} on {solved} of {len(played)}")
+        parts.append(f"{results.label(agent)} on {solved} of {len(played)}")
     return f"The median seed reaches the threshold: {', '.join(parts)} tasks played."
 
 
 def _scored(found: Aggregate) -> Iterable[str]:
     if found.scores:
-        scores = ", ".join(f"{agent} {estimate_text(s)}" for agent, s in found.scores.items())
+        scores = ", ".join(f"{found.labels[a]} {estimate_text(s)}" for a, s in found.scores.items())
         tasks = _count(len(found.tasks), "task")
         yield f"Normalised score on the {tasks} that all play, 1 at the threshold: {scores}."
 
 
 def _judged(results: Results, task: Task, agent: str, other: str) -> tuple[Estimate | None, str]:
     """The estimate that compares two agents on a task, and the name of the quantity."""
+    if not all(comparable(results, task, name) for name in (agent, other)):
+        return None, ""
     if not task.stop_when_solved:
         return difference(results, task.name, agent, other), ""
-    if not (results.of(task.name, agent) and results.of(task.name, other)):
-        return None, ""
     return chance_of_better(results, [task], agent, other), "P "
 
 

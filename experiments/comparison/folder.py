@@ -12,13 +12,16 @@ from agents.policies.policy_files import read_json
 from envs.errors import UserError, one_line
 from es_rl.files import check_plain, write_whole
 from experiments.cli import can_be_made
-from experiments.comparison import results
+from experiments.comparison import imported, results
 from experiments.comparison.results import Results, Run, Task, run_text
 from experiments.comparison.suites import RANDOM_FILE, Suite, checked_name
 from experiments.comparison.trials import run_folder
 
-_FILES = ("tasks.json", "results.json", "results.csv", "table.md", "report.html")
-_FOLDERS = ("figures", "runs")
+_FILES = (
+    *("tasks.json", "results.json", "results.csv", "table.md", "table.tex", "settings.md"),
+    *("settings.tex", "report.html"),
+)
+_FOLDERS = ("figures", "runs", imported.FOLDER)
 """The folders inside a comparison's folder."""
 
 
@@ -101,7 +104,7 @@ def claim(out: Path, suite: Suite, earlier: Results | None) -> None:
             save_random_return(out, task, task.random_return)
     for run in earlier.runs:
         path = run_folder(out, run.task, run.agent, run.seed) / "run.json"
-        if run.error is None and not path.exists():
+        if run.error is None and not run.imported_from and not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             write_whole(path, run_text(run).encode())
 

@@ -11,13 +11,17 @@ import numpy as np
 from envs.errors import UserError
 from es_rl.files import write_whole
 
+UNLIMITED = 10**12
+"""The largest budget in env steps, which no run spends before its seconds."""
+
 
 class Point(NamedTuple):
     """One evaluation of the mean policy during training."""
 
     env_steps: int
-    seconds: float
-    """Seconds of training, without compilation and evaluation."""
+    seconds: float | None
+    """Seconds of training, without compilation and evaluation; None if they are not known, which
+    only imported runs can have."""
     return_mean: float
     """The mean return of the evaluation."""
 
@@ -61,6 +65,11 @@ class Task:
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", self.name or self.env)
 
+    @property
+    def only_seconds(self) -> bool:
+        """Whether seconds are the only budget, so that agents are compared after equal times."""
+        return self.env_steps >= UNLIMITED
+
 
 @dataclass(frozen=True)
 class Run:
@@ -78,15 +87,17 @@ class Run:
     """The returns of the final evaluation, whose episodes no earlier evaluation has played."""
     env_steps: int = 0
     """Env steps of training."""
-    seconds: float = 0.0
-    """Seconds of training, without compilation and evaluation."""
+    seconds: float | None = 0.0
+    """Seconds of training, without compilation and evaluation; None if they are not known, which
+    only imported runs can have."""
     compile_seconds: float = 0.0
     """Seconds of compilation. They are spent by the first seed of a task and agent; the other seeds
     use its programs."""
     evaluation_seconds: float = 0.0
     """Seconds of the evaluations during training."""
     devices: int = 1
-    """The number of devices (on a CPU: cores) of the run; device-seconds = devices x seconds."""
+    """The number of devices (on a CPU: cores) of the run; device-seconds = devices x seconds. It is
+    0 if it is not known, as of imported runs."""
     curve: tuple[Point, ...] = ()
     """The evaluations during training, in order."""
     settings: dict[str, Any] = field(default_factory=dict)
@@ -99,6 +110,10 @@ class Run:
     """The folder of the final policy, relative to the comparison's folder."""
     machine: str = ""
     """The processor and the devices of the run. Times of different machines are not comparable."""
+    imported_from: str = ""
+    """The file with the numbers of a run that was not made here, relative to the comparison's
+    folder; "" for a run that was. The only return of an imported run is the mean of its last
+    evaluation."""
 
     @property
     def return_mean(self) -> float:
@@ -131,7 +146,8 @@ class Results:
     """The tasks of the suite."""
     runs: tuple[Run, ...]
     """All runs, in the order of task, agent and seed, including failed ones. There are none for an
-    agent on a task that it cannot play (such as `sbx_ppo` outside Gymnasium)."""
+    agent on a task that it cannot play (such as `sbx_ppo` outside Gymnasium). The runs of imported
+    agents, which come last, were not made here."""
     versions: dict[str, str]
     """The versions of Python and the libraries."""
     machine: dict[str, str]
@@ -144,6 +160,14 @@ class Results:
     def of(self, task: str, agent: str) -> list[Run]:
         """The runs of an agent on a task that did not fail, in the order of seeds."""
         return [r for r in self.runs if (r.task, r.agent, r.error) == (task, agent, None)]
+
+    def imported_from(self, agent: str) -> str:
+        """The file with the numbers of an agent that was not run here; "" if it was."""
+        return next((r.imported_from for r in self.runs if r.agent == agent), "")
+
+    def label(self, agent: str) -> str:
+        """What tables and legends call an agent: its name, and that it was not run here."""
+        return f"{agent} (not run here)" if self.imported_from(agent) else agent
 
     def failed(self) -> list[Run]:
         """The runs that failed."""

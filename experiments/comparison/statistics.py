@@ -85,6 +85,8 @@ class Aggregate:
     tasks: tuple[str, ...]
     scores: dict[str, Estimate]
     """The IQM of each agent's scores, by the agent's name."""
+    labels: dict[str, str]
+    """What tables call these agents (`Results.label`)."""
     left_out: tuple[str, ...]
     """Sentences that name a task or an agent that was left out, and why."""
 
@@ -156,19 +158,18 @@ def relative_score(results: Results, tasks: Sequence[Task], agent: str) -> Estim
     """The mean over tasks of (m - r) / (p - r), with the mean returns over seeds m of the agent and
     p of `results.relative_to`, and the return r of random actions.
 
-    It is None without tasks, and if on one of them either agent has no runs, r is not known, or p
-    is not above r.
+    It is None without tasks, and if on one of them either agent has no runs or there is no scale.
     """
     samples = [
         _returns(results, task.name, name)
         for task in tasks
         for name in (agent, results.relative_to)
     ]
+    if not samples or not all(samples):
+        return None
+    if not all(has_relative_scale(results, task) for task in tasks):
+        return None
     zeros = [task.random_return for task in tasks if task.random_return is not None]
-    if not samples or not all(samples) or len(zeros) < len(tasks):
-        return None
-    if not all(np.mean(one) > zero for one, zero in zip(samples[1::2], zeros, strict=True)):
-        return None
 
     def mean_score(*strata: Array, axis: int) -> Array:
         means = [np.mean(stratum, axis=axis) for stratum in strata]
@@ -182,6 +183,15 @@ def relative_score(results: Results, tasks: Sequence[Task], agent: str) -> Estim
     return estimate(samples, mean_score)
 
 
+def has_relative_scale(results: Results, task: Task) -> bool:
+    """Whether relative scores exist on a task: `results.relative_to` has runs, and is better than
+    random actions, whose return is known."""
+    ones = _returns(results, task.name, results.relative_to)
+    if not ones or task.random_return is None:
+        return False
+    return bool(np.mean(ones) > task.random_return)
+
+
 def difference(results: Results, task: str, agent: str, other: str) -> Estimate | None:
     """The IQM of an agent's returns minus that of another's; None if either has no runs."""
     samples = [_returns(results, task, agent), _returns(results, task, other)]
@@ -192,7 +202,8 @@ def difference(results: Results, task: str, agent: str, other: str) -> Estimate 
 
 def improvement(results: Results, agent: str, other: str) -> Improvement | None:
     """P(agent is better than other), as the mean over common tasks; None if there are none."""
-    tasks = [t for t in results.tasks if results.of(t.name, agent) and results.of(t.name, other)]
+    both = (agent, other)
+    tasks = [t for t in results.tasks if all(comparable(results, t, name) for name in both)]
     if not tasks:
         return None
     chance = chance_of_better(results, tasks, agent, other)
@@ -223,11 +234,12 @@ def performance(task: Task, run: Run) -> float:
     if not task.stop_when_solved:
         return run.return_mean
     first = run.first_reaching(task.threshold)
-    return -math.inf if first is None else -first.seconds
+    return -math.inf if first is None else -spent_until(run, first, "seconds")
 
 
 def to_threshold(results: Results, task: Task, agent: str, unit: Unit) -> ToThreshold | None:
-    """What the median seed spends until it reaches the threshold; None without runs.
+    """What the median seed spends until it reaches the threshold; None without runs, and if they
+    do not have the unit.
 
     Nothing is interpolated between evaluations. A seed that never reaches the threshold counts as
     infinite. If that makes the median or an end of its interval infinite, the bound is the same
@@ -235,7 +247,7 @@ def to_threshold(results: Results, task: Task, agent: str, unit: Unit) -> ToThre
     that they spent.
     """
     runs = results.of(task.name, agent)
-    if not runs:
+    if not runs or not is_known(results, task.name, agent, unit):
         return None
     points = [run.first_reaching(task.threshold) for run in runs]
     seen = [
@@ -254,6 +266,23 @@ def to_threshold(results: Results, task: Task, agent: str, unit: Unit) -> ToThre
         return replace(found, reason="too few seeds, no interval")
     low, high = Bound(floors.interval[0], False), _bound(times.interval[1], floors.interval[1])
     return replace(found, interval=(low, high))
+
+
+def is_known(results: Results, task: str, agent: str, unit: Unit) -> bool:
+    """Whether every run of an agent on a task has a unit: imported runs may lack seconds, and
+    always lack device-seconds."""
+    runs = results.of(task, agent)
+    if unit == "device_seconds" and not all(run.devices for run in runs):
+        return False
+    return unit == "env_steps" or all(run.seconds is not None for run in runs)
+
+
+def comparable(results: Results, task: Task, agent: str) -> bool:
+    """Whether an agent can be compared on a task: it has runs and, where seconds decide, seconds
+    too."""
+    by_seconds = task.stop_when_solved or task.only_seconds
+    known = is_known(results, task.name, agent, "seconds" if by_seconds else "env_steps")
+    return bool(results.of(task.name, agent)) and known
 
 
 def times_as_long(ours: ToThreshold, theirs: ToThreshold) -> tuple[float, float]:
@@ -277,11 +306,13 @@ def _spent_below(run: Run, threshold: float, unit: Unit) -> float:
 
 
 def spent_until(run: Run, point: Point | None, unit: Unit) -> float:
-    """What a run had spent at an evaluation; its total if `point` is None."""
+    """What a run, which must have this unit, had spent at an evaluation; its total if `point` is
+    None."""
     at = run if point is None else point
+    if unit == "env_steps":
+        return float(at.env_steps)
+    assert at.seconds is not None, "see is_known"
     match unit:
-        case "env_steps":
-            return float(at.env_steps)
         case "seconds":
             return at.seconds
         case "device_seconds":
@@ -303,14 +334,16 @@ def normalised(task: Task, value: float) -> float | None:
 def aggregate(results: Results) -> Aggregate:
     """The IQM over tasks and seeds of normalised scores, on the tasks that all agents play.
 
-    An agent without any run is left out; otherwise no task would remain for the others.
+    An agent without any run is left out; otherwise no task would remain for the others. So is an
+    imported agent that lacks one of the tasks, or seconds where they are the only budget.
     """
     played = {a: [t.name for t in results.tasks if results.of(t.name, a)] for a in results.agents}
     agents = [agent for agent in results.agents if played[agent]]
     left_out = [f"{agent}: it has no run." for agent in results.agents if not played[agent]]
+    here = [agent for agent in agents if not results.imported_from(agent)] or agents
     tasks = []
     for task in results.tasks:
-        without = [agent for agent in agents if task.name not in played[agent]]
+        without = [agent for agent in here if task.name not in played[agent]]
         if without:
             left_out.append(f"{task.name}: no run of {', '.join(without)}.")
         elif normalised(task, 0.0) is None:
@@ -319,10 +352,16 @@ def aggregate(results: Results) -> Aggregate:
             left_out.append(f"{task.name}: {known if task.random_return is None else above}.")
         else:
             tasks.append(task)
+    for agent in [agent for agent in agents if tasks and agent not in here]:
+        lacking = [t.name for t in tasks if not comparable(results, t, agent)]
+        if lacking:
+            agents.remove(agent)
+            left_out.append(f"{results.label(agent)}: no run, or no time, on {', '.join(lacking)}.")
     scores = {}
     for agent in agents if tasks else ():
         scores[agent] = estimate([_scores(results, task, agent) for task in tasks], iqm)
-    return Aggregate(tuple(task.name for task in tasks), scores, tuple(left_out))
+    labels = {agent: results.label(agent) for agent in scores}
+    return Aggregate(tuple(task.name for task in tasks), scores, labels, tuple(left_out))
 
 
 def _returns(results: Results, task: str, agent: str) -> list[float]:

@@ -19,6 +19,7 @@ the file.
 import difflib
 import json
 import re
+import tomllib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -29,8 +30,9 @@ from agents import list_agents
 from agents.registry import config_type, configure, preset
 from agents.settings import LARGEST, expected
 from envs.errors import UserError
+from envs.installing import OWN_NAME
 from envs.registry import split_id
-from experiments.comparison.results import Task
+from experiments.comparison.results import UNLIMITED, Task
 from experiments.settings_files import check_known, from_toml, read_settings, read_toml
 from experiments.startup import import_modules
 
@@ -39,8 +41,6 @@ _KINDS = {f.name: f.type for f in fields(Task) if f.name != "random_return"}
 _DEFAULTS = {f.name: f.default for f in fields(Task)}
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,99}")
 """A valid name of an agent or a task; names become names of folders."""
-_UNLIMITED = 10**12
-"""The largest budget in env steps, which no run spends before its seconds."""
 RANDOM_FILE = "random.json"
 """The file beside the agents' folders of a task, with the mean return of random actions."""
 _SETTINGS_FILE = "settings_file"
@@ -119,7 +119,7 @@ class Suite:
 
         def budget(task: Task) -> Task:
             if seconds is not None:
-                return replace(task, env_steps=_UNLIMITED, seconds=float(seconds))
+                return replace(task, env_steps=UNLIMITED, seconds=float(seconds))
             steps = max(1, round(task.env_steps * scale))
             return replace(task, env_steps=steps, seconds=task.seconds * scale)
 
@@ -142,7 +142,9 @@ class Suite:
                 accepted = list(dict.fromkeys((*known, *others)))
                 close = difflib.get_close_matches(name, accepted, n=1)
                 hint = f"; did you mean {close[0]}?" if close else ""
-                raise UserError(f"agents={name}: must be of {', '.join(accepted)}{hint}")
+                raise UserError(
+                    f"agents={name}: must be of {', '.join(accepted)}{hint}; {OWN_NAME}"
+                )
         if len(set(names)) < len(names):
             raise UserError(f"agents={','.join(names)}: names an agent twice: must name each once")
         return tuple({**others, **known}[name] for name in names or known)
@@ -167,6 +169,16 @@ class Suite:
 def bundled() -> list[str]:
     """The names of the suites that are part of this package."""
     return sorted(path.stem for path in _BUNDLED.glob("*.toml"))
+
+
+def bundled_with(env_id: str) -> str | None:
+    """The first bundled suite that compares eggroll with ppo on an environment, if there is one."""
+    for name in bundled():
+        raw = tomllib.loads((_BUNDLED / f"{name}.toml").read_text())
+        names = {each if isinstance(each, str) else each["name"] for each in raw["agents"]}
+        if {"eggroll", "ppo"} <= names and env_id in [task["env"] for task in raw["tasks"]]:
+            return name
+    return None
 
 
 def load(name: str, imported: Sequence[str] = ()) -> Suite:
@@ -259,7 +271,7 @@ def _entry(
     if raw["env"] not in envs.list_ids():
         close = difflib.get_close_matches(raw["env"], envs.list_ids(), n=3)
         hint = f"; did you mean {', '.join(close)}?" if close else "; `es-rl envs` lists them"
-        raise UserError(f"{where}: unknown environment{hint}")
+        raise UserError(f"{where}: unknown environment{hint}; {OWN_NAME}")
     if not isinstance(settings, dict):
         raise UserError(f"{where}: settings must be a table of agents")
     kinds = {name: name for name in list_agents()} | {c.name: c.kind for c in contestants}
@@ -282,7 +294,7 @@ def _entry(
 def _check_values(raw: dict[str, Any], where: str) -> None:
     """Refuse fields of a task that have a wrong type or are out of range."""
     for key, kind in _KINDS.items():
-        largest = _UNLIMITED if key == "env_steps" else LARGEST
+        largest = UNLIMITED if key == "env_steps" else LARGEST
         wanted = expected(raw.get(key, _DEFAULTS.get(key)), kind, largest=largest)
         if wanted is not None:
             raise UserError(f"{where}: {key} must be {wanted}, not {raw.get(key)!r}")

@@ -29,7 +29,7 @@ _COLUMNS = (
     *("threshold", "env_steps_last_below", "env_steps_to_threshold"),
     *("seconds_last_below", "seconds_to_threshold", "env_steps", "seconds"),
     *("devices", "device_seconds", "compile_seconds", "evaluation_seconds", "policy", "source"),
-    *("machine", "settings"),
+    *("machine", "imported_from", "settings"),
 )
 
 COVERAGE = (
@@ -37,6 +37,16 @@ COVERAGE = (
     "truth in 75 % of cases with 3 seeds, 89 % with 5 (84 % for the mean), 93 % with 10 and 94 % "
     "with 20."
 )
+
+
+NOTE = (
+    "Interquartile mean over seeds of the final evaluation's mean return [95 % stratified "
+    "bootstrap interval]; median seconds of training until the threshold in parentheses behind the "
+    "task is reached: from the last evaluation below it to the first at or above it, as nobody "
+    "looked between them [interval, from the low end for the former to the high end for the "
+    f"latter]; how many seeds reach it. {COVERAGE}"
+)
+"""What the cells of `result_cells` are."""
 
 
 @dataclass(frozen=True)
@@ -145,20 +155,26 @@ def csv_text(results: Results) -> str:
 def markdown_table(results: Results) -> str:
     """A Markdown table of tasks and agents: the IQM of the return, and the median time to the
     threshold."""
-    head = ["task", *results.agents]
+    head = ["task", *map(results.label, results.agents)]
     lines = [_markdown_row(head), _markdown_row(["---"] * len(head))]
     for task in results.tasks:
-        cells = [_markdown_cell(results, task, agent) for agent in results.agents]
+        cells = ["; ".join(result_cells(results, task, agent)) for agent in results.agents]
         lines.append(_markdown_row([f"{task.name} ({number(task.threshold)})", *cells]))
-    lines += [
-        "",
-        "Interquartile mean over seeds of the final evaluation's mean return [95 % stratified "
-        "bootstrap interval]; median seconds of training until the threshold in parentheses behind "
-        "the task is reached: from the last evaluation below it to the first at or above it, as "
-        "nobody looked between them [interval, from the low end for the former to the high end for "
-        f"the latter]; how many seeds reach it. {COVERAGE}",
-    ]
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, "", NOTE]) + "\n"
+
+
+def results_table(results: Results) -> TextTable:
+    """The table of `markdown_table` with a row for each task and agent; only the first row of a
+    task has its name."""
+    rows = []
+    for task in results.tasks:
+        name = f"{task.name} ({number(task.threshold)})"
+        for agent in results.agents:
+            cells = (*result_cells(results, task, agent), "-", "-")[:3]
+            rows.append((name, results.label(agent), *cells))
+            name = ""
+    head = ("task", "agent", "return", "seconds to the threshold", "seeds that reach it")
+    return TextTable("Returns, and times to the threshold", head, tuple(rows), (NOTE,))
 
 
 def markdown(table: TextTable) -> str:
@@ -172,14 +188,17 @@ def _markdown_row(cells: Iterable[str]) -> str:
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 
 
-def _markdown_cell(results: Results, task: Task, agent: str) -> str:
-    found = to_threshold(results, task, agent, "seconds")
+def result_cells(results: Results, task: Task, agent: str) -> tuple[str, ...]:
+    """The return of an agent on a task, its seconds to the threshold, and how many seeds reach it;
+    one cell that says why if there are none."""
+    found = to_threshold(results, task, agent, "env_steps")
     if found is None:
-        return absence(results, task.name, agent)
+        return (absence(results, task.name, agent),)
     failed = failures(results, task.name, agent)
     earned = estimate_text(final_return(results, task.name, agent))
     reached = f"{found.reached} of {found.seeds}" + (f" ({failed} failed)" if failed else "")
-    return f"{earned}; {to_threshold_text(found, 'seconds')}; {reached}"
+    times = to_threshold(results, task, agent, "seconds")
+    return earned, to_threshold_text(times, "seconds") if times else "no seconds", reached
 
 
 def _row(run: Run, task: Task) -> dict[str, object]:
@@ -191,6 +210,7 @@ def _row(run: Run, task: Task) -> dict[str, object]:
         "error": run.error,
         "threshold": task.threshold,
         "source": run.source,
+        "imported_from": run.imported_from,
         "settings": json.dumps(run.settings),
     }
     if run.error is not None:
@@ -198,8 +218,6 @@ def _row(run: Run, task: Task) -> dict[str, object]:
     first, below = run.first_reaching(task.threshold), run.last_below(task.threshold)
     return about | {
         "return_mean": run.return_mean,
-        "return_std": float(np.std(run.returns)),
-        "episodes": len(run.returns),
         "score": normalised(task, run.return_mean),
         "env_steps_last_below": below and below.env_steps,
         "env_steps_to_threshold": first and first.env_steps,
@@ -207,10 +225,19 @@ def _row(run: Run, task: Task) -> dict[str, object]:
         "seconds_to_threshold": first and first.seconds,
         "env_steps": run.env_steps,
         "seconds": run.seconds,
+        "machine": run.machine,
+        **({} if run.imported_from else _known_here(run)),
+    }
+
+
+def _known_here(run: Run) -> dict[str, object]:
+    """The cells of a run that imported runs lack."""
+    return {
+        "return_std": float(np.std(run.returns)),
+        "episodes": len(run.returns),
         "devices": run.devices,
         "device_seconds": spent_until(run, None, "device_seconds"),
         "compile_seconds": run.compile_seconds,
         "evaluation_seconds": run.evaluation_seconds,
         "policy": run.policy,
-        "machine": run.machine,
     }

@@ -30,7 +30,7 @@ from experiments.startup import machine
 
 _MOST_COUNT = 2**62
 """The largest number of env steps in a file."""
-_FINAL_SEED = 1
+FINAL_SEED = 1
 """The seed of the reported evaluation; evaluations during training use seed 0."""
 
 
@@ -123,10 +123,13 @@ class Trials:
             "seed": seed,
             "error": None,
             "policy": self._policy_of(seed),
+            "imported_from": "",
         }
         for name, value in wanted_values.items():
             if getattr(run, name) != value:
                 raise UserError(f"{name} must be {value!r}")
+        if run.seconds is None:
+            raise UserError("seconds must be a number")
         if not isinstance(run.settings, dict):
             raise UserError("settings must be an object")
         if len(run.returns) != self.task.final_episodes:
@@ -136,7 +139,7 @@ class Trials:
         for steps, seconds, mean in run.curve:
             if type(steps) is not int or type(seconds) is not float or type(mean) is not float:
                 raise UserError("curve must be of [env steps, seconds, mean return]")
-        spent = (number for point in run.curve for number in point[:2])
+        spent = [x for point in run.curve for x in point[:2] if x is not None]
         numbers = (run.env_steps, run.seconds, run.compile_seconds, run.evaluation_seconds)
         if min((*numbers, run.devices - 1, *spent)) < 0:
             raise UserError("counts and seconds must be at least 0, and devices at least 1")
@@ -237,4 +240,4 @@ def make_evaluator(agent: Agent) -> Evaluator:
 
 def final_returns(evaluator: Evaluator, policy: Policy, episodes: int) -> np.ndarray:
     """(episodes,) returns of episodes that no evaluation during training has played."""
-    return evaluator(policy.weights, episodes=episodes, seed=_FINAL_SEED).returns
+    return evaluator(policy.weights, episodes=episodes, seed=FINAL_SEED).returns

@@ -177,7 +177,7 @@ def train_seeds(
 def _train_seed(agent: Agent, evaluator: Evaluator, seed: int, curve: _Curve) -> SeedResult:
     """Train from one seed; exceptions as in `train_seeds`."""
     protocol = curve.protocol
-    with shown_progress(protocol.env_steps) as (show, show_within):
+    with shown_progress(protocol.env, protocol.run) as (show, show_within):
 
         def on_generation(metrics: dict[str, Any], _: Any) -> None:
             show(metrics)

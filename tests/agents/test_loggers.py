@@ -2,15 +2,20 @@
 
 import json
 import math
+import re
+import struct
 import sys
 from types import SimpleNamespace
 
 import pytest
+from tensorboardX.proto.event_pb2 import Event
 
 import agents
 import envs
+from agents.training.loggers import grouped
 from agents.training.trackers import Tracker
 from envs.errors import UserError
+from envs.installing import pip_install
 
 BUDGET = {"env_steps": 3 * 64, "eval_every": 2, "eval_episodes": 4}
 
@@ -73,7 +78,7 @@ def service(monkeypatch):
     calls = []
     made = SimpleNamespace(
         init=lambda **given: calls.append(("init", given)),
-        log=lambda metrics, step: calls.append(("log", step)),
+        log=lambda metrics, step: calls.append(("log", step, {*metrics})),
         finish=lambda: calls.append(("finish",)),
     )
     for name in ("wandb", "trackio"):
@@ -93,7 +98,59 @@ def test_services_are_told_of_a_run(service, agent, tmp_path, name):
     shared = {"project": "es-rl", "name": "run", "config": {"agent": "eggroll"}}
     of_wandb = {"dir": str(run), "mode": "offline"}
     assert given == shared | (of_wandb if name == "wandb" else {})
-    assert logged == [("log", 0), ("log", 1), ("log", 2), ("finish",)]
+    *lines, last = logged
+    assert last == ("finish",)
+    assert [line[:2] for line in lines] == [("log", 0), ("log", 1), ("log", 2)]
+    assert {"train/return", "eval/return", "time/env_steps", "update/sigma"} <= lines[0][2]
+
+
+def events(file):
+    """The events in a file of TensorBoard's."""
+    data = file.read_bytes()
+    while data:
+        (length,) = struct.unpack("<Q", data[:8])
+        yield Event.FromString(data[12 : 12 + length])
+        data = data[16 + length :]
+
+
+def test_tensorboard_shows_metrics_in_groups_with_the_return_first(agent, tmp_path):
+    agents.train(agent, out=tmp_path, **BUDGET)
+    (file,) = (tmp_path / "tensorboard").iterdir()
+    found = {}
+    for event in events(file):
+        for value in event.summary.value:
+            found.setdefault(value.tag, []).append((event.step, value.simple_value))
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    in_groups = {}
+    for tag in sorted(found):
+        group, name = tag.split("/")
+        in_groups.setdefault(group, []).append(name)
+    assert list(in_groups) == ["eval", "time", "train", "update", "warnings"]
+    assert in_groups["eval"] == ["return", "return_std"]
+    assert in_groups["train"] == ["return", "return_max", "return_min", "return_std"]
+    assert "steps_per_second" in in_groups["time"]
+    assert {"sigma", "grad_norm", "learning_rate"} <= {*in_groups["update"]}
+    assert "nonfinite_members" in in_groups["warnings"]
+    for tag, name in (("train/return", "return_mean"), ("eval/return", "eval_return_mean")):
+        wrote = [(x["env_steps"], pytest.approx(x[name])) for x in lines if name in x]
+        assert found[tag] == wrote
+
+
+@pytest.mark.parametrize(
+    ("name", "tag"),
+    [
+        ("success_rate", "train/success_rate"),
+        ("eval_success_rate", "eval/success_rate"),
+        ("info_distance_mean", "train_info/distance_mean"),
+        ("eval_info_distance_mean", "eval_info/distance_mean"),
+        ("train_env_return_mean", "train_env/return"),
+        ("train_env_info_x_mean", "train_env_info/x_mean"),
+        ("policy_loss", "update/policy_loss"),
+        ("update_skipped", "warnings/update_skipped"),
+    ],
+)
+def test_metrics_of_every_kind_have_a_group(name, tag):
+    assert grouped({name: 1.0}) == {tag: 1.0}
 
 
 def test_wandb_uses_the_network_where_the_user_says_so(service, monkeypatch, tmp_path):
@@ -104,5 +161,7 @@ def test_wandb_uses_the_network_where_the_user_says_so(service, monkeypatch, tmp
 
 def test_a_service_that_is_not_installed_is_named(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "trackio", None)
-    with pytest.raises(UserError, match=r'logger=trackio: .*\(pip install "es-rl\[trackio\]"\)'):
+    with pytest.raises(
+        UserError, match=rf"logger=trackio: .*\({re.escape(pip_install('trackio'))}\)"
+    ):
         Tracker("trackio", tmp_path, {})

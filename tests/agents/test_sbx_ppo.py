@@ -1,5 +1,6 @@
 """The agent over sbx's PPO learns, and its policies are ours to the last decision."""
 
+import re
 import subprocess
 import sys
 
@@ -15,6 +16,7 @@ from agents.ppo.agent import PPOConfig
 from agents.presets import ppo, ppo_gymnasium
 from agents.sbx_ppo import SbxPPOConfig
 from envs.errors import UserError
+from envs.installing import pip_install
 
 SMALL = {"num_envs": 2, "num_steps": 64, "num_epochs": 1, "minibatch_size": 128, "hidden": (16, 8)}
 MINIBATCHES = {**SMALL, "num_epochs": 2, "minibatch_size": 32}
@@ -205,7 +207,9 @@ def test_nothing_of_theirs_is_imported_before_an_agent_is_made():
 
 def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "sbx", None)
-    with pytest.raises(UserError, match=r'agent=.sbx_ppo.: .* \(pip install "es-rl\[sbx\]"\)$'):
+    with pytest.raises(
+        UserError, match=rf"agent=.sbx_ppo.: .* \({re.escape(pip_install('sbx'))}\)$"
+    ):
         agents.make("sbx_ppo", envs.make("gymnasium/CartPole-v1"))
 
 

@@ -10,6 +10,7 @@ from gymnasium import spaces
 
 import envs
 from envs.errors import NoPicture, UserError
+from envs.installing import pip_install
 from envs.suites import jumanji_suite, navix_suite, pgx_suite, playground_suite
 from envs.suites.available import obstacle
 from tests.envs.suite_references import plain_episode, shapes_checked
@@ -155,7 +156,7 @@ def test_a_missing_package_is_named(suite, monkeypatch):
     id = envs.list_ids(suite)[0]
     assert obstacle(id) is None
     monkeypatch.setattr("envs.suites.available.find_spec", lambda name: None)
-    assert obstacle(id).endswith(f': pip install "es-rl[{suite}]"')
+    assert obstacle(id).endswith(f": {pip_install(suite)}")
 
 
 def _heavier(model, keys):

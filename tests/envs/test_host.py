@@ -13,6 +13,7 @@ from gymnasium import spaces
 import envs
 from envs.base import IDLE, RESET, STEP
 from envs.errors import UserError
+from envs.installing import pip_install
 
 
 class Counter(gymnasium.Env):
@@ -199,7 +200,7 @@ def test_a_missing_package_comes_with_how_to_install_it(monkeypatch):
         raise gymnasium.error.DependencyNotInstalled("Box2D is not installed")
 
     monkeypatch.setattr(gymnasium, "make", make)
-    with pytest.raises(UserError, match=r'Box2D is not .* \(pip install "es-rl\[box2d\]"\)'):
+    with pytest.raises(UserError, match=rf"Box2D is not .* \({re.escape(pip_install('box2d'))}\)"):
         envs.make("gymnasium/LunarLander-v3")
 
 

@@ -11,6 +11,8 @@ from envs.pictures.scene import scene_of
 
 pytestmark = pytest.mark.slow
 
+SHARP = 1e-3
+"""So few frames per second that the way of the camera is not smoothed."""
 ALL_SHAPES = """
 <mujoco>
   <asset>
@@ -70,7 +72,7 @@ def rotation(quaternion):
 
 
 def test_shapes_sizes_and_colours_are_the_models(model):
-    scene = scene_of(model, tumbling(model))
+    scene = scene_of(model, tumbling(model), SHARP)
     described = dict(zip(SHOWN, scene.geoms, strict=True))
     assert [geom.shape for geom in scene.geoms] == [
         *("plane", "box", "sphere", "ellipsoid", "cylinder", "capsule", "box")
@@ -87,7 +89,7 @@ def test_shapes_sizes_and_colours_are_the_models(model):
 
 def test_poses_are_mujocos(model):
     qpos = tumbling(model)
-    scene = scene_of(model, qpos)
+    scene = scene_of(model, qpos, SHARP)
     assert scene.positions.dtype == scene.quaternions.dtype == scene.focus.dtype == np.float32
     for frame, position in enumerate(qpos):
         data = forward(model, position)
@@ -99,7 +101,7 @@ def test_poses_are_mujocos(model):
 
 def test_a_mesh_is_its_bounding_box(model):
     (position,) = tumbling(model, 1)
-    scene, data = scene_of(model, [position]), forward(model, position)
+    scene, data = scene_of(model, [position], SHARP), forward(model, position)
     vertices = model.mesh_vert @ data.geom("wedge").xmat.reshape(3, 3).T + data.geom("wedge").xpos
     own = (vertices - scene.positions[0, -1]) @ rotation(scene.quaternions[0, -1])
     np.testing.assert_allclose(own.max(0), scene.geoms[-1].size, atol=1e-5)
@@ -108,22 +110,61 @@ def test_a_mesh_is_its_bounding_box(model):
 
 def test_the_camera_follows_what_floats_at_one_height(model):
     qpos = tumbling(model)
-    scene = scene_of(model, qpos)
+    scene = scene_of(model, qpos, SHARP)
     np.testing.assert_allclose(scene.focus[:, :2], qpos[:, :2], rtol=1e-6)
-    np.testing.assert_allclose(scene.focus[:, 2], qpos[:, 2].mean(), rtol=1e-5)
+    heights = scene.positions[:, 2:, 2]
+    middle = (heights.min() + heights.max()) / 2
+    np.testing.assert_allclose(scene.focus[:, 2], middle, rtol=1e-5)
+    assert scene.follows
     moving = scene.positions[:, 2:] - scene.focus[:, None]
     assert scene.reach >= np.linalg.norm(moving, axis=-1).max()
 
 
 def test_the_camera_stands_still_before_what_is_mounted():
     arm = mujoco.MjModel.from_xml_string(ARM)
-    scene = scene_of(arm, [np.array([angle]) for angle in (0.0, np.pi)])
+    scene = scene_of(arm, [np.array([angle]) for angle in (0.0, np.pi)], SHARP)
     np.testing.assert_allclose(scene.focus, [[0, 0, 0]] * 2, atol=1e-6)
     assert 1.1 <= scene.reach < 2.5
+    assert not scene.follows
+
+
+def test_what_has_no_ground_gets_one_below_all_that_is_seen(model):
+    arm = mujoco.MjModel.from_xml_string(ARM)
+    scene = scene_of(arm, [np.array([angle]) for angle in (0.0, np.pi)], SHARP)
+    assert [geom.shape for geom in scene.geoms] == ["box", "sphere", "plane"]
+    assert scene.geoms[-1].fixed
+    lowest = -1.1  # the sphere's lower end when it hangs, and that of the box
+    assert lowest - 0.5 < scene.positions[0, -1, 2] < lowest
+    assert len(scene_of(model, tumbling(model), SHARP).geoms) == len(SHOWN), "it has one"
+
+
+def moving_along(x, rate=30.0):
+    """The scene of a ball that is at these places at a height of 1, and then 2, and so on."""
+    ball = """<mujoco><worldbody><geom type="plane" size="0 0 1"/>
+      <body><freejoint/><geom size=".1"/></body></worldbody></mujoco>"""
+    height = 1 + np.arange(len(x)) % 2
+    qpos = np.stack([x, 0 * x, height, 1 + 0 * x, *[0 * x] * 3], axis=-1)
+    return scene_of(mujoco.MjModel.from_xml_string(ball), qpos, rate)
+
+
+def test_the_camera_keeps_up_with_a_steady_body_from_the_first_frame_to_the_last():
+    x = 10 * np.arange(40) / 30
+    np.testing.assert_allclose(moving_along(x).focus[:, 0], x, atol=1e-5)
+    for frames in (1, 2, 3):
+        np.testing.assert_allclose(moving_along(x[:frames]).focus[:, 0], x[:frames], atol=1e-5)
+
+
+@pytest.mark.parametrize("rate", [30.0, 120.0])
+def test_the_camera_does_not_jerk_with_the_body(rate):
+    time = np.arange(0, 3, 1 / rate)
+    hops = 0.2 * np.sin(2 * np.pi * 3 * time)  # three times a second
+    focus = moving_along(2 * time + hops, rate).focus[:, 0]
+    away = (focus - 2 * time)[int(rate) // 2 : -int(rate) // 2]
+    assert np.abs(away).max() < 0.02
 
 
 def test_some_of_the_frames(model):
-    scene = scene_of(model, tumbling(model))
+    scene = scene_of(model, tumbling(model), SHARP)
     some = scene.at(np.array([0, 3]))
     np.testing.assert_array_equal(some.positions, scene.positions[[0, 3]])
     np.testing.assert_array_equal(some.quaternions, scene.quaternions[[0, 3]])
@@ -135,10 +176,10 @@ def test_what_cannot_be_drawn_is_one_line(model):
     qpos = tumbling(model)
     qpos[2, 0] = np.nan
     with pytest.raises(UserError, match="joint positions are not finite in step 2") as error:
-        scene_of(model, qpos)
+        scene_of(model, qpos, SHARP)
     assert "\n" not in str(error.value)
     with pytest.raises(UserError, match="nothing of the model can be seen"):
-        scene_of(mujoco.MjModel.from_xml_string(NOTHING), [np.zeros(0)])
+        scene_of(mujoco.MjModel.from_xml_string(NOTHING), [np.zeros(0)], SHARP)
 
 
 # How far the joints give way that the physics itself has.

@@ -51,6 +51,7 @@ def all_fields():
     words_before = {
         "replay": ("replay", "nowhere"),
         "compare": ("compare", "classic"),
+        "report": ("report", "nowhere"),
         "export": ("export", "nowhere", "policy.onnx"),
     }
     yield from flags_of(("tune", ENV), TuneFlags, besides=("settings",))

@@ -70,6 +70,10 @@ class Browser:
         self.send("Emulation.setEmulatedMedia", features=[scheme])
         self.events.clear()
         self.send("Page.navigate", url=page.as_uri())
+        self.wait_for_load()
+
+    def wait_for_load(self) -> None:
+        """Wait until a page has loaded since `events` was last cleared."""
         while not any(event["method"] == "Page.loadEventFired" for event in self.events):
             self._receive()
 

@@ -8,7 +8,7 @@ import pytest
 
 import agents
 import envs
-from experiments.benchmarks import suites
+from experiments.benchmarks import suite_loops
 from experiments.benchmarks.rollouts import LockstepPlayer
 from experiments.benchmarks.timing import Contender, side_by_side
 from tests.experiments.test_cli import es_rl
@@ -81,7 +81,7 @@ def test_the_command_prints_and_writes_tables(tmp_path):
 
 
 def test_suites_are_compared_in_env_steps_per_second():
-    table = suites._suite("jumanji/Knapsack-v1", 50, 64, 2)
+    table = suite_loops._suite("jumanji/Knapsack-v1", 50, 64, 2)
     ours, theirs = table.rows
     assert ours.name == "our lanes"
     assert theirs.values["ratio to the suite's"] == 1

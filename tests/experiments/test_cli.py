@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -28,16 +29,23 @@ def es_rl(*arguments, cwd=None):
 
 
 def assert_silent(done):
-    """Off a terminal training says nothing but how far it is, at most every 30 seconds."""
+    """Off a terminal training says nothing but how far it is, every 30 seconds."""
     lines = done.stderr.splitlines()
-    assert all(re.fullmatch(r".+: \S+ of \S+ episodes ended", line) for line in lines), lines
+    says = r"\S+: (compiling|(generation|evaluation) .*)"
+    assert all(re.fullmatch(says, line) for line in lines), lines
     assert len(lines) <= done.seconds // 30
+
+
+def commands_of(done):
+    """The commands at the end of a run, by what they do, as a shell splits them."""
+    found = dict(re.findall(r"^(.+): (es-rl .+)$", done.stdout, re.MULTILINE))
+    return {does: shlex.split(command)[1:] for does, command in found.items()}
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """CartPole as `es-rl train` without arguments trains it."""
-    out = tmp_path_factory.mktemp("runs") / "quickstart"
+    out = tmp_path_factory.mktemp("runs") / "quick start"
     done = es_rl("train", "--out", out)
     assert done.returncode == 0, done.stderr
     return out, done
@@ -51,6 +59,27 @@ def test_train_without_arguments_solves_cart_pole(run):
     assert lines[-1]["eval_return_mean"] >= 475
     assert lines[-1]["env_steps"] <= 2_000_000
     assert lines[-1]["eval_episodes"] == 128
+
+
+def test_a_run_ends_with_the_commands_that_take_it_further(run):
+    out, done = run
+    assert commands_of(done) == {
+        "replay": ["replay", str(out)],
+        "resume": ["train", "--resume", str(out), "--target-return", "None"],
+    }
+
+
+def test_an_ended_run_goes_on_as_it_says(tmp_path):
+    train = ("train", "gymnasium/CartPole-v1", "--population-size", 8, "--workers", 1)
+    done = es_rl(*train, "--env-steps", 64, "--eval-episodes", 2, "--out", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    further = commands_of(done)
+    assert further["resume"][3:] == ["--env-steps", "128"]
+    compared = ["--tasks", "gymnasium/CartPole-v1", "--agents", "eggroll", "ppo"]
+    assert further["compare (from new runs)"] == ["compare", "classic", *compared]
+    again = es_rl(*further["resume"])
+    assert again.returncode == 0, again.stderr
+    assert commands_of(again)["resume"][3:] == ["--env-steps", "256"]
 
 
 def test_replay_gives_exactly_the_recorded_returns(run):
@@ -116,6 +145,9 @@ def test_envs_lists_and_marks(capsys):
         (("trian",), "no command 'trian': did you mean train?"),
         (("train", "brax/antt"), "ENV brax/antt: unknown environment; did you mean brax/ant"),
         (("train", "--agent", "egroll"), "--agent egroll: must be one of eggroll, open_es"),
+        (("train", "--agent", "mine"), "; --import MODULE brings in your own"),
+        (("train", "mine/reacher"), "; --import MODULE brings in your own"),
+        (("compare", "classic", "--agents", "mine"), "; --import MODULE brings in your own"),
         (("train", "--population-size", "7"), "--population-size 7: must be a multiple of noise"),
         (("train", "--group-size", "6"), "--group-size 6: must divide population_size"),
         (("train", "--rank", "0"), "--rank 0: must be an integer of at least 1"),

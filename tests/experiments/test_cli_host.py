@@ -115,11 +115,16 @@ def test_kwargs_and_modules_come_back_with_a_replay(tmp_path):
     config = json.loads((run / "config.json").read_text())
     assert config["env"] == "gymnasium/Faulty-v0"
     assert config["env_kwargs"] == {"max_episode_steps": 5}
-    replayed = es_rl("replay", run, "--json", "--episodes", 3, *IMPORT)
+    replay = f"es-rl replay {run} {' '.join(IMPORT)}"
+    assert f"replay: {replay}\n" in trained.stdout
+    assert (
+        f"resume: es-rl train --resume {run} {' '.join(IMPORT)} --env-steps 200\n" in trained.stdout
+    )
+    replayed = es_rl(*replay.split()[1:], "--json", "--episodes", 3)
     assert json.loads(replayed.stdout)["returns"] == [5.0, 5.0, 5.0]
     unknown = es_rl("replay", run)
     assert unknown.returncode == 2
-    assert "if a module of yours registers it, import that" in unknown.stderr
+    assert "--import MODULE brings in your own" in unknown.stderr
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import jax
 import pytest
 
 from agents.training import provenance
+from envs.installing import pip_install
 from experiments import cli
 from experiments.commands import doctor
 
@@ -77,7 +78,7 @@ def test_what_is_optional_and_missing_comes_with_how_to_get_it(capsys, monkeypat
     monkeypatch.setitem(doctor._EXTRAS, "bench", ("no_such_module",))
     code, said = run(capsys)
     assert code == 0
-    assert '--      extra bench            no no_such_module (pip install "es-rl[bench]")' in said
+    assert f"--      extra bench            no no_such_module ({pip_install('bench')})" in said
 
 
 def test_a_cache_that_cannot_be_written_is_named(tmp_path, monkeypatch):

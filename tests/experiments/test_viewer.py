@@ -12,15 +12,18 @@ import pytest
 from PIL import Image
 
 from agents.training.filming import Recording
+from envs.pictures import camera, looks
 from envs.pictures.scene import Geom, Scene
 from experiments import cli
-from experiments.viewer import Panel, figure, head, page
+from experiments.viewer import Panel, _asset, figure, head, page
 from tests.experiments.browser import Browser
 
 FRAMES = 31
 
 
-def synthetic(seed=0, shapes=("plane", "sphere", "capsule", "cylinder", "box", "ellipsoid")):
+def synthetic(
+    seed=0, follows=True, shapes=("plane", "sphere", "capsule", "cylinder", "box", "ellipsoid")
+):
     """A second in which a solid of each shape moves, the plane excepted."""
     rng = np.random.default_rng(seed)
     colours = rng.uniform(0.2, 1, (len(shapes), 3))
@@ -37,7 +40,7 @@ def synthetic(seed=0, shapes=("plane", "sphere", "capsule", "cylinder", "box", "
     positions[:, 0], quaternions[:, 0] = 0, (1, 0, 0, 0)
     focus = np.linspace(0, 100, FRAMES)[:, None] * [1, 0, 0] + [0, 0, 1]
     arrays = (x.astype(np.float32) for x in (positions, quaternions, focus))
-    scene = Scene(geoms, *arrays, reach=2.0)
+    scene = Scene(geoms, *arrays, reach=2.0, follows=follows)
     returns = np.linspace(0, 12.5, FRAMES, dtype=np.float32)
     return Recording(scene, returns, frames_per_second=30.0, steps=FRAMES - 1)
 
@@ -69,6 +72,21 @@ def test_the_data_round_trips():
     assert model[0]["pose"] == [0, 0, 0, 1, 0, 0, 0]
     assert "pose" not in model[1]
     assert model[1]["size"] == [0.2, 0.3, 0.1]
+
+
+def test_colours_and_framing_are_those_of_films():
+    recording = synthetic()
+    data = data_of(figure([Panel("p", recording)]))
+    scene, panel = recording.scene, data["panels"][0]
+    for geom, drawn in zip(scene.geoms, data["models"][0], strict=True):
+        assert drawn["rgba"] == pytest.approx(looks.painted(geom.rgba, geom.fixed))
+    assert panel["direction"] == pytest.approx(camera.direction(scene))
+    right, up, near = panel["extent"]
+    needed = max(right / 1.5, up) / np.tan(camera.FIELD_OF_VIEW / 2) + near
+    assert needed == pytest.approx(camera.distance(scene, 1.5))
+    light = _asset("viewer.css").split("}")[0]
+    for colour in (looks.SKY, *looks.GROUND):
+        assert "#" + "".join(f"{round(255 * x):02x}" for x in colour) in light
 
 
 def test_panels_share_a_model_and_bring_their_own():
@@ -219,6 +237,69 @@ def test_keys_and_controls(browser, tmp_path):
     assert np.abs(turned - before)[50:500].mean() > 2
     press(browser, " ")
     assert browser.evaluate("document.querySelector('.play').textContent") == "Pause"
+    assert complaints(browser) == []
+
+
+def solid_share(browser, path):
+    """Which share of the picture is coloured, as solids are and ground and sky are not."""
+    return (np.ptp(picture(browser, path)[60:500], axis=-1) > 40).mean()
+
+
+def click(browser, name):
+    browser.evaluate(f"document.querySelector('{name}').click()")
+    browser.evaluate("new Promise(f => requestAnimationFrame(() => requestAnimationFrame(f)))")
+
+
+def test_the_camera_follows_until_it_is_told_to_stay(browser, tmp_path):
+    path, shot = tmp_path / "x.html", tmp_path / "shot.png"
+    path.write_text(page("title", [Panel("p", synthetic())]))
+    browser.open(path, 800, 600)
+    assert until_drawn(browser) == "drawn"
+    press(browser, "ArrowLeft")  # which stops it
+    pressed = "document.querySelector('.follow').getAttribute('aria-pressed')"
+    assert browser.evaluate(pressed) == "true"
+    seek = (
+        "(s => { s.value = {0}; s.dispatchEvent(new Event('input')); })"
+        "(document.querySelector('input'))"
+    )
+    browser.evaluate(seek.replace("{0}", "0.9"))
+    press(browser, "ArrowRight")
+    assert solid_share(browser, shot) > 0.01, "90 metres away, and followed"
+    browser.evaluate(seek.replace("{0}", "0.1"))
+    click(browser, ".follow")
+    assert browser.evaluate(pressed) == "false"
+    assert solid_share(browser, shot) > 0.01
+    browser.evaluate(seek.replace("{0}", "0.9"))
+    press(browser, "ArrowRight")
+    assert solid_share(browser, shot) < 0.001, "the camera has stayed"
+    press(browser, "f")
+    assert browser.evaluate(pressed) == "true"
+    assert solid_share(browser, shot) > 0.01
+    assert complaints(browser) == []
+
+
+def test_what_is_mounted_has_nothing_to_follow(browser, tmp_path):
+    path = tmp_path / "x.html"
+    path.write_text(page("title", [Panel("p", synthetic(follows=False))]))
+    browser.open(path, 390)
+    assert until_drawn(browser) == "drawn"
+    assert browser.evaluate("document.querySelector('.follow').offsetParent === null")
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_the_theme_is_the_systems_until_another_is_chosen(browser, tmp_path, dark):
+    path, shot = tmp_path / "x.html", tmp_path / "shot.png"
+    path.write_text(page("title", [Panel("p", synthetic())]))
+    browser.open(path, 1440, 500, dark)
+    assert until_drawn(browser) == "drawn"
+    press(browser, "ArrowLeft")
+    names = ["dark", "light"] if dark else ["light", "dark"]
+    for name in names:
+        assert state_of(browser, "theme") == name
+        shown = picture(browser, shot)
+        for part in (shown[:20], shown[60:80, 200:], shown[-20:]):  # title, sky, controls
+            assert (part.mean() > 180) == (name == "light")
+        click(browser, ".other")
     assert complaints(browser) == []
 
 

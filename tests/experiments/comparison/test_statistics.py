@@ -1,19 +1,20 @@
 """Statistics of a comparison: by hand, and against samples whose truth is known."""
 
-import dataclasses
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from experiments.comparison import statistics
-from experiments.comparison.curves import learning_curve
+from experiments.comparison.curves import axis_range, learning_curve
 from experiments.comparison.results import Point, Run
 from experiments.comparison.statistics import (
     Bound,
     ToThreshold,
     aggregate,
     estimate,
+    final_return,
     iqm,
     mean,
     relative_score,
@@ -75,7 +76,7 @@ def test_the_order_of_seeds_and_former_calls_change_nothing():
     values = [3.1, 1.7, 2.2, 9.4, 5.5]
     assert estimate([values], iqm) == estimate([values[::-1]], iqm)
     once = comparison()
-    turned = dataclasses.replace(once, runs=once.runs[::-1])
+    turned = replace(once, runs=once.runs[::-1])
     assert aggregate(once) == aggregate(turned)
     pair = ("eggroll", "ppo")
     assert statistics.improvement(once, *pair) == statistics.improvement(turned, *pair)
@@ -215,28 +216,55 @@ def test_no_score_is_above_1_where_runs_stop_when_solved():
     assert statistics.final_score(found, task(stop=True), "x").value == pytest.approx(0.75)
 
 
-def test_a_curve_is_the_step_function_where_all_seeds_have_data():
-    curves = [
-        [Point(0, 0.0, 5.0), Point(10, 1.0, 0.0), Point(20, 2.0, 4.0), Point(40, 4.0, 8.0)],
-        [Point(15, 1.5, 2.0), Point(30, 3.0, 6.0), Point(35, 3.5, math.nan)],
-    ]
-    runs = [run("a", "x", seed, 0, curve) for seed, curve in enumerate(curves)]
-    curve = learning_curve(task(), runs, "env_steps")
-    np.testing.assert_array_equal(curve.x, [15, 20, 30])
-    np.testing.assert_array_equal(curve.value, [1, 3, 5])
-    np.testing.assert_array_equal(curve.band[0], [0, 2, 4])
-    np.testing.assert_array_equal(learning_curve(task(), runs, "seconds").x, [1.5, 2, 3])
-    assert learning_curve(task(), runs[:1], "seconds").band is None
-    assert learning_curve(task(), [*runs, run("a", "x", 2, 0)], "seconds") is None
-    assert learning_curve(task(), [], "seconds") is None
+CURVES = (
+    [Point(0, 0.0, 5.0), Point(10, 1.0, 0.0), Point(20, 2.0, 4.0), Point(40, 4.0, 7.0)],
+    [Point(15, 1.5, 2.0), Point(30, 3.0, math.nan), Point(50, 5.0, 6.0)],
+)
 
 
-def test_a_seed_that_solved_its_task_and_stopped_keeps_its_last_value():
-    runs = reaching("x", [5, 20])
-    np.testing.assert_array_equal(learning_curve(task(stop=True), runs, "seconds").x, [1, 5, 20])
-    np.testing.assert_array_equal(learning_curve(task(), runs, "seconds").x, [1, 5])
-    runs = reaching("x", [5, None], end=9.0)
-    np.testing.assert_array_equal(learning_curve(task(stop=True), runs, "seconds").x, [1, 5, 9])
+def ended(seed, curve, value):
+    """A run that ends with its last evaluation, and whose final episodes return `value`."""
+    last = replace(run("a", "x", seed, value, curve), env_steps=curve[-1].env_steps)
+    return replace(last, seconds=curve[-1].seconds)
+
+
+def test_a_curve_is_the_step_function_and_ends_with_the_numbers_of_the_table():
+    runs = [ended(seed, *of) for seed, of in enumerate(zip(CURVES, (8.0, 10.0), strict=True))]
+    found = results([task()], runs)
+    axis = axis_range(found, "a", "env_steps")
+    assert axis == (5, 50), "half of the first one above 0, as one seed was evaluated at 0"
+    curve = learning_curve(runs, "env_steps", axis)
+    np.testing.assert_array_equal(curve.x, [15, 20, 40, 50])
+    np.testing.assert_array_equal(curve.value, [1, 3, 5, 9])
+    np.testing.assert_array_equal(curve.band[0], [0, 2, 2, 8])
+    assert curve.value[-1] == final_return(found, "a", "x").value
+    first, second = curve.seeds
+    np.testing.assert_array_equal([first.x, first.value], [[5, 10, 20, 40], [5, 0, 4, 8]])
+    np.testing.assert_array_equal([second.x, second.value], [[15, 50], [2, 10]])
+    seconds = learning_curve(runs, "seconds", axis_range(found, "a", "seconds"))
+    np.testing.assert_array_equal(seconds.x, [1.5, 2, 4, 5])
+    assert learning_curve(runs[:1], "seconds", (0.5, 5)).band is None
+    assert learning_curve([], "seconds", (0.5, 5)) is None
+    assert axis_range(results([task()], []), "a", "seconds") is None
+
+
+def test_a_curve_goes_on_to_the_end_of_the_axis_where_all_seeds_have_stopped():
+    runs = [ended(0, CURVES[0], 8.0), ended(1, CURVES[1], 10.0)]
+    slow = replace(ended(0, [Point(100, 9.0, 0.0), Point(400, 99.0, 1.0)], 2.0), agent="y")
+    axis = axis_range(results([task()], [*runs, slow]), "a", "env_steps")
+    assert axis == (5, 400)
+    curve = learning_curve(runs, "env_steps", axis)
+    np.testing.assert_array_equal(curve.x, [15, 20, 40, 50, 400])
+    np.testing.assert_array_equal(curve.value, [1, 3, 5, 9, 9])
+    assert curve.stop == 50
+
+
+def test_a_curve_of_many_evaluations_keeps_its_first_and_its_last():
+    points = [Point(x, float(x), float(x)) for x in range(1, 2001)]
+    curve = learning_curve([ended(0, points, 7.0)], "env_steps", (1, 5000))
+    assert len(curve.x) == 201
+    np.testing.assert_array_equal([curve.x[0], curve.value[0]], [1, 1])
+    np.testing.assert_array_equal([curve.x[-2:], curve.value[-2:]], [[2000, 5000], [7, 7]])
 
 
 @pytest.mark.parametrize(
@@ -266,7 +294,7 @@ def test_relative_scores_by_hand():
         + runs_of("y", [-8.0, -4.0], "b")
         + runs_of("y", [-1.0, 1.0], "c"),
     )
-    found = dataclasses.replace(found, relative_to="y")
+    found = replace(found, relative_to="y")
     first, second, third = tasks
     assert relative_score(found, [first], "x").value == pytest.approx((6 - 2) / (10 - 2))
     assert relative_score(found, [first], "y").value == 1
@@ -277,9 +305,9 @@ def test_relative_scores_by_hand():
     for no_score in ([], [third], [first, third]):
         assert relative_score(found, no_score, "x") is None
     assert relative_score(found, [third], "y") is None  # no better than random actions
-    unknown = dataclasses.replace(first, random_return=None)
+    unknown = replace(first, random_return=None)
     assert relative_score(found, [unknown], "x") is None
     # A seed of y is no better than random actions: resamples of it alone would divide by 0.
-    unsure = relative_score(found, [dataclasses.replace(first, random_return=8.0)], "x")
+    unsure = relative_score(found, [replace(first, random_return=8.0)], "x")
     assert (unsure.value, unsure.interval) == (-1.0, None)
     assert "a seed of y is no better than random" in unsure.reason

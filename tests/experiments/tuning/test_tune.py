@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from envs.errors import UserError
+from envs.installing import pip_install
 from experiments import cli
 from experiments.commands import tune
 from experiments.settings_files import read_settings
@@ -160,7 +161,7 @@ def test_what_is_wrong_is_refused_and_nothing_written(flags, says, tmp_path, mon
 def test_a_missing_optuna_is_named(monkeypatch, capsys):
     monkeypatch.setattr(tune, "find_spec", lambda name: None)
     assert cli_code("tune", ENV) == 2
-    assert 'Optuna must be installed to tune (pip install "es-rl[tune]")' in capsys.readouterr().err
+    assert f"Optuna must be installed to tune ({pip_install('tune')})" in capsys.readouterr().err
 
 
 def test_a_second_command_in_the_same_folder_is_refused(tmp_path, capsys):

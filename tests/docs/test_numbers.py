@@ -1,0 +1,59 @@
+"""The numbers, pictures and names of the pages are those of the committed results and the code."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from docs import figures
+from experiments.benchmarks.scaling import tables as tables_of_scaling
+from experiments.cli import COMMANDS
+from experiments.comparison import results, suites, tables
+
+ROOT = Path(__file__).parent.parent.parent
+DOCS = ROOT / "docs"
+RESULTS = ROOT / "experiments" / "results"
+README = (ROOT / "README.md").read_text()
+EVERYTHING = README + "".join(page.read_text() for page in DOCS.rglob("*.md"))
+
+
+def test_the_tables_are_made_of_the_results():
+    for name in ("classic", "reference"):
+        table = tables.markdown_table(results.load(RESULTS / name / "results.json"))
+        assert (RESULTS / name / "table.md").read_text() == table
+        assert name != "classic" or table.strip() in (DOCS / "benchmarks.md").read_text()
+
+
+def test_the_scaling_page_shows_what_was_measured():
+    table = tables_of_scaling(json.loads((RESULTS / "scaling" / "scaling.json").read_text()))
+    assert (RESULTS / "scaling" / "table.md").read_text() == table
+    assert table.strip() in (DOCS / "scaling.md").read_text()
+
+
+def test_the_headline_is_drawn_from_the_results(tmp_path):
+    figures.draw(tmp_path)
+    for name in ("headline.svg", "networks.png", "scaling.png"):
+        assert (tmp_path / name).read_bytes() == (figures.ASSETS / name).read_bytes()
+
+
+def test_the_readme_is_short():
+    assert len(README.splitlines()) <= 120
+
+
+def test_commands_agents_and_suites_are_explained():
+    # In a process of its own: other tests register agents that the pages know nothing of.
+    code = "import agents; print(*agents.list_agents())"
+    agents = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    names = agents.stdout.split()
+    assert "eggroll" in names
+    for name in (*names, *suites.bundled()):
+        assert f"`{name}`" in EVERYTHING or f"es-rl compare {name}" in EVERYTHING
+    for command in COMMANDS:
+        assert f"es-rl {command}" in EVERYTHING
+
+
+def test_devices_are_there_after_import_es_rl():
+    code = "import es_rl; es_rl.devices.use_cpu_devices(1)"
+    subprocess.run([sys.executable, "-c", code], check=True)
