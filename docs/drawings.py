@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
+from typing import Any
 
 import jax
 import matplotlib
@@ -197,7 +198,8 @@ def played_lengths() -> tuple[list[int], int]:
     """The lengths of the episodes of a generation of CartPole, in job order, and its limit."""
     env = envs.make(CART_POLE.env)
     settings = {**CART_POLE.base, "population_size": MEMBERS, "lanes": LANES, "devices": 1}
-    with agents.make(settings.pop("agent"), env, **settings) as agent:
+    agent: Any = agents.make(settings.pop("agent"), env, **settings)
+    with agent:
         state = agent.init(jax.random.key(0))
         for _ in range(GENERATION):
             state, _ = agent.step(state)

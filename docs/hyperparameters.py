@@ -329,7 +329,7 @@ def _save(figure: Figure, name: str) -> None:
 
 
 def _panel(task: Task) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(3.6, 2.7), layout="constrained")
+    figure = Figure(figsize=(3.5, 2.6), layout="constrained")
     axes = figure.subplots()
     axes.set_title(TITLES[task.name])
     return figure, axes
@@ -348,7 +348,7 @@ def draw_study(results: Results, study: Study, task: Task) -> None:
     axes.axhline(task.threshold, color="#777777", linewidth=0.8, linestyle=(0, (1, 2)))
     axes.set_xlabel("thousand env steps")
     axes.set_ylabel("return of the mean policy")
-    axes.legend(loc="lower right", fontsize=8, framealpha=0.8)
+    axes.legend(title=study.name, fontsize=8, title_fontsize=8, framealpha=0.8)
     _save(figure, f"{study.name}-{task.name}")
 
 
