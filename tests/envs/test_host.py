@@ -186,7 +186,7 @@ def test_wrappers_modules_and_classes_of_the_script_itself(tmp_path, monkeypatch
         ("Counter-v0", {"length": {5}}, "length={5}: must be a JSON value"),
         ("HalfCheetah-v5", {"xml_file": "/no/such.xml"}, "OSError: File /no/such.xml does not"),
         ("no_such_module:Counter-v0", {}, "import=no_such_module: must be a module"),
-        ("CartPole-v9", {}, "if a module of yours registers it, import that"),
+        ("CartPole-v9", {}, "--import MODULE brings in your own"),
     ],
 )
 def test_wrong_options_are_one_line(name, kwargs, message):
