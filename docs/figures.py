@@ -77,7 +77,7 @@ def draw(folder: Path) -> None:
         _times(left)
         _generations(right)
         figure.tight_layout(w_pad=3)
-        figure.savefig(folder / "headline.svg", metadata={"Date": None})
+        figure.savefig(folder / "headline.svg", metadata={"Date": None}, bbox_inches="tight")
     shutil.copy(RESULTS / "scaling" / "scaling.png", folder)
     shutil.copy(RESULTS / "networks" / "networks.png", folder)
 
