@@ -135,6 +135,8 @@ def _print(
         f"{result.generations} generations, {result.wall_seconds:.1f} s "
         f"(and {result.compile_seconds:.1f} s of compilation)"
     )
+    if config.reached(evaluation.mean):
+        print(f"the target return {config.target_return:g} is reached")
     print(f"run: {out}")
     if result.new_generations == 0 and result.stopped_by is None:
         print(

@@ -176,7 +176,7 @@ def _scores(results: Results, path: Path) -> Picture | None:
     return Picture(
         path,
         f"Normalised score of {', '.join(found.scores)}, with intervals",
-        f"Interquartile mean over the {len(found.tasks)} tasks that all play and their seeds, with "
+        f"Interquartile mean over tasks that all play ({len(found.tasks)}) and their seeds, with "
         "95 % stratified bootstrap intervals.",
     )
 

@@ -211,10 +211,11 @@ def _task(
     films: Mapping[tuple[str, str], Replay],
 ) -> str:
     task = results.tasks[position]
-    steps, seconds = quantity(task.env_steps, "env_steps"), quantity(task.seconds, "seconds")
+    seconds = f"{quantity(task.seconds, 'seconds')} of training"
+    steps = f"{quantity(task.env_steps, 'env_steps')} env steps and "
     about = (
-        f"{task.env}: solved at a return of {number(task.threshold)}. A run has at most {steps} "
-        f"env steps and {seconds} of training."
+        f"{task.env}: solved at a return of {number(task.threshold)}. A run has at most "
+        f"{'' if task.only_seconds else steps}{seconds}."
     )
     parts = [
         f'<h2 id="task-{position}">{escape(task.name)}</h2>',
