@@ -65,6 +65,7 @@ def test_a_run_ends_with_the_commands_that_take_it_further(run):
     out, done = run
     assert commands_of(done) == {
         "replay": ["replay", str(out)],
+        "page": ["report", str(out)],
         "resume": ["train", "--resume", str(out), "--target-return", "None"],
     }
 
