@@ -179,6 +179,7 @@ NAMES: dict[str, Any] = {
     "train_env_kwargs": one(words),
     "modules": one(words.map(lambda word: f"no_such_{word}")),
     "out": FILES,
+    "results": FILES,
     "video": FILES | one(words.map(lambda word: f"{word}.avi")),
     "html": FILES | one(words.map(lambda word: f"{word}.htm")),
     "json": st.sampled_from([("full",), ("nowhere/tables.json",)]),
