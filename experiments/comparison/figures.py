@@ -135,7 +135,7 @@ def _curve(axes: Axes, curve: Curve, label: str, style: _Style) -> None:
     colour, marker = style
     end = curve.x[-1]
     for seed in curve.seeds if len(curve.seeds) > 1 else ():
-        thin: dict[str, Any] = {"color": colour, "linewidth": 0.8, "alpha": 0.4, "zorder": 1.5}
+        thin: dict[str, Any] = {"color": colour, "linewidth": 0.8, "alpha": 0.35, "zorder": 1.5}
         axes.step(seed.x, seed.value, where="post", **thin)
         axes.plot(seed.x[-1], seed.value[-1], marker=".", markersize=5, **thin)
         axes.plot((seed.x[-1], end), (seed.value[-1],) * 2, linestyle=_DASHED, **thin)

@@ -180,6 +180,7 @@ NAMES: dict[str, Any] = {
     "modules": one(words.map(lambda word: f"no_such_{word}")),
     "results": one(words),
     "out": FILES,
+    "results": FILES,
     "video": FILES | one(words.map(lambda word: f"{word}.avi")),
     "html": FILES | one(words.map(lambda word: f"{word}.htm")),
     "json": st.sampled_from([("full",), ("nowhere/tables.json",)]),

@@ -190,7 +190,10 @@ def test_results_put_no_random_return_outside_of_its_place(place, capsys, change
     assert (contents(inside), contents(outside)) == before
 
 
-@pytest.mark.parametrize("name", ["tasks.json", "results.json", "report.html", "figures", "runs"])
+@pytest.mark.parametrize(
+    "name",
+    ["tasks.json", "results.json", "report.html", "table.tex", "figures", "imported", "runs"],
+)
 @pytest.mark.parametrize("how", ["file", "folder", "nothing", "pipe"])
 def test_a_comparison_follows_no_link(place, capsys, name, how):
     inside, outside = place
