@@ -48,7 +48,7 @@ def obstacle(env_id: str) -> str | None:
     """Return the known reason why an environment cannot run here, in a few words, or None."""
     entry, (suite, _, name) = _entry_point(env_id), env_id.partition("/")
     if suite == "kinetix" and find_spec("kinetix") is None:
-        return "needs kinetix, which pip cannot install beside this JAX: see the README"
+        return "needs kinetix, which pip cannot install beside this JAX: see docs/how-to/suites.md"
     if suite in _SUITES and find_spec(_SUITES[suite][0]) is None:
         package, extra = _SUITES[suite]
         return f"needs {package}: {pip_install(extra)}"

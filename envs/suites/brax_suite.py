@@ -64,7 +64,7 @@ def make(
         raise UserError(f"backend={backend!r}: must be one of {', '.join(_BACKENDS)}")
     batched_solves.install()
     with warnings.catch_warnings():
-        # Brax recommends its successor at every import; the README mentions it once.
+        # Brax recommends its successor at every import; docs/how-to/suites.md does once.
         warnings.filterwarnings("ignore", message="Brax System")
         import_mjx()
         import brax.envs

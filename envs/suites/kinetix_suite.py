@@ -62,7 +62,7 @@ def make(
         from kinetix.util.saving import load_from_json_file
     except ImportError as error:
         raise UserError(
-            f"{id}: {one_line(error)} (README, section on suites: how to install it)"
+            f"{id}: {one_line(error)} (how to install it: docs/how-to/suites.md)"
         ) from error
     level, static, params = load_from_json_file(name)
     known = [field.name for field in fields(params)]

@@ -1,6 +1,6 @@
 """Suites: TOML files that define the tasks, agents, budgets and settings of a comparison.
 
-A suite has these fields (README, "Comparisons of your own", shows a whole one):
+A suite has these fields (docs/how-to/compare.md shows a whole one):
 
     agents    names of agents, or tables: name (in tables and figures), agent (the registered name,
               the same unless given), preset (false: without the agent's presets), and any setting

@@ -178,7 +178,6 @@ NAMES: dict[str, Any] = {
     "env_kwargs": one(words),
     "train_env_kwargs": one(words),
     "modules": one(words.map(lambda word: f"no_such_{word}")),
-    "results": one(words),
     "out": FILES,
     "results": FILES,
     "video": FILES | one(words.map(lambda word: f"{word}.avi")),
