@@ -16,5 +16,5 @@ def pip_install(extra: str) -> str:
     return f'pip install -e "{here}[{extra}]"'
 
 
-OWN_NAME = "--import MODULE brings in your own (in Python: import it first)"
+OWN_NAME = "--import MODULE brings in your own if it registers it (in Python: import it first)"
 """What a message about an unknown environment or agent says at its end."""

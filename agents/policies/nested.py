@@ -66,6 +66,11 @@ def flatten(space: spaces.Space, parts: Sequence[jax.Array]) -> jax.Array:
     return jnp.concatenate([_vector(leaf, part) for leaf, part in pairs])
 
 
+def must_be(shape: tuple[int, ...]) -> str:
+    """What shapes are accepted, for messages: "must be (4,) or (n, 4)"."""
+    return f"must be {shape} or {('n', *shape)}".replace("'", "")
+
+
 def parts_of(space: spaces.Space, obs: Any) -> tuple[list[np.ndarray], bool]:
     """The parts of one element of a Dict or Tuple space, or of n elements stacked part by part.
 
@@ -81,9 +86,7 @@ def parts_of(space: spaces.Space, obs: Any) -> tuple[list[np.ndarray], bool]:
         part, shape = np.asarray(_at(obs, path)), leaf.shape or ()
         batched = part.ndim == len(shape) + 1 and part.shape[1:] == shape
         if not batched and part.shape != shape:
-            raise UserError(
-                f"obs{shown(path)} has shape {part.shape}: must be {shape} or (n, *{shape})"
-            )
+            raise UserError(f"obs{shown(path)} has shape {part.shape}: {must_be(shape)}")
         counts.append(len(part) if batched else None)
         found.append(part.astype(np.float32) if isinstance(leaf, spaces.Box) else part)
         if counts[-1] != counts[0]:

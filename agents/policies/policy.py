@@ -139,7 +139,7 @@ class Policy:
         shape = self.spec.observation_space.shape or ()
         batched = obs.shape[1:] == shape and obs.ndim == len(shape) + 1
         if not batched and obs.shape != shape:
-            raise UserError(f"obs has shape {obs.shape}: must be {shape} or (n, *{shape})")
+            raise UserError(f"obs has shape {obs.shape}: {nested.must_be(shape)}")
         return (obs if batched else obs[None]), batched
 
     def save(self, folder: str | Path) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from string import Template
 
 from es_rl.files import write_whole
-from experiments.comparison import figures, findings
+from experiments.comparison import figures, findings, hyperparameters
 from experiments.comparison.films import Replay, best_run
 from experiments.comparison.findings import Outcome
 from experiments.comparison.results import Results, Run, Task
@@ -170,7 +170,7 @@ def _legend(results: Results) -> str:
     """What colours, lines and intervals mean."""
     swatches = "".join(
         f'<li><i style="--colour: {figures.COLOURS[i % len(figures.COLOURS)]}"></i>'
-        f"{escape(agent)}</li>"
+        f"{escape(results.label(agent))}</li>"
         for i, agent in enumerate(results.agents)
     )
     counts = Counter((run.task, run.agent) for run in results.runs if run.error is None)
@@ -182,8 +182,9 @@ def _legend(results: Results) -> str:
         "task and agent are drawn anew. The IQM is the mean of the middle half; of fewer than 4 "
         "values, of all. Times to a threshold are medians, with intervals of the same kind. "
         "Clearly better or worse: the interval of the comparison leaves out a tie.",
-        "In learning curves, a line is the IQM over seeds of the latest evaluation, the band its "
-        "95 % interval at each point, and the dotted grey line the threshold.",
+        "In learning curves, a thick line is the IQM over seeds of the latest evaluation, the band "
+        "its 95 % interval at each point, thin lines the seeds; dots and dashes show where seeds "
+        "stopped and what they keep, and the dotted grey line is the threshold.",
     ]
     return (
         f'<section aria-label="Legend"><ul class="legend">{swatches}</ul>\n'
@@ -286,16 +287,8 @@ def _caption(results: Results, run: Run, film: Replay) -> str:
 
 
 def _settings(results: Results, task: Task) -> str:
-    parts = []
-    for agent in results.agents:
-        # All seeds have the same settings, but a failed run may lack them.
-        run = next((r for r in results.of(task.name, agent)), None)
-        if run is None:
-            continue
-        rows = tuple((name, json.dumps(value)) for name, value in run.settings.items())
-        source = f"Source: {run.source or 'not recorded'}."
-        parts.append(table(TextTable(agent, ("hyperparameter", "value"), rows, (source,))))
-    return details("Hyperparameters", "\n".join(parts)) if parts else ""
+    tables = hyperparameters.settings_tables(results, task)
+    return details("Hyperparameters", "\n".join(map(table, tables))) if tables else ""
 
 
 def _figures(pictures: Iterable[figures.Picture]) -> str:

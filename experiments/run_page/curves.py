@@ -134,6 +134,11 @@ def _chart(run: Run, name: str) -> Chart | None:
             read.append(Curve(suffix.strip("_"), ends[0], ends[1]))
     missing = metrics.not_finite[name]
     notes = [f"Not finite in {missing:,} of {metrics.lines:,} generations."] if missing else []
+    if name == MAIN and type(limit := run.saved.settings.get("episode_steps")) is int:
+        notes.append(
+            f"Training stops episodes after {limit:,} steps (episode_steps) and evaluation does "
+            "not, so that the two are not comparable where episodes are longer."
+        )
     return Chart(title, line, dots, band, [curve for curve in read if len(curve.x)], notes)
 
 

@@ -182,7 +182,10 @@ def open_run(name: str | Path) -> Run:
         missing = "is a file" if os.path.lexists(folder) else "does not exist"
         raise _blamed(name, f"{missing}: must be the folder of a run")
     if not os.path.lexists(folder / CONFIG):
-        raise _blamed(name, f"has no {CONFIG}: must be the folder of a run of es-rl train")
+        hint = ""
+        if os.path.lexists(folder / "tasks.json"):
+            hint = "; a comparison writes its own page, report.html, when it ends"
+        raise _blamed(name, f"has no {CONFIG}: must be the folder of a run of es-rl train{hint}")
     try:
         config = _read_object(folder / CONFIG)
         found = config.get("format", 1)

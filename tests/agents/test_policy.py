@@ -63,7 +63,7 @@ def test_one_observation_or_a_batch_numpy_in_and_out():
     assert batch.shape == (3,)
     assert policy(np.float32([1])).shape == ()
     assert policy(np.float32([1])) == batch[0] == batch[2]
-    with pytest.raises(ValueError, match=r"obs has shape \(2,\): must be \(1,\)"):
+    with pytest.raises(ValueError, match=r"obs has shape \(2,\): must be \(1,\) or \(n, 1\)$"):
         policy(np.zeros(2))
 
 

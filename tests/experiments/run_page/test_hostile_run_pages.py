@@ -29,10 +29,17 @@ def refused(capsys, *arguments):
         ("nowhere", "does not exist: must be the folder of a run"),
         ("file", "is a file: must be the folder of a run"),
         ("empty", "has no config.json: must be the folder of a run of es-rl train"),
+        (
+            "comparison",
+            "has no config.json: must be the folder of a run of es-rl train; a comparison writes "
+            "its own page, report.html, when it ends",
+        ),
     ],
 )
 def test_what_is_no_run(tmp_path, capsys, name, says):
     (tmp_path / "file").write_text("x")
+    (tmp_path / "comparison").mkdir()
+    (tmp_path / "comparison" / "tasks.json").write_text("[]")
     (tmp_path / "empty").mkdir()
     assert refused(capsys, tmp_path / name) == f"RUN {tmp_path / name}: {says}"
     assert not list((tmp_path / "empty").iterdir())

@@ -265,3 +265,10 @@ def test_numbers_on_the_page_are_those_of_the_run(run, metrics_of):
     shown = json.loads(data.replace("&quot;", '"'))
     assert shown == {"until": 300.0, "curves": [["training", [100.0], [1.25]]]}
     assert "Not finite in 2 of 3 generations." in page
+
+
+def test_training_that_cuts_episodes_is_not_compared_with_evaluation(run, config_of):
+    settings = json.loads((run / "config.json").read_text())["settings"]
+    assert "not comparable" not in page_of(run)
+    config_of(settings={**settings, "episode_steps": 150})
+    assert "Training stops episodes after 150 steps (episode_steps)" in page_of(run)
