@@ -1,6 +1,5 @@
 """The registry of agents: `register`, `make` and `list_agents`."""
 
-import difflib
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
@@ -25,7 +24,7 @@ from agents.sbx_ppo import SbxPPOAgent, SbxPPOConfig
 from agents.training.run_config import RunConfig
 from agents.untrained import UntrainedAgent, UntrainedConfig
 from envs.base import Env, EnvSpec, HostEnv
-from envs.errors import UserError
+from envs.errors import UserError, did_you_mean
 from envs.installing import OWN_NAME
 from envs.precision import in_32_bits
 from es_rl import processes
@@ -101,9 +100,7 @@ def list_agents() -> list[str]:
 
 def _entry(name: str) -> _Entry:
     if name not in _AGENTS:
-        close = difflib.get_close_matches(name, _AGENTS, n=1)
-        hint = f"; did you mean {close[0]}?" if close else ""
-        accepted = f"{', '.join(_AGENTS)}{hint}"
+        accepted = f"{', '.join(_AGENTS)}{did_you_mean(name, _AGENTS)}"
         raise UserError(f"agent={name!r}: must be one of {accepted}; {OWN_NAME}")
     return _AGENTS[name]
 
@@ -144,11 +141,8 @@ def configure(name: str, env_id: str, /, **settings: Any) -> Any:
     known = [f.name for f in fields(config_type(name))]
     for setting in settings:
         if setting not in known:
-            close = difflib.get_close_matches(setting, known, n=3) or known
-            raise UserError(
-                f"{setting}={settings[setting]!r}: no such setting of {name}; "
-                f"did you mean {', '.join(close)}?"
-            )
+            hint = did_you_mean(setting, known, most=3) or f": must be of {', '.join(known)}"
+            raise UserError(f"{setting}={settings[setting]!r}: no such setting of {name}{hint}")
     configured = config_type(name)(**{**preset(name, env_id).settings, **settings})
     checked.check(configured)
     return configured

@@ -1,5 +1,8 @@
 """Errors that the person who runs a program can fix, and errors of a user's environment."""
 
+import difflib
+from collections.abc import Iterable
+
 from envs.host.worker import Fault
 
 
@@ -50,3 +53,10 @@ def one_line(text: object) -> str:
     line = "".join(c if c.isprintable() else "?" for c in line)
     # The end is kept because error messages state there what would be accepted.
     return line if len(line) <= 400 else f"{line[:250]} ... {line[-140:]}"
+
+
+def did_you_mean(name: str, known: Iterable[str], most: int = 1) -> str:
+    """The end of a message about an unknown name: "; did you mean sigma?", of up to `most` known
+    names that are similar; "" if none is."""
+    close = difflib.get_close_matches(name, list(known), n=most)
+    return f"; did you mean {', '.join(close)}?" if close else ""

@@ -3,7 +3,6 @@
 JAX is not imported here: that takes a second, and `es-rl --help` does not need it.
 """
 
-import difflib
 import importlib
 import os
 import sys
@@ -83,12 +82,11 @@ def module_of(command: str) -> str:
     Raises:
       UserError: the command is unknown.
     """
-    from envs.errors import UserError
+    from envs.errors import UserError, did_you_mean
 
     if command not in COMMANDS:
-        close = difflib.get_close_matches(command, COMMANDS, n=1)
-        hint = f"did you mean {close[0]}?" if close else f"must be one of {', '.join(COMMANDS)}"
-        raise UserError(f"no command {command!r}: {hint}")
+        hint = did_you_mean(command, COMMANDS) or f": must be one of {', '.join(COMMANDS)}"
+        raise UserError(f"no command {command!r}{hint}")
     return f"experiments.commands.{'list_envs' if command == 'envs' else command}"
 
 

@@ -23,13 +23,18 @@ _LONG = 20
 _VERDICT = re.compile(r"^(better|worse)(?=: )")
 
 
-def look() -> dict[str, str]:
+def look(*more: str) -> dict[str, str]:
     """The style sheet and the script of all pages, and the source of the script for a content
-    security policy, as `style`, `script` and `script_source`."""
-    script = _asset("page.js")
+    security policy, as `style`, `script` and `script_source`.
+
+    Args:
+      *more: assets without their endings, whose style sheets and scripts follow.
+    """
+    names = ("page", *more)
+    script = "\n".join(asset(f"{name}.js") for name in names)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return {
-        "style": _asset("page.css"),
+        "style": "\n".join(asset(f"{name}.css") for name in names),
         "script": script,
         "script_source": f"'sha256-{digest}'",
     }
@@ -86,7 +91,8 @@ def details(title: str, content: str) -> str:
     return f"<details><summary>{escape(title)}</summary>\n{content}\n</details>"
 
 
-def _asset(name: str) -> str:
+def asset(name: str) -> str:
+    """The text of a file in experiments/assets."""
     return files("experiments").joinpath("assets", name).read_text(encoding="utf-8")
 
 

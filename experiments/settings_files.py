@@ -11,7 +11,6 @@ TOML has no null, so that the text "none" stands for None where a setting takes 
 the file leaves out has the value of the environment's preset, or else its default.
 """
 
-import difflib
 import json
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,7 +20,7 @@ from types import NoneType
 from typing import Any, get_args, get_type_hints
 
 from agents.registry import config_type
-from envs.errors import UserError, one_line
+from envs.errors import UserError, did_you_mean, one_line
 
 NONE = "none"
 """How files write None."""
@@ -69,8 +68,7 @@ def check_known(table: Mapping[str, Any], where: str, known: Iterable[str]) -> N
     accepted = list(known)
     for key in table:
         if key not in accepted:
-            close = difflib.get_close_matches(key, accepted, n=1)
-            hint = f"; did you mean {close[0]}?" if close else f": must be of {', '.join(accepted)}"
+            hint = did_you_mean(key, accepted) or f": must be of {', '.join(accepted)}"
             raise UserError(f"{where}: no {key!r} is known{hint}")
 
 

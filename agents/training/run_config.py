@@ -1,6 +1,5 @@
 """The options of a run; each is declared here once, with its default and its range."""
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 from agents import settings
 from agents.policies.policy_files import MOST_EPISODES
 from agents.training.progress import Progress
-from envs.errors import UserError
+from envs.errors import UserError, did_you_mean
 
 _MOST_STEPS = 2**62
 
@@ -95,9 +94,8 @@ class RunConfig:
         known = [each.name for each in fields(cls)]
         for name, value in options.items():
             if name not in known:
-                close = difflib.get_close_matches(name, known, n=3)
-                accepted = f"did you mean {', '.join(close)}?" if close else f"{', '.join(known)}"
-                raise UserError(f"{name}={value!r}: no such option of a run; {accepted}")
+                hint = did_you_mean(name, known, most=3) or f": must be of {', '.join(known)}"
+                raise UserError(f"{name}={value!r}: no such option of a run{hint}")
         return cls(**options)
 
     def going_on(self, options: Mapping[str, Any]) -> "RunConfig":

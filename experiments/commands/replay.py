@@ -180,7 +180,9 @@ def _print_table(policy: Policy, evaluation: Evaluation) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=f"{policy.spec.id}, {policy.agent}, evaluation seed {evaluation.seed}")
+    # No title of the table, which would be broken into lines of its small width.
+    print(f"{policy.spec.id}, {policy.agent}, evaluation seed {evaluation.seed}")
+    table = Table()
     for heading in ("episode", "return", "steps"):
         table.add_column(heading, justify="right")
     for i, (earned, steps) in enumerate(zip(evaluation.returns, evaluation.lengths, strict=True)):

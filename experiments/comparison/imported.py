@@ -17,7 +17,6 @@ A comparison's folder keeps one such file for each agent.
 """
 
 import csv
-import difflib
 import io
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -25,7 +24,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
 from agents import list_agents
-from envs.errors import UserError
+from envs.errors import UserError, did_you_mean
 from es_rl.files import write_whole
 from experiments.comparison.results import Point, Results, Run
 from experiments.comparison.suites import Suite, checked_name
@@ -238,8 +237,7 @@ def _row(line: int, head: Sequence[str], cells: Sequence[str], suite: Suite) -> 
             f"another name, such as {agent}_of_others"
         )
     if of["task"] not in tasks:
-        close = difflib.get_close_matches(of["task"], tasks, n=1)
-        hint = f"; did you mean {close[0]}?" if close else ""
+        hint = did_you_mean(of["task"], tasks)
         raise UserError(
             f"{where('task')}: must be a task of the suite ({', '.join(tasks)}), not "
             f"{of['task']!r}{hint}"

@@ -16,7 +16,6 @@ Wherever there are settings of an agent, `settings_file` may name a file of them
 the file.
 """
 
-import difflib
 import json
 import re
 import tomllib
@@ -29,7 +28,7 @@ import envs
 from agents import list_agents
 from agents.registry import config_type, configure, preset
 from agents.settings import LARGEST, expected
-from envs.errors import UserError
+from envs.errors import UserError, did_you_mean
 from envs.installing import OWN_NAME
 from envs.registry import split_id
 from experiments.comparison.results import UNLIMITED, Task
@@ -140,8 +139,7 @@ class Suite:
         for name in names:
             if name not in known and name not in others:
                 accepted = list(dict.fromkeys((*known, *others)))
-                close = difflib.get_close_matches(name, accepted, n=1)
-                hint = f"; did you mean {close[0]}?" if close else ""
+                hint = did_you_mean(name, accepted)
                 raise UserError(
                     f"agents={name}: must be of {', '.join(accepted)}{hint}; {OWN_NAME}"
                 )
@@ -158,9 +156,8 @@ class Suite:
         known = {entry.task.name: entry.task for entry in self.entries}
         for name in names:
             if name not in known:
-                close = difflib.get_close_matches(name, known, n=1)
-                hint = f"; did you mean {close[0]}?" if close else ""
-                raise UserError(f"tasks={name}: must be of {', '.join(known)}{hint}")
+                accepted = f"{', '.join(known)}{did_you_mean(name, known)}"
+                raise UserError(f"tasks={name}: must be of {accepted}")
         if len(set(names)) < len(names):
             raise UserError(f"tasks={','.join(names)}: names a task twice: must name each once")
         return tuple(known[name] for name in names or known)
@@ -196,10 +193,8 @@ def load(name: str, imported: Sequence[str] = ()) -> Suite:
     """
     path = Path(name) if name.endswith(".toml") else _BUNDLED / f"{name}.toml"
     if not path.is_file():
-        close = difflib.get_close_matches(name, bundled(), n=1)
-        hint = f"; did you mean {close[0]}?" if close else ""
         accepted = f"must be one of {', '.join(bundled())}, or the path of a .toml file"
-        raise UserError(f"suite={name}: {accepted}{hint}")
+        raise UserError(f"suite={name}: {accepted}{did_you_mean(name, bundled())}")
     try:
         return _suite(path, read_toml(path), imported)
     except ValueError as error:
@@ -269,8 +264,7 @@ def _entry(
     if module is not None and module not in modules:
         raise UserError(f"{where}: the environment needs modules = [{module!r}], or --import")
     if raw["env"] not in envs.list_ids():
-        close = difflib.get_close_matches(raw["env"], envs.list_ids(), n=3)
-        hint = f"; did you mean {', '.join(close)}?" if close else "; `es-rl envs` lists them"
+        hint = did_you_mean(raw["env"], envs.list_ids(), most=3) or "; `es-rl envs` lists them"
         raise UserError(f"{where}: unknown environment{hint}; {OWN_NAME}")
     if not isinstance(settings, dict):
         raise UserError(f"{where}: settings must be a table of agents")

@@ -4,23 +4,21 @@ Its content security policy forbids all but its own script. Everything that come
 folder is escaped.
 """
 
-import base64
-import hashlib
 import shlex
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from html import escape
-from importlib.resources import files
 from string import Template
 
 from agents.registry import agent_type, list_agents
 from envs.registry import split_id
-from experiments.comparison.tables import number
+from experiments.comparison.tables import TextTable, number
+from experiments.markup import asset, details, items, look, table
 from experiments.run_page.charts import MOST_POINTS, chart_html, short
 from experiments.run_page.curves import Charts, charts, problems
 from experiments.run_page.films import FOLDER, ShownFilm
 from experiments.run_page.run import Point, Run
-from experiments.run_page.settings import Row, settings
+from experiments.run_page.settings import settings
 
 _KEYS = {
     "line": "mean of the training episodes",
@@ -39,14 +37,11 @@ def page(run: Run, films: Sequence[ShownFilm], film_count: int, every: float | N
       film_count: how many films the run has.
       every: the seconds after which the page loads itself again; None if it does not.
     """
-    script = f"{_asset('page.js')}\n{_asset('run_page.js')}"
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     saved, found = run.saved, charts(run)
-    return Template(_asset("run_page.html")).substitute(
+    where = (*run.origin.items(), *run.versions.items())
+    return Template(asset("run_page.html")).substitute(
+        look("run_page"),
         title=escape(f"{saved.env}, {saved.agent}, seed {saved.options.seed}: {run.state}"),
-        style=f"{_asset('page.css')}\n{_asset('run_page.css')}",
-        script=script,
-        hash=f"sha256-{digest}",
         reload="" if every is None else f' data-reload="{every:g}"',
         folder=escape(str(run.folder)),
         env=escape(saved.env).replace("/", "/<wbr>"),
@@ -54,18 +49,14 @@ def page(run: Run, films: Sequence[ShownFilm], film_count: int, every: float | N
         seed=saved.options.seed,
         headline=_headline(run),
         cards=_cards(run),
-        problems=_list("What went wrong", problems(run.metrics)),
+        problems=_problems(run),
         curves=_curves(run, found),
         films=_films(run, films, film_count),
         commands=_commands(run),
         settings=_settings(run),
-        versions=_table(("part", "version"), [*run.origin.items(), *run.versions.items()]),
+        versions=table(TextTable("Versions", ("part", "version"), where)),
         drawn=escape(_drawn(run, every)),
     )
-
-
-def _asset(name: str) -> str:
-    return files("experiments").joinpath("assets", name).read_text(encoding="utf-8")
 
 
 def _headline(run: Run) -> str:
@@ -127,12 +118,12 @@ def _cards(run: Run) -> str:
             cards.append(("time", duration(seconds), aside))
         if training > 0:
             cards.append(("steps/s", number(steps / training), "of training"))
-    items = "".join(
+    shown = "".join(
         f'<div class="card"><dt>{escape(name)}</dt><dd>{escape(value)}'
         f"{f'<small>{escape(more)}</small>' if more else ''}</dd></div>"
         for name, value, more in cards
     )
-    return f'<dl class="cards">{items}</dl>' if items else ""
+    return f'<dl class="cards">{shown}</dl>' if shown else ""
 
 
 def _count(value: float) -> str:
@@ -214,14 +205,14 @@ def _commands(run: Run) -> str:
     if resumable and not run.under_way:
         what, more = _more(run)
         lines.append((what, ("train", "--resume", folder, *more)))
-    items = "".join(
+    shown = "".join(
         f"<dt>{what}</dt><dd><pre><code>{escape(shlex.join(('es-rl', *words)))}</code></pre></dd>"
         for what, words in lines
     )
     module, _ = split_id(saved.env)
     # It is no part of the commands, as a run's folder must not choose what is imported.
     own = "" if module is None else f"All but the page need --import {module}, if you trust it."
-    return f'<dl class="commands">{items}</dl>' + (
+    return f'<dl class="commands">{shown}</dl>' + (
         f'<p class="note">{escape(own)}</p>' if own else ""
     )
 
@@ -242,35 +233,20 @@ def _more(run: Run) -> tuple[str, tuple[str, ...]]:
 def _settings(run: Run) -> str:
     found = settings(run)
     head = ("setting", "value", "default", "origin")
-    parts = []
-    if found.changed:
-        parts.append('<p class="note">Those that differ from the defaults.</p>')
-        parts.append(_table(head, found.changed))
-    if found.source:
-        parts.append(
-            f'<p class="note">Settings tuned for the task: {escape(found.source.rstrip("."))}.</p>'
-        )
-    others = _table(head[:2], [row[:2] for row in found.others])
-    return "\n".join(parts) + f"<details><summary>All other settings</summary>{others}</details>"
-
-
-def _table(head: Sequence[str], rows: Sequence[Row | Sequence[str]]) -> str:
-    names = "".join(f'<th scope="col">{escape(name)}</th>' for name in head)
-    lines = "".join(
-        f'<tr><th scope="row">{escape(first)}</th>'
-        + "".join(f"<td>{escape(cell)}</td>" for cell in others)
-        + "</tr>\n"
-        for first, *others in rows
+    tuned = f"Settings tuned for the task: {found.source.rstrip('.')}."
+    changed = TextTable(
+        "Settings that differ from the defaults",
+        head,
+        tuple(found.changed),
+        (tuned,) if found.source else (),
     )
-    return (
-        f'<p class="hint">Scroll sideways for more columns.</p><div class="scroll"><table><thead>'
-        f"<tr>{names}</tr></thead><tbody>\n{lines}</tbody></table></div>"
-    )
+    others = TextTable("All other settings", head[:2], tuple(row[:2] for row in found.others))
+    return (table(changed) if found.changed else "") + details(others.title, table(others))
 
 
-def _list(title: str, texts: Iterable[str]) -> str:
-    items = "".join(f"<li>{escape(text)}</li>" for text in texts)
-    return f'<div class="problems"><h2>{title}</h2><ul>{items}</ul></div>' if items else ""
+def _problems(run: Run) -> str:
+    found = items(list(problems(run.metrics)))
+    return f'<div class="problems"><h2>What went wrong</h2>{found}</div>' if found else ""
 
 
 def _drawn(run: Run, every: float | None) -> str:

@@ -143,7 +143,7 @@ def test_envs_lists_and_marks(capsys):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("trian",), "no command 'trian': did you mean train?"),
+        (("trian",), "no command 'trian'; did you mean train?"),
         (("train", "brax/antt"), "ENV brax/antt: unknown environment; did you mean brax/ant"),
         (("train", "--agent", "egroll"), "--agent egroll: must be one of eggroll, open_es"),
         (("train", "--agent", "mine"), "; --import MODULE brings in your own"),
