@@ -1,9 +1,12 @@
 """The numbers, pictures and names of the pages are those of the committed results and the code."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 from docs import figures
 from experiments.benchmarks.scaling import tables as tables_of_scaling
@@ -22,6 +25,22 @@ def test_the_tables_are_made_of_the_results():
         table = tables.markdown_table(results.load(RESULTS / name / "results.json"))
         assert (RESULTS / name / "table.md").read_text() == table
         assert name != "classic" or table.strip() in (DOCS / "benchmarks.md").read_text()
+
+
+@pytest.mark.parametrize("name", ["ablation", "masks", "reference"])
+def test_shortened_tables_have_the_numbers_of_the_results(name):
+    written = tables.markdown_table(results.load(RESULTS / name / "results.json"))
+    measured = {row[2:].split(" ")[0].split("/")[-1]: row for row in written.splitlines()[2:]}
+    text = (DOCS / "benchmarks.md").read_text().partition(f"experiments/results/{name}/")[2]
+    (shown,) = re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE)[:1]
+    compared = 0
+    for row in shown.splitlines()[2:]:
+        task, *cells = row.strip("| ").split(" | ")
+        numbers = [re.match(r"-?[\d.,]+\d( \[[^]]*\])?", cell) for cell in cells]
+        for number in filter(None, numbers):
+            assert f"| {number[0]}" in measured[task.split(",")[0]]
+            compared += 1
+    assert compared >= 6
 
 
 def test_the_scaling_page_shows_what_was_measured():
