@@ -2,9 +2,12 @@
 
 import json
 import math
+import os
 import re
 import struct
 import sys
+from contextlib import suppress
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -12,7 +15,8 @@ from tensorboardX.proto.event_pb2 import Event
 
 import agents
 import envs
-from agents.training.loggers import grouped
+from agents.training.event_log import EventLog
+from agents.training.loggers import JsonLines, grouped
 from agents.training.trackers import Tracker
 from envs.errors import UserError
 from envs.installing import pip_install
@@ -134,6 +138,29 @@ def test_tensorboard_shows_metrics_in_groups_with_the_return_first(agent, tmp_pa
     for tag, name in (("train/return", "return_mean"), ("eval/return", "eval_return_mean")):
         wrote = [(x["env_steps"], pytest.approx(x[name])) for x in lines if name in x]
         assert found[tag] == wrote
+
+
+def is_within(descriptor, folder):
+    """Whether an open file is in a folder."""
+    with suppress(OSError):
+        return Path(f"/proc/self/fd/{descriptor}").readlink().is_relative_to(folder)
+    return False
+
+
+@pytest.mark.parametrize("kind", ["events", "lines"])
+def test_a_file_on_a_full_disk_is_closed_all_the_same(tmp_path, kind):
+    lines = tmp_path / "metrics.jsonl"
+    log = EventLog(tmp_path / "log") if kind == "events" else JsonLines(lines, 0)
+    descriptor = next(fd for fd in range(3, 999) if is_within(fd, tmp_path))
+    full = os.open("/dev/full", os.O_WRONLY)
+    os.dup2(full, descriptor)  # from now on, what is written fails
+    os.close(full)
+    with suppress(OSError):  # it may be buffered
+        log.log({"env_steps": 1.0, "return_mean": 2.0})
+    with pytest.raises(OSError, match="No space left"):
+        log.close()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(descriptor)
 
 
 @pytest.mark.parametrize(
