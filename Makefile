@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN = $(VENV)/bin
 RUN := runs/quickstart-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: train docs package test test-slow test-agents test-others lint stress starts clean
+.PHONY: train docs package test test-slow test-one-half test-other-half lint stress starts clean
 
 # Train CartPole, then replay the trained policy into a GIF.
 train: $(VENV)/.installed
@@ -12,17 +12,18 @@ train: $(VENV)/.installed
 
 # In two halves of about the same length, side by side, without the slow tests.
 test: $(VENV)/.installed
-	$(MAKE) --jobs=2 --keep-going test-agents test-others
+	$(MAKE) --jobs=2 --keep-going test-one-half test-other-half
 
 test-slow: $(VENV)/.installed
-	$(MAKE) --jobs=2 --keep-going test-agents test-others TESTS=slow
+	$(MAKE) --jobs=2 --keep-going test-one-half test-other-half TESTS=slow
 
 TESTS = not slow
-test-agents: $(VENV)/.installed
-	$(BIN)/python -m pytest -m "$(TESTS)" tests/agents
+HALF = tests/agents tests/envs
+test-one-half: $(VENV)/.installed
+	$(BIN)/python -m pytest -m "$(TESTS)" $(HALF)
 
-test-others: $(VENV)/.installed
-	$(BIN)/python -m pytest -m "$(TESTS)" --ignore=tests/agents
+test-other-half: $(VENV)/.installed
+	$(BIN)/python -m pytest -m "$(TESTS)" $(HALF:%=--ignore=%)
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .

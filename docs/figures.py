@@ -13,18 +13,15 @@ import warnings
 from pathlib import Path
 
 import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from PIL import Image
 
-matplotlib.use("svg")
-
-import matplotlib.pyplot as plt  # noqa: E402
-from matplotlib.axes import Axes  # noqa: E402
-from PIL import Image  # noqa: E402
-
-import agents  # noqa: E402
-import envs  # noqa: E402
-from agents.training.filming import film  # noqa: E402
-from experiments.comparison import results  # noqa: E402
-from experiments.comparison.statistics import to_threshold  # noqa: E402
+import agents
+import envs
+from agents.training.filming import film
+from experiments.comparison import results
+from experiments.comparison.statistics import to_threshold
 
 ROOT = Path(__file__).parent.parent
 ASSETS = ROOT / "docs" / "assets"
@@ -70,10 +67,11 @@ def film_run(run: Path) -> None:
 
 def draw(folder: Path) -> None:
     """Draw and copy all figures into a folder."""
-    with plt.rc_context(
+    with matplotlib.rc_context(
         {"svg.fonttype": "none", "svg.hashsalt": "es_rl", "font.family": "sans-serif"}
     ):
-        figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.2))
+        figure = Figure(figsize=(10, 4.2))
+        left, right = figure.subplots(1, 2)
         _times(left)
         _generations(right)
         figure.tight_layout(w_pad=3)

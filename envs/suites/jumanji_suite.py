@@ -142,7 +142,7 @@ class JumanjiEnv:
         name = self.spec.id
         try:
             viewer = self._env._viewer
-            viewer._display = viewer._display_rgb_array  # otherwise a window opens
+            viewer._display = _pixels  # otherwise a window opens
             # The array may be overwritten by the next picture.
             frames = [np.array(viewer.render(jax.device_get(state.inner))) for state in states]
             viewer.close()
@@ -152,6 +152,15 @@ class JumanjiEnv:
 
     def scene(self, states: Sequence[State]) -> Scene:
         raise no_scene(self.spec.id)
+
+
+def _pixels(figure: Any) -> np.ndarray:
+    """The picture of a figure of matplotlib, whatever backend the user has chosen."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())
 
 
 def _space(observation: Any) -> spaces.Space:

@@ -168,12 +168,10 @@ def markdown(table: Table) -> str:
 
 def draw(found: dict[str, dict[str, dict[str, Any]]], path: Path) -> None:
     """Seconds and peak memory over the number of parameters; the CNN stands apart."""
-    import matplotlib
+    from matplotlib.figure import Figure
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    axes = figure.subplots(1, 2)
     for number, agent in enumerate(CONFIGS):
         runs = {size: by_agent[agent] for size, by_agent in found.items()}
         for convolutional, style in ((False, "o-"), (True, "*")):

@@ -336,12 +336,10 @@ def tables(record: dict[str, Any]) -> str:
 
 def draw(rows: list[dict[str, Any]], path: Path) -> None:
     """Plot the speedup over one device, for each population size."""
-    import matplotlib
+    from matplotlib.figure import Figure
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(1, 2, figsize=(10, 4), sharey=True, layout="constrained")
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    axes = figure.subplots(1, 2, sharey=True)
     for axis, phase in zip(axes, ("first generation", "trained"), strict=True):
         for number, members in enumerate(sorted({row["members"] for row in rows})):
             for shard, style in ((False, "--"), (True, "-")):

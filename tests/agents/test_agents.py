@@ -76,7 +76,13 @@ def test_every_setting_still_learns(settings):
     assert result.evaluation.mean >= 7.5
 
 
-@pytest.mark.parametrize("name", ["gymnasium/phys2d/CartPole-v1", "gymnasium/CartPole-v1"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "gymnasium/phys2d/CartPole-v1",
+        pytest.param("gymnasium/CartPole-v1", marks=pytest.mark.slow),
+    ],
+)
 def test_returns_do_not_depend_on_the_lanes(name):
     def run(lanes):
         settings = {**SMALL, "population_size": 32, **MEMORY, "sigma": 1.0, "lanes": lanes}

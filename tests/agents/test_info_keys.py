@@ -140,7 +140,9 @@ def test_metrics_of_brax_are_infos():
         envs.make("brax/hopper", backend="positional", info_keys=["y"])
 
 
-@BOTH
+@pytest.mark.parametrize(
+    "name", ["reports/device", pytest.param("reports/host", marks=pytest.mark.slow)]
+)
 def test_the_commands_log_them_and_a_replay_tells_them_again(name, tmp_path, capsys):
     run = tmp_path / "run"
     arguments = ["train", name, "--env-steps", "9", "--eval-episodes", "4", "--out", str(run)]

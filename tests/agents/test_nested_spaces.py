@@ -73,7 +73,7 @@ def test_a_space_comes_back_from_its_description_in_the_same_order(space):
     assert len(set(nested.names(space))) == len(nested.empty_parts(space)) > 1
 
 
-@pytest.mark.parametrize("name", ["eggroll", "ppo"])
+@pytest.mark.parametrize("name", ["eggroll", pytest.param("ppo", marks=pytest.mark.slow)])
 def test_what_was_trained_replays(name, tmp_path, capsys):
     settings = {"num_envs": 2, "num_steps": 10, "minibatch_size": 10, "hidden": ()}
     env = envs.make("gymnasium/Rooms-v0", workers=1)

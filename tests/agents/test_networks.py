@@ -261,7 +261,7 @@ def test_eggroll_learns_from_images():
     assert result.evaluation.mean >= 7.5
 
 
-@pytest.mark.parametrize("name", ["eggroll", "ppo"])
+@pytest.mark.parametrize("name", ["eggroll", pytest.param("ppo", marks=pytest.mark.slow)])
 def test_images_on_the_host(name):
     assert image_envs.LIMIT == 8
     host = envs.make("gymnasium/Spot-v0", workers=1)

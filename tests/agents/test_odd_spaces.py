@@ -26,7 +26,15 @@ def trained(env, name="eggroll", **settings):
     return agents.train(agent, env_steps=1, eval_episodes=2, checkpoint_seconds=None).policy
 
 
-@pytest.mark.parametrize("name", ["MD32", "DiscObs32", "MBAct", "MBObs"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "MD32",
+        pytest.param("DiscObs32", marks=pytest.mark.slow),
+        pytest.param("MBAct", marks=pytest.mark.slow),
+        pytest.param("MBObs", marks=pytest.mark.slow),
+    ],
+)
 def test_what_was_trained_replays(name, tmp_path, capsys):
     policy = trained(envs.make(f"gymnasium/{name}-v0", workers=1), **TINY)
     policy.save(tmp_path)

@@ -84,7 +84,13 @@ def test_a_policy_with_a_memory_is_stepped(tmp_path):
     assert (np.abs(later - memory) > 1e-3).any()
 
 
-@pytest.mark.parametrize("name", ["gymnasium/CartPole-v1", "gymnasium/phys2d/CartPole-v1"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "gymnasium/CartPole-v1",
+        pytest.param("gymnasium/phys2d/CartPole-v1", marks=pytest.mark.slow),
+    ],
+)
 def test_a_film_of_a_policy_with_a_memory_shows_the_episode_of_the_evaluation(name):
     env = envs.make(name)
     agent = agents.make("eggroll", env, population_size=4, hidden=(8,), network="gru", memory=4)

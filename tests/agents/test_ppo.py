@@ -99,6 +99,7 @@ def test_solves_the_probes(probe, budget):
     assert result.env_steps < budget
 
 
+@pytest.mark.slow
 def test_a_single_environment_learns_the_pendulum():
     """Only from starts all over its circle: from a few it ends below -360."""
     agent = agents.make("ppo", env("gymnasium/phys2d/Pendulum-v0"), num_envs=1)

@@ -152,6 +152,7 @@ def train(*arguments):
     return stopped.value.code
 
 
+@pytest.mark.slow
 def test_the_command_starts_from_a_policy(tmp_path, capsys):
     of_ppo().save(tmp_path / "p")
     flags = ("--init-from", tmp_path / "p", "--population-size", 16, "--env-steps", 1)

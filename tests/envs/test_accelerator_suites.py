@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from gymnasium import spaces
+from matplotlib import pyplot
 
 import envs
 from envs.errors import NoPicture, UserError
@@ -125,6 +126,15 @@ def test_pictures(id):
     (picture,) = env.render([state])
     assert picture.dtype == np.uint8
     assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 3
+
+
+def test_a_picture_needs_no_backend_of_matplotlib_that_has_pixels():
+    before = pyplot.get_backend()
+    pyplot.switch_backend("svg")
+    try:
+        test_pictures("jumanji/Snake-v1")
+    finally:
+        pyplot.switch_backend(before)
 
 
 def test_a_game_without_a_picture_says_so():

@@ -94,7 +94,7 @@ def test_what_is_not_gymnasiums_interface_is_told_with_its_place(name):
     assert said.endswith(place(method) + ")")
 
 
-@pytest.mark.parametrize("agent", ["eggroll", "ppo"])
+@pytest.mark.parametrize("agent", ["ppo", pytest.param("eggroll", marks=pytest.mark.slow)])
 def test_it_ends_a_run_at_once(agent):
     with pytest.raises(UserError, match=r"reset\(seed=1\) returned an array of shape \(2,\)"):
         train(make("OldReset"), agent)
@@ -110,7 +110,9 @@ def shown(error):
     return "".join(traceback.format_exception(error))
 
 
-@pytest.mark.parametrize("agent", ["eggroll", "ppo", "random"])
+@pytest.mark.parametrize(
+    "agent", ["eggroll", "random", pytest.param("ppo", marks=pytest.mark.slow)]
+)
 def test_an_exception_of_a_users_step_shows_the_users_line(agent, caplog):
     with pytest.raises(RuntimeError, match="and none ended.*KeyError: 'speed'") as error:
         train(make("Missing"), agent)

@@ -297,6 +297,6 @@ def test_a_name_may_say_which_module_registers_it_if_its_suite_says_so(tmp_path,
     assert split_id("modular/names_a_maze:maze") == ("names_a_maze", "modular/maze")
     assert split_id("plain/names_a_maze:maze") == (None, "plain/names_a_maze:maze")
     assert split_id("nobody/names_a_maze:maze") == (None, "nobody/names_a_maze:maze")
-    with pytest.raises(UserError, match="unknown environment.* module of yours registers it"):
+    with pytest.raises(UserError, match="unknown environment.*brings in your own"):
         envs.make("plain/names_a_maze:maze")
     assert envs.make("modular/names_a_maze:maze").spec.id == "modular/maze"

@@ -62,8 +62,17 @@ def one_by_one():
     return [play_one(m, e) for m, e in zip(JOBS.member, JOBS.episode, strict=True)]
 
 
-@pytest.mark.parametrize("devices", [1, 2])
-@pytest.mark.parametrize("sharing", [1, 2, POPULATION])
+@pytest.mark.parametrize(
+    ("sharing", "devices"),
+    [
+        (1, 2),
+        (POPULATION, 1),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in ((1, 1), (2, 1), (2, 2), (POPULATION, 2))
+        ),
+    ],
+)
 def test_start_states_made_in_portions_change_nothing(sharing, devices):
     jobs = make_jobs(POPULATION, 5, sharing=sharing)
     keys = episode_keys(jax.random.key(4), int(jobs.episode.max()) + 1)

@@ -64,6 +64,7 @@ def test_ask_tell(tmp_path):
     assert accuracies[-1] > 95
 
 
+@pytest.mark.slow
 def test_own_network(tmp_path):
     text = run("own_network", "--out", "policy", cwd=tmp_path)
     assert numbers(r"return of policy: ([\d.]+)", text)[0] > 450

@@ -69,6 +69,7 @@ def test_a_comparison_is_made_in_parts(tmp_path):
         compare.main([str(suite), "--out", str(out), "--tasks", "probe/recal"])
 
 
+@pytest.mark.slow
 def test_a_failed_run_stays_in_the_report_of_later_parts(tmp_path, monkeypatch):
     suite, out = tmp_path / "small.toml", tmp_path / "out"
     suite.write_text(
@@ -90,6 +91,7 @@ def test_a_failed_run_stays_in_the_report_of_later_parts(tmp_path, monkeypatch):
     assert not results.load(out / "results.json").failed()
 
 
+@pytest.mark.slow
 def test_parts_of_a_comparison_may_be_made_side_by_side(tmp_path, monkeypatch):
     suite, out = tmp_path / "small.toml", tmp_path / "out"
     task = '[[tasks]]\nenv = "probe/{}"\nthreshold = 1\nenv_steps = 10\nseconds = 1\n'
