@@ -19,6 +19,7 @@ from agents.training.evaluation import Evaluation
 from agents.training.loop import OnProgress
 from agents.training.run_config import RunConfig
 from es_rl import processes
+from experiments.comparison.results import UNLIMITED
 
 OnMetrics: TypeAlias = Callable[[dict[str, Any]], None]
 _LINE_SECONDS = 30.0
@@ -117,10 +118,11 @@ class Status:
         last, budget = self._last, self._config.env_steps
         if last is None:
             return {"task": self.task, "playing": self._playing or "compiling"}
+        of_steps = f" / {_short(budget)}" if budget < UNLIMITED else ""
         parts = {
             "task": self.task,
             "playing": self._playing or f"generation {last['generation']}",
-            "steps": f"{_short(last['env_steps'])} / {_short(budget)} env steps",
+            "steps": f"{_short(last['env_steps'])}{of_steps} env steps",
             "speed": f"{_short(last['steps_per_second'])} steps/s",
         }
         # There is none of the task itself if training plays another environment.

@@ -5,6 +5,7 @@ middle) and, written last, `replay.json`.
 """
 
 import json
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -73,7 +74,10 @@ def replays(results: Results, out: Path) -> Iterator[tuple[tuple[str, str], Repl
             if best is None or best.policy is None or not (out / best.policy).exists():
                 continue
             try:
-                found = _kept(out / best.policy) or _made(out / best.policy, task)
+                found = _kept(out / best.policy)
+                if found is None:
+                    print(f"filming {agent} on {task.name}", file=sys.stderr, flush=True)
+                    found = _made(out / best.policy, task)
             except Exception as error:
                 print(f"no film of {agent} on {task.name}: {why_not(error)}")
                 continue

@@ -20,12 +20,14 @@ from agents.policies.policy_files import read_description
 from agents.registry import config_type
 from agents.settings import expected
 from agents.training.evaluation import Evaluator
+from agents.training.run_config import RunConfig
 from envs.base import Env, HostEnv
 from envs.errors import RemoteTraceback, UserError, one_line
 from envs.host.worker import fault_of
 from es_rl.files import write_whole
 from experiments.comparison.results import Point, Run, Task, run_from_json, run_text
 from experiments.comparison.suites import Contestant
+from experiments.progress import shown_progress
 from experiments.startup import machine
 
 _MOST_COUNT = 2**62
@@ -172,29 +174,36 @@ class Trials:
             self._made = agent, make_evaluator(agent)
         agent, evaluator = self._made
         shutil.rmtree(path, ignore_errors=True)  # left by an interrupted run
-        curve: list[Point] = []
-
-        def note(metrics: dict[str, Any], _: Any) -> None:
-            if "eval_return_mean" in metrics:
-                seconds = metrics["wall_seconds"] - metrics["evaluation_seconds"]
-                curve.append(Point(metrics["env_steps"], seconds, metrics["eval_return_mean"]))
-
-        result = agents.train(
-            agent,
+        config = RunConfig(
             env_steps=task.env_steps,
             seconds=task.seconds,
             seed=seed,
-            out=path,
             target_return=task.threshold if task.stop_when_solved else None,
             evaluations=task.evaluations,
             eval_episodes=task.evaluation_episodes,
             checkpoint_seconds=None,  # an interrupted run is repeated from its start
-            evaluator=evaluator,
-            on_generation=note,
         )
-        if result.stopped_by is not None:
-            raise Stopped(result.stopped_by)
-        returns = final_returns(evaluator, result.policy, task.final_episodes)
+        curve: list[Point] = []
+        shown = f"{task.name}, {self.agent.name}, seed {seed}"
+        with shown_progress(shown, config) as (show, show_within):
+
+            def note(metrics: dict[str, Any], _: Any) -> None:
+                show(metrics)
+                if "eval_return_mean" in metrics:
+                    seconds = metrics["wall_seconds"] - metrics["evaluation_seconds"]
+                    curve.append(Point(metrics["env_steps"], seconds, metrics["eval_return_mean"]))
+
+            result = agents.train(
+                agent,
+                out=path,
+                evaluator=evaluator,
+                on_generation=note,
+                on_progress=show_within,
+                **asdict(config),
+            )
+            if result.stopped_by is not None:
+                raise Stopped(result.stopped_by)
+            returns = final_returns(evaluator, result.policy, task.final_episodes)
         if not np.isfinite(returns).all():
             raise RuntimeError("returns of the final evaluation are not finite")
         return Run(

@@ -10,6 +10,7 @@ import agents
 import envs
 from agents.training.run_config import RunConfig
 from experiments import progress
+from experiments.comparison.results import UNLIMITED
 from experiments.progress import Status, shown_progress
 
 TASK = "gymnasium/phys2d/CartPole-v1"
@@ -55,6 +56,12 @@ def test_a_line_says_all():
     )
     assert "best evaluation 903.1, " in status(target_return=None).line()
     assert Status(TASK, RunConfig()).line() == f"{TASK}: compiling"
+
+
+def test_a_budget_of_seconds_alone_has_no_env_steps_to_go():
+    made = status(env_steps=UNLIMITED, seconds=250.0)
+    assert "generation 12, 1.23M env steps, 45.3k steps/s" in made.line()
+    assert made.line().endswith(" 2:40 left")
 
 
 def test_80_columns_are_enough_for_everything():

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from experiments import progress
 from experiments.commands import compare
 from experiments.comparison import findings, results, trials
 
@@ -36,7 +37,8 @@ def test_results_alone_are_enough_to_go_on(tmp_path, monkeypatch):
         compare.main(command)
 
 
-def test_a_comparison_is_made_in_parts(tmp_path):
+def test_a_comparison_is_made_in_parts(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(progress, "_LINE_SECONDS", 0.001)
     suite, out = tmp_path / "small.toml", tmp_path / "out"
     task = '[[tasks]]\nenv = "probe/{}"\nthreshold = 1\nenv_steps = 10\nseconds = 1\n'
     suite.write_text(
@@ -63,6 +65,10 @@ def test_a_comparison_is_made_in_parts(tmp_path):
     assert agents == ("random", "zero")
     assert runs == two[:2] + one + two[2:] + [("action_reward", "zero", 0)]
     assert all(path.read_bytes() == before for path, before in kept.items())
+
+    shown = capsys.readouterr().err
+    assert "probe/recall, random, seed 0: compiling" in shown
+    assert "filming zero on probe/recall" in shown
 
     assert "random" in (out / "table.md").read_text()
     with pytest.raises(ValueError, match="tasks=probe/recal: must be of .*mean probe/recall"):
