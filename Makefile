@@ -1,6 +1,8 @@
 VENV ?= .venv
 PYTHON ?= python3
 BIN = $(VENV)/bin
+# Python compiles what is imported, a small part of all that is installed.
+INSTALL = install --quiet --no-compile --constraint constraints.txt
 RUN := runs/quickstart-$(shell date +%Y%m%d-%H%M%S)
 
 .PHONY: train docs package test test-slow test-one-half test-other-half lint stress starts clean
@@ -40,7 +42,7 @@ package: $(VENV)/.installed
 	rm -rf build/dist build/clean
 	$(BIN)/python -m build --outdir build/dist .
 	$(PYTHON) -m venv build/clean
-	build/clean/bin/pip install --quiet --constraint constraints.txt build/dist/*.whl
+	build/clean/bin/pip $(INSTALL) build/dist/*.whl
 	tests/use_package $(CURDIR)/build/clean/bin
 
 # Kill runs at random moments and resume them: a quarter of an hour.
@@ -54,7 +56,7 @@ starts: $(VENV)/.installed
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	$(BIN)/pip $(INSTALL) --editable ".[dev]"
 	touch $@
 
 clean:
