@@ -156,7 +156,7 @@ def test_every_number_of_the_results_is_in_the_page(page, tmp_path):
     for text in (found.command, *found.versions.values(), *found.machine.values()):
         assert text in "".join(page.text)
     assert "learning_rate" in page.text
-    assert "Source: tuned here, on seeds 100 and 101." in page.text
+    assert "eggroll: tuned here, on seeds 100 and 101." in page.text
 
 
 def test_nothing_is_loaded_from_elsewhere(folder, page):
