@@ -20,7 +20,7 @@ from envs.errors import UserError
         ({"seconds": float("nan")}, "seconds=nan: must be finite"),
         ({"seed": -1}, "seed=-1: must be at least 0"),
         ({"env_step": 3}, "env_step=3: no such option of a run; did you mean env_steps"),
-        ({"xyz": 3}, "xyz=3: no such option of a run; seed, env_steps"),
+        ({"xyz": 3}, "xyz=3: no such option of a run: must be of seed, env_steps"),
     ],
 )
 def test_what_is_out_of_range_is_refused(options, says):

@@ -100,7 +100,10 @@ def test_an_environment_on_the_accelerator_must_have_one_array():
         envs.from_func_env(Own(), id="own/x", max_episode_steps=5)
 
 
-def test_workers_do_not_import_jax():
+def test_workers_do_not_import_jax(monkeypatch):
+    # Workers import what the user has imported, and other tests import what needs JAX.
+    monkeypatch.setattr("envs.suites.gymnasium_suite._IMPORTED", ["tests.envs.nested_envs"])
+
     class NoJax(nested_envs.Rooms):
         def _draw(self):
             import sys
