@@ -27,6 +27,12 @@ def test_the_tables_are_made_of_the_results():
         assert name != "classic" or table.strip() in (DOCS / "benchmarks.md").read_text()
 
 
+def test_the_commands_of_the_results_can_be_typed_anywhere():
+    commands = [results.load(path).command for path in RESULTS.glob("*/results.json")]
+    assert len(commands) >= 4
+    assert not any(" /" in command for command in commands)
+
+
 @pytest.mark.parametrize("name", ["ablation", "masks", "reference"])
 def test_shortened_tables_have_the_numbers_of_the_results(name):
     written = tables.markdown_table(results.load(RESULTS / name / "results.json"))
