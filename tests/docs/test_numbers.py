@@ -49,6 +49,13 @@ def test_shortened_tables_have_the_numbers_of_the_results(name):
     assert compared >= 6
 
 
+def test_the_scores_of_the_papers_tasks_are_those_of_the_results():
+    text = (DOCS / "benchmarks.md").read_text().partition("experiments/results/paper/")[2]
+    shown = re.findall(r"^\|.*$", text.partition("\n## ")[0], re.MULTILINE)
+    assert len(shown) > 2
+    assert {*shown} <= {*(RESULTS / "paper" / "table.md").read_text().splitlines()}
+
+
 def test_the_scaling_page_shows_what_was_measured():
     table = tables_of_scaling(json.loads((RESULTS / "scaling" / "scaling.json").read_text()))
     assert (RESULTS / "scaling" / "table.md").read_text() == table
