@@ -3,7 +3,8 @@
 Python is executed in one namespace. A block with a title is a file, and is written. Of a block of
 commands each `es-rl` line is executed, in this process, so that what one command compiled the next
 one uses; other lines (pip, make, python) are left to continuous integration and to the tests of
-examples. `<!-- test: FLAGS -->` before a block adds flags to its commands, such as a short budget.
+examples. `<!-- test: FLAGS -->` before a block adds flags to its commands, such as a short budget;
+before Python, NAME=VALUE replaces the value of that argument, which the block must have once.
 """
 
 import re
@@ -30,7 +31,7 @@ class Snippet(NamedTuple):
     """The file that the block is the content of."""
     text: str
     flags: list[str]
-    """Flags that tests add to its commands."""
+    """What tests change: flags added to its commands, or arguments replaced in its Python."""
     line: int
 
 
@@ -52,6 +53,15 @@ def commands(snippet: Snippet) -> list[list[str]]:
     return [[*words[1:], *snippet.flags] for words in lines if words[:1] == ["es-rl"]]
 
 
+def python(snippet: Snippet) -> str:
+    """The code of a Python block, with the arguments that tests replace."""
+    code = snippet.text
+    for name, value in (flag.split("=") for flag in snippet.flags):
+        code, count = re.subn(rf"\b{name}=[^,)]+", f"{name}={value}", code)
+        assert count == 1, f"{name} is there {count} times"
+    return code
+
+
 def run(page: Path) -> None:
     """Execute the snippets of a page."""
     from experiments import cli
@@ -64,7 +74,7 @@ def run(page: Path) -> None:
         if snippet.title:
             Path(snippet.title).write_text(snippet.text)
         elif snippet.language == "python":
-            exec(compile(snippet.text, place, "exec"), namespace)
+            exec(compile(python(snippet), place, "exec"), namespace)
         for words in commands(snippet) if snippet.language == "bash" else []:
             print("es-rl", shlex.join(words), flush=True)
             try:
