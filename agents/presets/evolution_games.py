@@ -12,15 +12,16 @@ PRESETS = PresetTable()
 def _knapsack() -> Preset:
     return Preset(
         source=(
-            "Tried here, among 8 settings on seed 100: 14.6 after 5.7 M steps, the defaults 14.4 "
-            "after 4.4 M, random actions 13.5; one seed cannot tell the first two apart."
+            "Tried here, among 19 settings on seed 100: 15.7 after 13.9 M steps; a smaller sigma "
+            "(0.2) and population (512) 14.9 after 12.1 M, random actions 13.5."
         ),
         run={"env_steps": 10_000_000},
         settings={
             "hidden": (),
+            "population_size": 2048,
             "rank": 4,
-            "sigma": 0.2,
-            "learning_rate": 0.05,
+            "sigma": 0.4,
+            "learning_rate": 0.1,
             "group_size": 64,
         },
     )
@@ -42,4 +43,17 @@ def _dynamic_obstacles() -> Preset:
             "learning_rate": 0.05,
             "group_size": 32,
         },
+    )
+
+
+@PRESETS.on("jumanji/Snake-v1", "navix/Navix-FourRooms-v0")
+def _drawn_actions() -> Preset:
+    return Preset(
+        source=(
+            "Tried here on seed 100, 5 settings on Snake and 4 on FourRooms, up to 16 M and 6.5 M "
+            "steps: none gets beyond random actions. Policies that draw their actions at least do "
+            "not circle: 6.1 on Snake and 0.03 on FourRooms, where greedy ones earn 0."
+        ),
+        run={"env_steps": 10_000_000},
+        settings={"sample_actions": True, "stochastic_evaluation": True},
     )

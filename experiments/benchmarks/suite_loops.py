@@ -69,6 +69,22 @@ def _craftax(name: str, limit: int) -> _Loop:
     return _like_gymnax(env, env.default_params)
 
 
+def _kinetix(name: str, limit: int) -> _Loop:
+    from kinetix.environment import ActionType, ObservationType, make_kinetix_env
+    from kinetix.util.saving import load_from_json_file
+
+    level, static, params = load_from_json_file(name)
+    env = make_kinetix_env(
+        ActionType.CONTINUOUS,
+        ObservationType.SYMBOLIC_FLAT,
+        lambda key: level,
+        params,
+        static,
+        auto_reset=True,
+    )
+    return _like_gymnax(env, params)
+
+
 def _jumanji(name: str, limit: int) -> _Loop:
     from jumanji.registration import make
     from jumanji.wrappers import VmapAutoResetWrapper
@@ -101,6 +117,7 @@ _LOOPS: dict[str, Callable[[str, int], _Loop]] = {
     "craftax": _craftax,
     "gymnax": _gymnax,
     "jumanji": _jumanji,
+    "kinetix": _kinetix,
     "navix": _navix,
     "pgx": _pgx,
     "playground": _playground,
@@ -112,6 +129,7 @@ _TASKS = (
     ("gymnax/Breakout-MinAtar", 1000, 2048),
     ("jumanji/Snake-v1", 1000, 2048),
     ("jumanji/Knapsack-v1", 50, 2048),
+    ("kinetix/s/h1_thrust_over_ball", 256, 128),
     ("navix/Navix-DoorKey-8x8-v0", 100, 256),
     ("craftax/Craftax-Classic-Symbolic", 1000, 128),
     ("pgx/2048", 1000, 2048),
