@@ -6,6 +6,7 @@ which colour-blind people can tell apart.
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -84,12 +85,18 @@ def draw(results: Results, folder: Path) -> list[Picture]:
     with matplotlib.rc_context(LOOK):
         pictures = [_scores(results, folder / "scores.png")]
         pictures.append(_times(results, folder / "seconds-to-threshold.png"))
-        for position, task in enumerate(results.tasks):
-            name = re.sub(r"[^A-Za-z0-9]+", "-", task.name).strip("-")[:60]
+        for task, name in zip(results.tasks, _file_names(results.tasks), strict=True):
             for unit in _AXES:
-                path = folder / f"{position:02}-{name}-{unit.replace('_', '-')}.png"
+                path = folder / f"{name}-{unit.replace('_', '-')}.png"
                 pictures.append(_curves(results, task, unit, path))
     return [picture for picture in pictures if picture is not None]
+
+
+def _file_names(tasks: Sequence[Task]) -> list[str]:
+    """A name for the files of each task, which does not change when other tasks come; tasks with
+    equal names are numbered."""
+    names = [re.sub(r"[^A-Za-z0-9]+", "-", task.name).strip("-")[:60] for task in tasks]
+    return [f"{n}-{i}" if names.count(n) > 1 else n for i, n in enumerate(names)]
 
 
 def _style(results: Results, agent: str) -> _Style:

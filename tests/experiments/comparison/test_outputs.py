@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from experiments.comparison import latex, outputs, tables
-from experiments.comparison.figures import draw
+from experiments.comparison.figures import _file_names, draw
 from experiments.comparison.hyperparameters import settings_tables
 from experiments.comparison.latex import escaped
 from experiments.comparison.results import Task
@@ -40,6 +40,14 @@ def test_figures_are_png_svg_and_pdf_and_the_same_each_time(small, tmp_path):
     pdf = curves.with_suffix(".pdf").read_bytes()
     assert b"/FontFile2" in pdf, "TrueType, and no drawn letters (type 3)"
     assert b"/Type3" not in pdf
+
+
+def test_figures_keep_their_names_when_other_tasks_come(small):
+    second = replace(small.tasks[0], name="brax/ant", env="brax/ant")
+    alone = _file_names(small.tasks)
+    assert set(alone) < set(_file_names((second, *small.tasks)))
+    alike = [replace(second, name=name) for name in ("a b", "a/b", "c")]
+    assert _file_names(alike) == ["a-b-0", "a-b-1", "c"]
 
 
 def test_latex_prints_every_character():
