@@ -35,7 +35,9 @@ def _brax(name: str, limit: int) -> _Loop:
     import brax.envs
 
     env = brax.envs.create(name, episode_length=limit, auto_reset=True, batch_size=_LANES)
-    return _Loop(env.reset, lambda state, action, key: (env.step(state, action), ()))
+    # It makes a batch of states from one key.
+    reset, step = lambda keys: env.reset(keys[0]), env.step
+    return _Loop(reset, lambda state, action, key: (step(state, action), ()))
 
 
 def _playground(name: str, limit: int) -> _Loop:
