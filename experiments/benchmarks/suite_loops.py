@@ -133,7 +133,7 @@ _TASKS = (
     ("jumanji/Knapsack-v1", 50, 2048),
     ("kinetix/s/h1_thrust_over_ball", 256, 128),
     ("navix/Navix-DoorKey-8x8-v0", 100, 256),
-    ("craftax/Craftax-Classic-Symbolic", 1000, 128),
+    ("craftax/Craftax-Classic-Symbolic", 200, 128),
     ("pgx/2048", 1000, 2048),
 )
 """Ids, the steps after which episodes are truncated, and the episodes that our lanes play."""
