@@ -67,6 +67,16 @@ def test_the_scores_of_the_papers_tasks_are_those_of_the_results(name):
     assert {*lines} <= {*(RESULTS / name / "table.md").read_text().splitlines()}
 
 
+def test_the_rates_beside_the_suites_own_loops_are_those_of_the_results():
+    text = (DOCS / "benchmarks.md").read_text()
+    measured = json.loads((RESULTS / "benchmark-suites.json").read_text())["tables"]
+    assert len(measured) > 8
+    for table in measured:
+        ours, own = (row["values"]["env steps/s"] for row in table["rows"])
+        name = table["title"].removeprefix("(i) ")
+        assert f"| {name} | {ours:,.0f} | {own:,.0f} | {ours / own:.2f} |" in text
+
+
 def test_the_scaling_page_shows_what_was_measured():
     table = tables_of_scaling(json.loads((RESULTS / "scaling" / "scaling.json").read_text()))
     assert (RESULTS / "scaling" / "table.md").read_text() == table
