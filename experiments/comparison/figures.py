@@ -93,10 +93,14 @@ def draw(results: Results, folder: Path) -> list[Picture]:
 
 
 def _file_names(tasks: Sequence[Task]) -> list[str]:
-    """A name for the files of each task, which does not change when other tasks come; tasks with
-    equal names are numbered."""
-    names = [re.sub(r"[^A-Za-z0-9]+", "-", task.name).strip("-")[:60] for task in tasks]
-    return [f"{n}-{i}" if names.count(n) > 1 else n for i, n in enumerate(names)]
+    """A name for the files of each task, which does not change when later tasks come."""
+    names: list[str] = []
+    for task in tasks:
+        name = re.sub(r"[^A-Za-z0-9]+", "-", task.name).strip("-")[:60]
+        while name in names:
+            name += "_"
+        names.append(name)
+    return names
 
 
 def _style(results: Results, agent: str) -> _Style:

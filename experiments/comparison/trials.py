@@ -97,11 +97,7 @@ class Trials:
                 f"out={self.root}: {path.parent} holds no run of this comparison ({reason}): must "
                 "be removed, or another folder"
             ) from error
-        # A setting that is newer than the run had its default.
-        defaults = asdict(config_type(self.agent.kind)())
-        trained, wanted = json.loads(json.dumps([{**defaults, **run.settings}, self.settings]))
-        differing = sorted(k for k in trained | wanted if trained.get(k) != wanted.get(k))
-        if differing:
+        if differing := differing_settings(run, self.settings):
             raise UserError(
                 f"out={self.root}: {path.parent} was trained with other settings "
                 f"({', '.join(differing)}): must be another folder"
@@ -239,6 +235,14 @@ def _place(error: Exception) -> str:
     if isinstance(error.__cause__, RemoteTraceback):
         return ""
     return f" ({fault_of(error).place})"
+
+
+def differing_settings(run: Run, settings: dict[str, Any]) -> list[str]:
+    """The names of settings with which an agent would be trained otherwise than in this run."""
+    # A setting that is newer than the run had its default.
+    defaults = asdict(config_type(run.kind)())
+    trained, wanted = json.loads(json.dumps([{**defaults, **run.settings}, settings]))
+    return sorted(k for k in trained | wanted if trained.get(k) != wanted.get(k))
 
 
 def make_evaluator(agent: Agent) -> Evaluator:

@@ -46,8 +46,8 @@ def test_figures_keep_their_names_when_other_tasks_come(small):
     second = replace(small.tasks[0], name="brax/ant", env="brax/ant")
     alone = _file_names(small.tasks)
     assert set(alone) < set(_file_names((second, *small.tasks)))
-    alike = [replace(second, name=name) for name in ("a b", "a/b", "c")]
-    assert _file_names(alike) == ["a-b-0", "a-b-1", "c"]
+    alike = [replace(second, name=name) for name in ("a b", "a/b", "c", "a-b")]
+    assert _file_names(alike) == ["a-b", "a-b_", "c", "a-b__"]
 
 
 def test_latex_prints_every_character():
