@@ -31,10 +31,11 @@ class _Loop(NamedTuple):
     """(states, actions (n, ...), keys (n, ...)) -> (states, observations and rewards)."""
 
 
-def _brax(name: str, limit: int) -> _Loop:
+def _brax(name: str, limit: int, **kwargs: Any) -> _Loop:
     import brax.envs
 
-    env = brax.envs.create(name, episode_length=limit, auto_reset=True, batch_size=_LANES)
+    lasting = {"episode_length": limit, "auto_reset": True, "batch_size": _LANES}
+    env = brax.envs.create(name, **lasting, **kwargs)
     # It makes a batch of states from one key.
     reset, step = lambda keys: env.reset(keys[0]), env.step
     return _Loop(reset, lambda state, action, key: (step(state, action), ()))
@@ -114,7 +115,7 @@ def _pgx(name: str, limit: int) -> _Loop:
     return _Loop(jax.vmap(env.init), lambda *given: (step(*given), ()))
 
 
-_LOOPS: dict[str, Callable[[str, int], _Loop]] = {
+_LOOPS: dict[str, Callable[..., _Loop]] = {
     "brax": _brax,
     "craftax": _craftax,
     "gymnax": _gymnax,
@@ -124,44 +125,63 @@ _LOOPS: dict[str, Callable[[str, int], _Loop]] = {
     "pgx": _pgx,
     "playground": _playground,
 }
+
+
+class _Task(NamedTuple):
+    """An environment, and how long the two contenders play it."""
+
+    id: str
+    """Its id."""
+    limit: int
+    """The number of steps after which episodes are truncated."""
+    episodes: int
+    """The number of episodes that our lanes play to their ends."""
+    steps: int
+    """The number of steps that each lane of the suite's own loop makes."""
+    kwargs: dict[str, Any] = {}
+    """Arguments of the environment."""
+
+
 _TASKS = (
-    ("brax/ant", 1000, 128),
-    ("playground/CartpoleBalance", 1000, 64),
-    ("gymnax/CartPole-v1", 500, 2048),
-    ("gymnax/Breakout-MinAtar", 1000, 2048),
-    ("jumanji/Snake-v1", 1000, 2048),
-    ("jumanji/Knapsack-v1", 50, 2048),
-    ("kinetix/s/h1_thrust_over_ball", 256, 128),
-    ("navix/Navix-DoorKey-8x8-v0", 100, 256),
-    ("craftax/Craftax-Classic-Symbolic", 200, 128),
-    ("pgx/2048", 1000, 2048),
+    _Task("brax/ant", 250, 64, 500, {"terminate_when_unhealthy": False}),
+    _Task("brax/ant", 1000, 512, 500),
+    _Task("playground/CartpoleBalance", 1000, 512, 16_000),
+    _Task("gymnax/Pendulum-v1", 200, 4096, 25_600),
+    _Task("gymnax/CartPole-v1", 500, 65_536, 45_000),
+    _Task("gymnax/Breakout-MinAtar", 1000, 16_384, 5000),
+    _Task("jumanji/Snake-v1", 1000, 8192, 6000),
+    _Task("jumanji/Knapsack-v1", 50, 32_768, 10_000),
+    _Task("kinetix/s/h1_thrust_over_ball", 256, 1024, 800),
+    _Task("navix/Navix-DoorKey-8x8-v0", 100, 4096, 6000),
+    _Task("craftax/Craftax-Classic-Symbolic", 200, 256, 400),
+    _Task("pgx/2048", 1000, 8192, 4000),
 )
-"""Ids, the steps after which episodes are truncated, and the episodes that our lanes play."""
 
 
 def suites(rounds: int) -> Iterator[Table]:
     """(i) Env steps per second of our lanes and of the suites' own loops."""
-    for id, limit, episodes in _TASKS:
-        if obstacle(id) is None:
-            yield _suite(id, limit, episodes, rounds)
+    for task in _TASKS:
+        if obstacle(task.id) is None:
+            yield _suite(task, rounds)
 
 
-def _suite(id: str, limit: int, episodes: int, rounds: int) -> Table:
-    env = envs.make(id, max_episode_steps=limit)
+def _suite(task: _Task, rounds: int) -> Table:
+    env = envs.make(task.id, max_episode_steps=task.limit, **task.kwargs)
     assert isinstance(env, Env)
     actor = RandomActor(env.spec.action_space)
-    lengths: list[int] = []
-    suite, _, name = id.partition("/")
-    steps = 2 * limit
+    counted: list[_Counted] = []
+    suite, _, name = task.id.partition("/")
+    own = _LOOPS[suite](name, task.limit, **task.kwargs)
     contenders = [
-        _lanes(env, actor, episodes, lengths),
-        _own_loop(_LOOPS[suite](name, limit), actor, steps),
+        _lanes(env, actor, task.episodes, counted),
+        _own_loop(own, actor, task.steps),
     ]
     taken = side_by_side(contenders, rounds)
-    played = float(np.median(lengths[1:]))
+    played, made = (float(np.median(x)) for x in zip(*counted[1:], strict=True))
+    theirs = _LANES * task.steps
     rates = [
         count / taken[contender.name][0]
-        for contender, count in zip(contenders, (played, _LANES * steps), strict=True)
+        for contender, count in zip(contenders, (played, theirs), strict=True)
     ]
     rows = [
         Row(
@@ -169,21 +189,39 @@ def _suite(id: str, limit: int, episodes: int, rounds: int) -> Table:
             {
                 "env steps/s": rate,
                 "ratio to the suite's": rate / rates[1],
+                "busy lanes": busy,
                 "compile s": taken[contender.name][1],
             },
         )
-        for contender, rate in zip(contenders, rates, strict=True)
+        for contender, rate, busy in zip(contenders, rates, (played / made, 1.0), strict=True)
     ]
-    columns = {"env steps/s": ",.0f", "ratio to the suite's": ".2f", "compile s": ".1f"}
+    columns = {
+        "env steps/s": ",.0f",
+        "ratio to the suite's": ".2f",
+        "busy lanes": ".0%",
+        "compile s": ".1f",
+    }
     notes = [
-        f"{_LANES} lanes on one device, random actions. Ours play {episodes:,} episodes to their "
-        f"ends ({played:,.0f} steps), theirs {_LANES * steps:,} steps with auto-reset."
+        f"{_LANES} lanes on one device, random actions. Ours play {task.episodes:,} episodes to "
+        f"their ends ({played:,.0f} steps, {played / task.episodes:,.0f} an episode), theirs "
+        f"{theirs:,} steps with auto-reset. When no episode is left to begin, lanes are idle "
+        "until the longest has ended; their steps do not count."
     ]
-    return Table(f"(i) {id}, at most {limit} steps", columns, rows, notes)
+    given = "".join(f", {name}={value}" for name, value in task.kwargs.items())
+    return Table(f"(i) {task.id}, at most {task.limit} steps{given}", columns, rows, notes)
 
 
-def _lanes(env: Env, actor: RandomActor, episodes: int, lengths: list[int]) -> Contender:
-    """Our lanes, which play whole episodes; the env steps of each round are added to `lengths`."""
+class _Counted(NamedTuple):
+    """The steps of one round of our lanes."""
+
+    played: int
+    """The steps of episodes."""
+    made: int
+    """The steps of all lanes, those of idle lanes included."""
+
+
+def _lanes(env: Env, actor: RandomActor, episodes: int, counted: list[_Counted]) -> Contender:
+    """Our lanes, which play whole episodes; the steps of each round are added to `counted`."""
 
     def act(shared: Any, selected: Any, memory: Any, obs: jax.Array, key: jax.Array) -> Any:
         return *actor.act(None, memory, obs, key), jnp.zeros(0)
@@ -194,7 +232,7 @@ def _lanes(env: Env, actor: RandomActor, episodes: int, lengths: list[int]) -> C
 
     def play(keys: np.ndarray) -> Any:
         played = player.play((), keys)
-        lengths.append(int(np.sum(played.lengths)))
+        counted.append(_Counted(int(np.sum(played.lengths)), int(np.sum(played.lane_steps))))
         return played.returns
 
     data = np.asarray(_keys(jax.random.key(0), episodes))
