@@ -10,7 +10,7 @@ from agents import settings as checked
 from agents.base import Agent
 from agents.evolution.agent import EvolutionAgent
 from agents.evolution.config import EggrollConfig, EvolutionConfig
-from agents.objects import OBJECTS, VOID, made_void
+from agents.object_settings import OBJECTS, VOID, made_void
 from agents.policies.actors import ZeroActor
 from agents.policies.functions import described
 from agents.policies.network import Weights

@@ -10,6 +10,9 @@ from typing import Any, TypeAlias
 import gymnasium
 import jax
 
+from envs import probes
+from envs.adapting.making import takes
+from envs.available import obstacle
 from envs.base import PLACES, Env, EnvSpec, HostEnv
 from envs.errors import UserError
 from envs.installing import OWN_NAME
@@ -24,10 +27,7 @@ from envs.suites import (
     navix_suite,
     pgx_suite,
     playground_suite,
-    probes,
 )
-from envs.suites.available import obstacle
-from envs.suites.making import takes
 from envs.values import is_json, plain
 
 Maker: TypeAlias = Callable[..., Any]

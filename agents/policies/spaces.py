@@ -191,6 +191,19 @@ def to_action(space: spaces.Space, raw: jax.Array, squash: str) -> jax.Array:
     return jnp.clip(value, space.low, space.high).astype(jnp.float32)
 
 
+def random_actions(space: spaces.Space, count: int) -> np.ndarray:
+    """Random actions (count, ...), the same in every call; normal where a Box has no bounds."""
+    rng = np.random.default_rng(0)
+    if isinstance(space, spaces.Box):
+        low, high = (np.where(bounded(space), edge, 0.0) for edge in (space.low, space.high))
+        normal = np.clip(rng.normal(size=(count, *space.shape)), space.low, space.high)
+        uniform = rng.uniform(low, high, (count, *space.shape))
+        return np.where(bounded(space), uniform, normal).astype(space.dtype)
+    sizes, starts = categories(space)
+    chosen = rng.integers(starts, starts + sizes, (count, len(sizes)))
+    return chosen.reshape(count, *(space.shape or ())).astype(space.dtype)
+
+
 def to_json(space: spaces.Space) -> dict[str, Any]:
     """A description of a supported space that `from_json` reads.
 

@@ -22,16 +22,16 @@ from typing import Any, NamedTuple
 import jax
 
 from agents.base import Agent
-from agents.objects import made_void
+from agents.object_settings import made_void
 from agents.policies.functions import described
 from agents.policies.policy import Policy, check_savable
+from agents.policies.spaces import random_actions
 from agents.settings import may_change
 from agents.training.evaluation import Evaluator
 from agents.training.loggers import Logger
 from agents.training.loop import Loop, OnGeneration, OnProgress, TrainResult
 from agents.training.progress import Progress
 from agents.training.provenance import git_state, versions
-from agents.training.repetition import check_repeats
 from agents.training.run_config import RunConfig
 from agents.training.run_folder import RunFolder, check_new, read_config
 from agents.training.watchdog import Watchdog
@@ -39,6 +39,9 @@ from envs.errors import UserError
 from envs.precision import in_32_bits
 from es_rl import checkpoints, devices, processes
 from es_rl.checkpoints import Restored
+
+_TRIED_STEPS = 200
+"""The most steps of the episode that shows whether an environment is deterministic."""
 
 
 @in_32_bits
@@ -166,8 +169,9 @@ def _prepare(
     keeps = config.keep if config.has_checkpoints and agent.resumable else None
     like = (state, policy.weights)
     stages = dict.fromkeys((agent.stage, agent.train_stage))
+    tried = random_actions(agent.env.spec.action_space, _TRIED_STEPS)
     restored = devices.all_at_once(
-        *(partial(check_repeats, stage, agent.env.spec.action_space) for stage in stages),
+        *(partial(stage.check_repeats, tried) for stage in stages),
         lambda: agent.compile(state),
         lambda: evaluate.compile(policy.weights, episodes=episodes),
         lambda: processes.on_main(lambda: run.open(keeps, like) if run is not None else None),

@@ -12,13 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 from gymnasium import spaces
 
+from envs.adapting import batched_solves
+from envs.adapting.mujoco_output import import_mjx
+from envs.adapting.transitions import next_state, start_state
 from envs.base import EnvSpec, State
 from envs.errors import NoPicture, UserError
 from envs.pictures.scene import Scene, no_scene, scene_of
 from envs.precision import in_32_bits
-from envs.suites import batched_solves
-from envs.suites.mujoco_output import import_mjx
-from envs.suites.transitions import next_state, start_state
 
 _BACKENDS = ("generalized", "spring", "positional", "mjx")
 # Listed here so that names can be checked without importing Brax, which takes seconds.

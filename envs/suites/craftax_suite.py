@@ -9,11 +9,11 @@ from typing import Any
 import jax
 import numpy as np
 
+from envs.adapting.transitions import import_suite
 from envs.base import State
 from envs.errors import UserError
 from envs.pictures.rendering import enlarged, rgb
 from envs.suites.gymnax_suite import GymnaxEnv
-from envs.suites.transitions import import_suite
 
 _NAMES = (
     "Craftax-Symbolic",

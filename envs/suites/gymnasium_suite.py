@@ -18,15 +18,15 @@ from gymnasium.envs.registration import EnvSpec as Registration
 from gymnasium.experimental.functional import FuncEnv
 from gymnasium.wrappers import TransformObservation
 
+from envs.adapting.making import make_first, takes, without_log
+from envs.available import register_installed
 from envs.base import EnvSpec
 from envs.errors import UserError, one_line
 from envs.host.interface import Interface
 from envs.host.nested import flattened
 from envs.host.pool import START_SECONDS, WorkerPool
 from envs.pictures.scene import Scene, has_mujoco_model, no_scene, scene_of
-from envs.suites.available import register_installed
-from envs.suites.functional import FunctionalEnv
-from envs.suites.making import make_first, takes, without_log
+from envs.suites.functional_suite import FunctionalEnv
 from envs.values import finite_float, whole_number
 
 _DEFAULT_LIMIT = 1000

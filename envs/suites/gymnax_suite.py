@@ -9,17 +9,17 @@ import jax.numpy as jnp
 import numpy as np
 from gymnasium import spaces
 
-from envs.base import EnvSpec, State
-from envs.errors import NoPicture, UserError, one_line
-from envs.pictures.scene import Scene, no_scene
-from envs.precision import in_32_bits
-from envs.suites.transitions import (
+from envs.adapting.transitions import (
     cast_like,
     ignore_warnings,
     import_suite,
     next_state,
     start_state,
 )
+from envs.base import EnvSpec, State
+from envs.errors import NoPicture, UserError, one_line
+from envs.pictures.scene import Scene, no_scene
+from envs.precision import in_32_bits
 
 _NAMES = (
     *("CartPole-v1", "Pendulum-v1", "Acrobot-v1", "MountainCar-v0", "MountainCarContinuous-v0"),

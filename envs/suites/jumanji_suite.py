@@ -10,19 +10,19 @@ import jax.numpy as jnp
 import numpy as np
 from gymnasium import spaces
 
-from envs.base import EnvSpec, State
-from envs.errors import UserError, one_line
-from envs.host.nested import flat_space, leaves_of
-from envs.pictures.rendering import no_picture, rgb
-from envs.pictures.scene import Scene, no_scene
-from envs.precision import in_32_bits
-from envs.suites.transitions import (
+from envs.adapting.transitions import (
     cast_like,
     ignore_warnings,
     import_suite,
     next_state,
     start_state,
 )
+from envs.base import EnvSpec, State
+from envs.errors import UserError, one_line
+from envs.host.nested import flat_space, leaves_of
+from envs.pictures.rendering import no_picture, rgb
+from envs.pictures.scene import Scene, no_scene
+from envs.precision import in_32_bits
 
 _NAMES = (
     *("Game2048-v1", "GraphColoring-v1", "Minesweeper-v0", "RubiksCube-v0"),

@@ -8,17 +8,17 @@ import jax.numpy as jnp
 import numpy as np
 from gymnasium import spaces
 
-from envs.base import EnvSpec, State
-from envs.errors import UserError, one_line
-from envs.pictures.rendering import enlarged, rgb
-from envs.pictures.scene import Scene, no_scene
-from envs.suites.transitions import (
+from envs.adapting.transitions import (
     cast_like,
     ignore_warnings,
     import_suite,
     next_state,
     start_state,
 )
+from envs.base import EnvSpec, State
+from envs.errors import UserError, one_line
+from envs.pictures.rendering import enlarged, rgb
+from envs.pictures.scene import Scene, no_scene
 
 _NAMES = (
     *(f"Navix-Empty-{size}-v0" for size in ("5x5", "6x6", "8x8", "16x16")),

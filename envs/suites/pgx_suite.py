@@ -8,18 +8,18 @@ import jax.numpy as jnp
 import numpy as np
 from gymnasium import spaces
 
-from envs.base import EnvSpec, State
-from envs.errors import NoPicture, UserError, one_line
-from envs.host.nested import flat_space
-from envs.pictures.scene import Scene, no_scene
-from envs.suites.gymnax_suite import minatar_picture
-from envs.suites.transitions import (
+from envs.adapting.transitions import (
     cast_like,
     ignore_warnings,
     import_suite,
     next_state,
     start_state,
 )
+from envs.base import EnvSpec, State
+from envs.errors import NoPicture, UserError, one_line
+from envs.host.nested import flat_space
+from envs.pictures.scene import Scene, no_scene
+from envs.suites.gymnax_suite import minatar_picture
 
 _MINATAR = ("asterix", "breakout", "freeway", "seaquest", "space_invaders")
 _NAMES = ("2048", *(f"minatar-{game}" for game in _MINATAR))

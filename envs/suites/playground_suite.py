@@ -9,14 +9,14 @@ from typing import Any, TypeAlias
 import jax
 import numpy as np
 
+from envs.adapting.mujoco_output import import_mjx
+from envs.adapting.transitions import import_suite
 from envs.base import State
 from envs.errors import UserError, one_line
 from envs.pictures.rendering import mujoco_frames
 from envs.pictures.scene import Scene, scene_of
 from envs.precision import in_32_bits
 from envs.suites.brax_suite import BraxEnv
-from envs.suites.mujoco_output import import_mjx
-from envs.suites.transitions import import_suite
 
 Randomizer: TypeAlias = Callable[[Any, jax.Array], tuple[Any, Any]]
 """(MJX model, keys (n, ...)) -> (the model with n rows in each randomised leaf, a tree like it with

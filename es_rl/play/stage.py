@@ -16,6 +16,7 @@ from envs.base import Env, HostEnv, LanePool, State
 from envs.errors import UserError
 from es_rl import devices, processes
 from es_rl.play import films
+from es_rl.play.determinism import check_repeats
 from es_rl.play.device_collector import DeviceCollector
 from es_rl.play.device_player import DevicePlayer
 from es_rl.play.films import EVALUATION_LANES
@@ -23,7 +24,6 @@ from es_rl.play.host_collector import HostCollector
 from es_rl.play.host_player import HostPlayer, lanes_for, with_idle_lanes
 from es_rl.play.jobs import Array, Jobs, episode_seeds
 from es_rl.play.player import Act, Behaviour, Collector, Player, PyTree
-from es_rl.play.repetition import check_repeats
 from es_rl.play.rollout import Rollout
 
 _EVERYWHERE = PartitionSpec()

@@ -10,8 +10,8 @@ import numpy as np
 
 import envs
 from agents.policies.actors import RandomActor
+from envs.available import obstacle
 from envs.base import Env
-from envs.suites.available import obstacle
 from es_rl.devices import make_mesh
 from es_rl.play.device_player import DevicePlayer
 from es_rl.play.jobs import make_jobs

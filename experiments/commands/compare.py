@@ -14,9 +14,9 @@ import agents
 import envs
 from agents.registry import agent_type, check_train_env
 from agents.training.provenance import versions
+from envs.available import obstacle
 from envs.base import Env, HostEnv
 from envs.errors import UserError
-from envs.suites.available import obstacle
 from experiments.cli import parse
 from experiments.comparison import films, imported, report, results
 from experiments.comparison.folder import (

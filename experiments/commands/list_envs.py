@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import envs
 from agents.presets.evolution import tuned_ids
-from envs.suites.available import exists, obstacle
+from envs.available import exists, obstacle
 from experiments.cli import parse
 
 

@@ -14,7 +14,7 @@ import tyro
 
 import agents
 import envs
-from agents.objects import OBJECTS
+from agents.object_settings import OBJECTS
 from agents.policies.network import NetworkConfig
 from agents.policies.policy import load_policy
 from agents.policies.policy_files import named_file

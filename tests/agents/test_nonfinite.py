@@ -11,7 +11,7 @@ import pytest
 import agents
 from agents.evolution.config import EggrollConfig
 from agents.ppo.update import Transitions, generalized_advantages, without_nonfinite
-from envs.suites.probes import Probe
+from envs.probes import Probe
 from es_rl.play import observations
 
 pytestmark = pytest.mark.slow

@@ -142,9 +142,9 @@ def test_one_may_be_on_the_accelerator_and_the_other_on_the_host(tmp_path, monke
     """Otherwise the programs of training and evaluation would be tied to one place, or a run could
     go on in another environment than it began with."""
     checked = []
-    monkeypatch.setattr(
-        "agents.training.train.check_repeats", lambda stage, actions: checked.append(stage)
-    )
+    for stage in ("HostStage", "DeviceStage"):
+        method = f"es_rl.play.stage.{stage}.check_repeats"
+        monkeypatch.setattr(method, lambda stage, actions: checked.append(stage))
     env, train_env, run = make_env("host"), make_env("device", **BONUS), tmp_path / "run"
     with agents.make("eggroll", env, train_env=train_env, **SMALL) as agent:
         result = agents.train(agent, env_steps=33, eval_episodes=4, out=run)

@@ -10,10 +10,10 @@ from gymnasium import spaces
 from matplotlib import pyplot
 
 import envs
+from envs.available import obstacle
 from envs.errors import NoPicture, UserError
 from envs.installing import pip_install
 from envs.suites import jumanji_suite, navix_suite, pgx_suite, playground_suite
-from envs.suites.available import obstacle
 from tests.envs.suite_references import plain_episode, shapes_checked
 
 SLOW = pytest.mark.slow
@@ -165,7 +165,7 @@ def test_what_is_wrong_is_said(id, kwargs, says):
 def test_a_missing_package_is_named(suite, monkeypatch):
     id = envs.list_ids(suite)[0]
     assert obstacle(id) is None
-    monkeypatch.setattr("envs.suites.available.find_spec", lambda name: None)
+    monkeypatch.setattr("envs.available.find_spec", lambda name: None)
     assert obstacle(id).endswith(f": {pip_install(suite)}")
 
 

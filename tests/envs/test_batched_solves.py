@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import envs
-from envs.suites import batched_solves
+from envs.adapting import batched_solves
 from envs.suites.brax_suite import names
 
 pytestmark = pytest.mark.slow

@@ -5,9 +5,8 @@ from pathlib import Path
 import pytest
 
 import envs
-from envs import installing
+from envs import available, installing
 from envs.installing import pip_install
-from envs.suites import available
 
 
 def test_in_a_checkout_extras_are_installed_from_it(monkeypatch, tmp_path):

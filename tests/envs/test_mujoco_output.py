@@ -23,7 +23,7 @@ pool.close()
 """
 WARNS = """
 import mujoco
-from envs.suites.mujoco_output import keep_no_log
+from envs.adapting.mujoco_output import keep_no_log
 if {chosen}:
     config = mujoco.MjLogConfig.get()
     config.logfile = "mine.txt"
@@ -47,7 +47,7 @@ def test_brax_says_nothing_of_what_mjx_lacks(tmp_path):
 
 def test_other_lines_of_the_import_are_shown(tmp_path):
     (tmp_path / "warp.py").write_text("print('Failed to import nothing')\nraise ImportError\n")
-    code = "from envs.suites.mujoco_output import import_mjx; import_mjx()"
+    code = "from envs.adapting.mujoco_output import import_mjx; import_mjx()"
     assert set(run(code, tmp_path).stdout.splitlines()) == {"Failed to import nothing"}
 
 

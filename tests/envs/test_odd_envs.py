@@ -154,7 +154,7 @@ def test_a_path_in_sys_path_is_harmless(monkeypatch, tmp_path):
 
 def test_making_an_environment_may_take_its_time_and_one_is_told(monkeypatch, caplog):
     monkeypatch.setattr("envs.host.pool._PATIENCE_SECONDS", 0.3)
-    monkeypatch.setattr("envs.suites.making._PATIENCE_SECONDS", 0.3)
+    monkeypatch.setattr("envs.adapting.making._PATIENCE_SECONDS", 0.3)
     # Longer than a step may take: the second lane's is made while the first is waited for.
     env = make("Slow", seconds=1.0, step_timeout=0.6, start_timeout=60)
     result, _ = train(env, lanes=2)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import agents
-from agents.training.repetition import check_repeats
+from agents.policies.spaces import random_actions
 from agents.untrained import untrained_policy
 from envs.errors import RemoteTraceback, UserError
 from es_rl.play.stage import open_stage
@@ -87,7 +87,7 @@ def test_what_is_not_gymnasiums_interface_is_told_with_its_place(name):
     message, method = BROKEN[name]
     env = make(name)
     with open_stage(env, lanes=1) as stage, pytest.raises(UserError) as error:
-        check_repeats(stage, env.spec.action_space)
+        stage.check_repeats(random_actions(env.spec.action_space, 20))
     said = str(error.value)
     assert said.startswith(f"gymnasium/{name}-v0: ")
     assert message in said

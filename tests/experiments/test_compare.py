@@ -287,7 +287,7 @@ def test_budgets_are_scaled_or_given_in_seconds(suite):
 def test_an_agent_and_an_environment_may_take_part_several_times(tmp_path, capsys, monkeypatch):
     (tmp_path / "own_agents_and_envs.py").write_text(
         "import envs\n"
-        "from envs.suites.probes import make\n"
+        "from envs.probes import make\n"
         "envs.register('mine/probe', lambda **kwargs: make('policy_reward', **kwargs))\n"
     )
     path = tmp_path / "several.toml"

@@ -8,9 +8,9 @@ import gymnasium
 import pytest
 
 import envs
+from envs import available
 from envs.errors import UserError
 from envs.installing import pip_install
-from envs.suites import available
 from experiments.commands import list_envs
 
 

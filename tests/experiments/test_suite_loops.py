@@ -5,7 +5,7 @@ import pytest
 
 import envs
 from agents.policies.actors import RandomActor
-from envs.suites.available import obstacle
+from envs.available import obstacle
 from experiments.benchmarks import suite_loops
 
 

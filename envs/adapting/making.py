@@ -10,9 +10,9 @@ from typing import Any
 
 import gymnasium
 
+from envs.adapting.mujoco_output import keep_no_log
 from envs.errors import UserError, one_line
 from envs.installing import pip_install
-from envs.suites.mujoco_output import keep_no_log
 
 _PATIENCE_SECONDS = 10.0
 """The seconds between two warnings while an environment is being made."""

@@ -9,12 +9,12 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.experimental.functional import FuncEnv
 
+from envs.adapting.transitions import cast_like, next_state, start_state
 from envs.base import EnvSpec, State
 from envs.errors import UserError, one_line
 from envs.host.nested import is_nested
 from envs.pictures.scene import Scene, no_scene
 from envs.precision import in_32_bits
-from envs.suites.transitions import cast_like, next_state, start_state
 
 
 @in_32_bits

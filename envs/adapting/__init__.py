@@ -1,0 +1,1 @@
+"""What adapters of suites share: building environments, states, and repairs of dependencies."""
