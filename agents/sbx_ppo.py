@@ -23,8 +23,8 @@ from agents.policies.images import is_image
 from agents.policies.network import NetworkConfig, Weights, network_for
 from agents.policies.policy import Policy
 from agents.policies.spaces import bounded
+from agents.ppo.config import PPOSettings
 from envs.base import Env, EnvSpec, HostEnv
-from envs.errors import UserError
 from envs.installing import pip_install
 from envs.precision import in_32_bits
 from envs.suites.gymnasium_suite import GymnasiumEnv
@@ -36,41 +36,15 @@ SbxActivation: TypeAlias = Literal["tanh", "relu"]
 
 
 @dataclass(frozen=True)
-class SbxPPOConfig:
-    """Settings of the `sbx_ppo` agent, with the field names of `ppo` and the defaults of SB3."""
+class SbxPPOConfig(PPOSettings):
+    """Settings of the `sbx_ppo` agent."""
 
     num_envs: int = 1
     """Environments, stepped one after another in this process."""
     num_steps: int = 2048
     """Steps of each environment in an iteration."""
-    num_epochs: int = 10
-    """Passes over the steps of an iteration."""
-    minibatch_size: int = 64
-    """Steps of one gradient step; must divide num_envs * num_steps."""
-    learning_rate: float = 3e-4
-    """The learning rate of Adam at the start."""
-    anneal_steps: int | None = None
-    """Env steps over which the learning rate falls linearly to 0; it is constant unless given."""
-    gamma: float = 0.99
-    """The discount factor."""
-    gae_lambda: float = 0.95
-    """Lambda of generalized advantage estimation: 0 relies on the critic, 1 on the observed
-    returns."""
-    clip_range: float = 0.2
-    """The ratio of new to old action probability is clipped to within this distance from 1."""
-    entropy_coefficient: float = 0.0
-    """Coefficient of the entropy bonus in the objective."""
-    value_coefficient: float = 0.5
-    """Coefficient of the critic's mean squared error."""
-    max_grad_norm: float = 0.5
-    """Gradients are scaled down to this global norm; sbx does so separately for policy and
-    critic."""
-    log_std_init: float = 0.0
-    """Log standard deviation of Box actions at the start."""
     normalize_observations: bool = False
     """Whether observations are standardised by their running mean and std (VecNormalize)."""
-    normalize_rewards: bool = False
-    """Whether rewards are divided by the running std of the discounted return (VecNormalize)."""
     hidden: tuple[int, ...] = (64, 64)
     """Widths of the hidden layers of the policy and of the critic."""
     activation: SbxActivation = "tanh"
@@ -78,23 +52,7 @@ class SbxPPOConfig:
 
     def __post_init__(self) -> None:
         settings.check(self)
-        for name in ("num_envs", "num_steps", "num_epochs", "anneal_steps"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise UserError(f"{name}={getattr(self, name)}: must be at least 1")
-        steps, size = self.num_envs * self.num_steps, self.minibatch_size
-        if size < 2 or steps % size:
-            raise UserError(
-                f"minibatch_size={size}: must be at least 2 and divide num_envs * num_steps={steps}"
-            )
-        for name in ("learning_rate", "clip_range", "max_grad_norm"):
-            if not 0 < getattr(self, name) < np.inf:
-                raise UserError(f"{name}={getattr(self, name)}: must be greater than 0")
-        for name in ("entropy_coefficient", "value_coefficient"):
-            if not 0 <= getattr(self, name) < np.inf:
-                raise UserError(f"{name}={getattr(self, name)}: must be at least 0")
-        for name in ("gamma", "gae_lambda"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UserError(f"{name}={getattr(self, name)}: must be from 0 to 1")
+        self.check_ranges()
         self.network()
 
     def network(self) -> NetworkConfig:

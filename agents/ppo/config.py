@@ -1,4 +1,4 @@
-"""Settings of the `ppo` agent."""
+"""Settings of the agents that train a policy with proximal policy optimisation."""
 
 from dataclasses import dataclass, field
 
@@ -11,11 +11,9 @@ from envs.errors import UserError
 
 
 @dataclass(frozen=True)
-class PPOConfig(NetworkConfig):
-    """Settings of the `ppo` agent; the defaults are those of Stable-Baselines3."""
+class PPOSettings:
+    """The settings that `ppo` and `sbx_ppo` share; the defaults are those of Stable-Baselines3."""
 
-    squash: Squash = "clip"
-    """How a Box action is kept within its bounds: tanh scales smoothly, clip cuts."""
     num_envs: int = 8
     """N, environments stepped in lockstep, on all devices together."""
     num_steps: int = 256
@@ -40,21 +38,19 @@ class PPOConfig(NetworkConfig):
     value_coefficient: float = 0.5
     """Coefficient of the critic's mean squared error."""
     max_grad_norm: float = 0.5
-    """Gradients are scaled down to this global norm."""
+    """Gradients are scaled down to this global norm; `sbx_ppo` does so separately for policy and
+    critic."""
     log_std_init: float = 0.0
     """Log standard deviation of Box actions at the start."""
-    reward_offset: float = 0.0
-    """Added to the reward of every training step, such as -1 to take away a reward of 1 for being
-    alive. Only the update sees it: returns, logs and evaluation do not."""
     normalize_rewards: bool = False
     """Whether rewards are divided by the running std of the discounted return (VecNormalize)."""
-    devices: int | None = field(default=None, metadata=MAY_CHANGE)
-    """Devices that share the environments; chosen from the number of environments unless given."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.network == "gru":
-            raise UserError("network=gru: must be mlp or cnn, as ppo trains no memory")
+    def check_ranges(self) -> None:
+        """Check every setting by itself, and the number of minibatches.
+
+        Raises:
+          UserError: a value is out of range.
+        """
         for name in ("num_envs", "num_steps", "num_epochs"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name}={getattr(self, name)}: must be at least 1")
@@ -67,14 +63,11 @@ class PPOConfig(NetworkConfig):
                 f"minibatch_size={self.minibatch_size}: must be at least 2, as advantages are "
                 "standardised within a minibatch, which leaves 0 of a single one"
             )
-        for name in ("anneal_steps", "devices"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise UserError(f"{name}={getattr(self, name)}: must be at least 1")
+        if self.anneal_steps is not None and self.anneal_steps < 1:
+            raise UserError(f"anneal_steps={self.anneal_steps}: must be at least 1")
         for name in ("learning_rate", "clip_range", "max_grad_norm"):
             if not 0 < getattr(self, name) < np.inf:
                 raise UserError(f"{name}={getattr(self, name)}: must be greater than 0")
-        if not np.isfinite(self.reward_offset):
-            raise UserError(f"reward_offset={self.reward_offset}: must be a finite number")
         for name in ("entropy_coefficient", "value_coefficient"):
             if not 0 <= getattr(self, name) < np.inf:
                 raise UserError(f"{name}={getattr(self, name)}: must be at least 0")
@@ -86,11 +79,6 @@ class PPOConfig(NetworkConfig):
                 f"minibatch_size={self.minibatch_size}: must divide num_envs x num_steps, "
                 f"{self.batch_size}"
             )
-        if self.devices is not None and not self._shared_by(self.devices):
-            raise UserError(
-                f"devices={self.devices}: must divide num_envs, {self.num_envs}, and "
-                f"minibatch_size, {self.minibatch_size}, of which each device needs at least 2"
-            )
 
     @property
     def batch_size(self) -> int:
@@ -101,6 +89,36 @@ class PPOConfig(NetworkConfig):
     def num_minibatches(self) -> int:
         """The number of gradient steps of an epoch."""
         return self.batch_size // self.minibatch_size
+
+
+@dataclass(frozen=True)
+class PPOConfig(PPOSettings, NetworkConfig):
+    """Settings of the `ppo` agent."""
+
+    squash: Squash = "clip"
+    """How a Box action is kept within its bounds: tanh scales smoothly, clip cuts."""
+    reward_offset: float = 0.0
+    """Added to the reward of every training step, such as -1 to take away a reward of 1 for being
+    alive. Only the update sees it: returns, logs and evaluation do not."""
+    devices: int | None = field(default=None, metadata=MAY_CHANGE)
+    """Devices that share the environments; chosen from the number of environments unless given."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.network == "gru":
+            raise UserError("network=gru: must be mlp or cnn, as ppo trains no memory")
+        self.check_ranges()
+        if not np.isfinite(self.reward_offset):
+            raise UserError(f"reward_offset={self.reward_offset}: must be a finite number")
+        if self.devices is None:
+            return
+        if self.devices < 1:
+            raise UserError(f"devices={self.devices}: must be at least 1")
+        if not self._shared_by(self.devices):
+            raise UserError(
+                f"devices={self.devices}: must divide num_envs, {self.num_envs}, and "
+                f"minibatch_size, {self.minibatch_size}, of which each device needs at least 2"
+            )
 
     @property
     def learning_rate_schedule(self) -> optax.Schedule:

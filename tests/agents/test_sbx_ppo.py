@@ -218,7 +218,7 @@ def test_a_missing_package_is_named(monkeypatch):
     [
         ({"num_envs": 0}, "num_envs=0: must be at least 1"),
         ({"anneal_steps": 0}, "anneal_steps=0: must be at least 1"),
-        ({"minibatch_size": 60}, "minibatch_size=60: must be at least 2 and divide .*=2048"),
+        ({"minibatch_size": 60}, "minibatch_size=60: must divide num_envs x num_steps, 2048"),
         ({"minibatch_size": 1}, "minibatch_size=1: must be at least 2"),
         ({"learning_rate": 0.0}, "learning_rate=0.0: must be greater than 0"),
         ({"value_coefficient": -1.0}, "value_coefficient=-1.0: must be at least 0"),
