@@ -30,6 +30,7 @@ Section: TypeAlias = Literal[
     "checkpoints",
     "networks",
     "suites",
+    "starts",
 ]
 
 
@@ -38,7 +39,7 @@ class BenchmarkFlags:
     """Measure the engine and its alternatives, and print a table for each comparison."""
 
     sections: tyro.conf.Positional[tuple[Section, ...]] = get_args(Section)
-    """What to measure; all sections take about half an hour on 2 cores."""
+    """What to measure; all sections take about an hour on 2 cores."""
     rounds: int = 5
     """How often every row is timed; the rows of a table take turns."""
     devices: int | None = None
@@ -59,7 +60,15 @@ def main(arguments: list[str]) -> int:
     start_jax(flags.devices)
     # Compilation is timed, so the cache must not be used.
     jax.config.update("jax_enable_compilation_cache", False)
-    from experiments.benchmarks import checkpoints, engine, host, networks, rollouts, suite_loops
+    from experiments.benchmarks import (
+        checkpoints,
+        engine,
+        host,
+        networks,
+        rollouts,
+        starts,
+        suite_loops,
+    )
 
     rounds, devices = flags.rounds, flags.devices
     measure: dict[Section, Callable[[], Iterable[Table]]] = {
@@ -72,6 +81,7 @@ def main(arguments: list[str]) -> int:
         "checkpoints": lambda: checkpoints.checkpoints(rounds),
         "networks": lambda: networks.networks(rounds),
         "suites": lambda: suite_loops.suites(rounds),
+        "starts": lambda: starts.starts(rounds),
     }
     tables: list[Table] = []
     for section in flags.sections:
