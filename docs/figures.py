@@ -21,7 +21,7 @@ import agents
 import envs
 from agents.training.filming import film
 from experiments.comparison import results
-from experiments.comparison.statistics import to_threshold
+from experiments.comparison.statistics import final_return, to_threshold
 
 ROOT = Path(__file__).parent.parent
 ASSETS = ROOT / "docs" / "assets"
@@ -33,6 +33,16 @@ _LOOPS = {
     "fixed scan, 2 devices": ("fixed scan", "#8a8f98"),
     "evosax OpenES, 1 device": ("evosax", "#c9ccd1"),
 }
+_CHANGES = {
+    "preset": "the preset",
+    "no_offset": "without the reward offset",
+    "all_draws": "all draws, not the best",
+    "mlp_64x64": "MLP 64x64, not linear",
+    "rank_1": "rank 1, not 4",
+    "full_noise": "full noise",
+    "learned_sigma": "all draws, sigma learned",
+}
+"""The contestants of the ablation, and what they change in the preset."""
 _FILM = slice(30, 80)
 """The frames of a film that are shown."""
 _COLOURS = 24
@@ -76,6 +86,7 @@ def draw(folder: Path) -> None:
         _generations(right)
         figure.tight_layout(w_pad=3)
         figure.savefig(folder / "headline.svg", metadata={"Date": None}, bbox_inches="tight")
+        _ablation().savefig(folder / "ablation.svg", metadata={"Date": None}, bbox_inches="tight")
     shutil.copy(RESULTS / "scaling" / "scaling.png", folder)
     shutil.copy(RESULTS / "networks" / "networks.png", folder)
 
@@ -126,6 +137,29 @@ def _generations(axes: Axes) -> None:
     axes.set_title("First generation of 256 members")
     _plain(axes)
     axes.legend(**_BELOW)
+
+
+def _ablation() -> Figure:
+    """Final returns where one choice of EGGROLL's presets is changed: a panel for each task."""
+    found = results.load(RESULTS / "ablation" / "results.json")
+    figure = Figure(figsize=(10, 3))
+    panels = figure.subplots(1, len(found.tasks), sharey=True)
+    for axes, task in zip(panels, found.tasks, strict=True):
+        for row, agent in enumerate(_CHANGES):
+            colour = COLOURS["eggroll" if agent == "preset" else "sbx_ppo"]
+            returns = [run.return_mean for run in found.of(task.name, agent)]
+            axes.plot(returns, [row] * len(returns), "o", color=colour, alpha=0.35, markersize=4)
+            mean = final_return(found, task.name, agent)
+            if mean is not None and mean.interval is not None:
+                axes.plot(mean.interval, [row] * 2, color=colour, linewidth=5, alpha=0.45)
+                axes.plot(mean.value, row, "o", color=colour, markersize=7)
+        axes.axvline(task.threshold, color="#888888", linestyle=":", linewidth=1)
+        axes.set_title(f"{task.name.split('/')[-1]}, {task.env_steps:,} env steps", fontsize=10)
+        _plain(axes)
+    panels[0].set_yticks(range(len(_CHANGES)), _CHANGES.values())
+    panels[0].invert_yaxis()
+    figure.tight_layout()
+    return figure
 
 
 def _plain(axes: Axes) -> None:

@@ -94,6 +94,20 @@ def test_the_rates_beside_the_suites_own_loops_are_those_of_the_results():
         assert f"| {name} | {ours:,.0f} | {own:,.0f} | {ours / own:.2f} |" in text
 
 
+def test_the_seconds_until_the_first_generation_are_those_of_the_results():
+    (table,) = json.loads((RESULTS / "benchmark-starts.json").read_text())["tables"]
+    shown = [
+        f"| {row['name']} | {row['values']['cold s']:.1f} s | {row['values']['warm s']:.1f} s |"
+        for row in table["rows"]
+    ]
+    assert len(shown) == 4
+    text = (DOCS / "benchmarks.md").read_text()
+    assert all(line in text for line in shown)
+    ant = next(row["values"] for row in table["rows"] if row["name"] == "brax/ant")
+    assert f"{ant['cold s']:.0f} seconds" in README
+    assert f"{ant['warm s']:.0f} seconds" in README
+
+
 def test_the_scaling_page_shows_what_was_measured():
     table = tables_of_scaling(json.loads((RESULTS / "scaling" / "scaling.json").read_text()))
     assert (RESULTS / "scaling" / "table.md").read_text() == table
@@ -102,7 +116,7 @@ def test_the_scaling_page_shows_what_was_measured():
 
 def test_the_headline_is_drawn_from_the_results(tmp_path):
     figures.draw(tmp_path)
-    for name in ("headline.svg", "networks.png", "scaling.png"):
+    for name in ("headline.svg", "ablation.svg", "networks.png", "scaling.png"):
         assert (tmp_path / name).read_bytes() == (figures.ASSETS / name).read_bytes()
 
 
