@@ -12,16 +12,18 @@ from envs.errors import UserError
 
 @dataclass(frozen=True)
 class PPOSettings:
-    """The settings that `ppo` and `sbx_ppo` share; the defaults are those of Stable-Baselines3."""
+    """The settings that `ppo` and `sbx_ppo` share; the defaults are those of Stable-Baselines3, but
+    for the number of environments and of their steps."""
 
     num_envs: int = 8
-    """N, environments stepped in lockstep, on all devices together."""
+    """N, environments stepped side by side, on all devices together."""
     num_steps: int = 256
     """T, steps of each environment between two updates."""
     num_epochs: int = 10
     """Passes over the T x N transitions of an update."""
     minibatch_size: int = 64
-    """Transitions of one gradient step, on all devices together; at least 2 on each device."""
+    """Transitions of one gradient step, on all devices together, at least 2 on each; must divide
+    T x N."""
     learning_rate: float = 3e-4
     """The learning rate of Adam at the start."""
     anneal_steps: int | None = None

@@ -40,7 +40,7 @@ from envs.precision import in_32_bits
 from es_rl import checkpoints, devices, processes
 from es_rl.checkpoints import Restored
 
-_TRIED_STEPS = 200
+_CHECKED_STEPS = 200
 """The most steps of the episode that shows whether an environment is deterministic."""
 
 
@@ -169,7 +169,7 @@ def _prepare(
     keeps = config.keep if config.has_checkpoints and agent.resumable else None
     like = (state, policy.weights)
     stages = dict.fromkeys((agent.stage, agent.train_stage))
-    tried = random_actions(agent.env.spec.action_space, _TRIED_STEPS)
+    tried = random_actions(agent.env.spec.action_space, _CHECKED_STEPS)
     restored = devices.all_at_once(
         *(partial(stage.check_repeats, tried) for stage in stages),
         lambda: agent.compile(state),

@@ -21,6 +21,8 @@ _TASKS = {
 """Environments by the names of rows, and their flags; all other settings are the defaults."""
 _PACE_SECONDS = 0.02
 """The seconds between two looks at a run's folder."""
+_MOST_SECONDS = 900.0
+"""The seconds after which a run counts as hanging."""
 
 
 def starts(rounds: int) -> Iterator[Table]:
@@ -49,26 +51,30 @@ def _first_generation(command: list[str], cache: str) -> float:
     """Start a run, and stop it once it has written the metrics of its first generation.
 
     Raises:
-      RuntimeError: the run ended before.
+      RuntimeError: the run ended before, or took too long.
     """
-    # The cache of compiled programs is in the user's cache folder where this variable is not set.
-    environment = {k: v for k, v in os.environ.items() if k != "JAX_COMPILATION_CACHE_DIR"}
+    # The cache of compiled programs is in the user's cache folder where JAX's variables do not say
+    # otherwise.
+    ours = {name: value for name, value in os.environ.items() if "COMPILATION_CACHE" not in name}
     with TemporaryDirectory() as folder, TemporaryFile("w+") as errors:
         metrics = Path(folder, "run", METRICS)
         began = time.perf_counter()
         process = subprocess.Popen(
             [sys.executable, "-m", "experiments.cli", *command, "--out", str(metrics.parent)],
-            env={**environment, "XDG_CACHE_HOME": cache},
+            env={**ours, "XDG_CACHE_HOME": cache},
             stdout=subprocess.DEVNULL,
             stderr=errors,
         )
         try:
-            while not (metrics.exists() and metrics.read_bytes().endswith(b"\n")):
-                if process.poll() is not None:
+            while True:
+                ended, seconds = process.poll() is not None, time.perf_counter() - began
+                if metrics.exists() and metrics.read_bytes().endswith(b"\n"):
+                    return seconds
+                if ended or seconds > _MOST_SECONDS:
                     errors.seek(0)
-                    raise RuntimeError(f"es-rl {' '.join(command)}: ended: {errors.read()}")
+                    what = "ended" if ended else f"no generation in {_MOST_SECONDS:g} s"
+                    raise RuntimeError(f"es-rl {' '.join(command)}: {what}: {errors.read()}")
                 time.sleep(_PACE_SECONDS)
-            return time.perf_counter() - began
         finally:
-            process.terminate()
+            process.kill()
             process.wait()

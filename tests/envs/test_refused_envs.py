@@ -87,7 +87,7 @@ def test_what_is_not_gymnasiums_interface_is_told_with_its_place(name):
     message, method = BROKEN[name]
     env = make(name)
     with open_stage(env, lanes=1) as stage, pytest.raises(UserError) as error:
-        stage.check_repeats(random_actions(env.spec.action_space, 20))
+        stage.check_repeats(random_actions(env.spec.action_space, 200))
     said = str(error.value)
     assert said.startswith(f"gymnasium/{name}-v0: ")
     assert message in said
