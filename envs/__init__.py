@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from envs.pictures.scene import Geom, Scene
     from envs.registry import list_ids, make, register, register_suite
     from envs.suites.brax_suite import from_brax
-    from envs.suites.functional_suite import from_func_env
+    from envs.suites.gymnasium_functional import from_func_env
     from envs.suites.gymnasium_suite import from_gymnasium, import_module
     from envs.suites.gymnax_suite import from_gymnax
     from envs.suites.jumanji_suite import from_jumanji
@@ -51,7 +51,7 @@ _NAMES = {
     "envs.pictures.scene": ("Geom", "Scene"),
     "envs.registry": ("list_ids", "make", "register", "register_suite"),
     "envs.suites.brax_suite": ("from_brax",),
-    "envs.suites.functional_suite": ("from_func_env",),
+    "envs.suites.gymnasium_functional": ("from_func_env",),
     "envs.suites.gymnasium_suite": ("from_gymnasium", "import_module"),
     "envs.suites.gymnax_suite": ("from_gymnax",),
     "envs.suites.jumanji_suite": ("from_jumanji",),

@@ -26,7 +26,7 @@ from envs.host.interface import Interface
 from envs.host.nested import flattened
 from envs.host.pool import START_SECONDS, WorkerPool
 from envs.pictures.scene import Scene, has_mujoco_model, no_scene, scene_of
-from envs.suites.functional_suite import FunctionalEnv
+from envs.suites.gymnasium_functional import FunctionalEnv
 from envs.values import finite_float, whole_number
 
 _DEFAULT_LIMIT = 1000
