@@ -111,6 +111,10 @@ class Program:
         self._jitted = jax.jit(function, **options)
         self._compiled: Callable[..., Any] | None = None
 
+    def shapes(self, *args: Any) -> Any:
+        """Return the shapes of the results; the same trace serves `compile` with these arguments."""
+        return self._jitted.eval_shape(*args)
+
     def compile(self, *args: Any) -> None:
         """Compile for arguments of these shapes and placements; later calls must have the same."""
         if self._compiled is None:

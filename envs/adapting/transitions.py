@@ -1,6 +1,7 @@
 """What the adapters of suites on the accelerator share: states, and the import of a suite."""
 
 import warnings
+from functools import partial
 from importlib import import_module
 from types import ModuleType
 from typing import Any
@@ -11,6 +12,14 @@ import jax.numpy as jnp
 from envs.base import State, time_limited
 from envs.errors import UserError, one_line
 from envs.installing import pip_install
+
+
+traced_once = partial(jax.jit, static_argnums=0, inline=True)
+"""Decorates `reset` and `step` of an environment, so that all programs share one trace of them.
+
+Running the Python code of a simulator costs seconds in every program that is traced with it. JAX
+keeps the traces of jitted functions, and `inline` leaves nothing of the jit in the program itself.
+"""
 
 
 def start_state(inner: Any, obs: jax.Array, info: dict[str, jax.Array] | None = None) -> State:

@@ -14,7 +14,7 @@ from gymnasium import spaces
 
 from envs.adapting import batched_solves
 from envs.adapting.mujoco_output import import_mjx
-from envs.adapting.transitions import next_state, start_state
+from envs.adapting.transitions import next_state, start_state, traced_once
 from envs.base import EnvSpec, State
 from envs.errors import NoPicture, UserError
 from envs.pictures.scene import Scene, no_scene, scene_of
@@ -191,6 +191,7 @@ class BraxEnv:
             frames_per_second=1 / dt,
         )
 
+    @traced_once
     def reset(self, key: jax.Array) -> State:
         inner = self._inner.reset(jax.random.key_data(key))
         return start_state(inner, _observation(inner), self._info(inner))
@@ -199,6 +200,7 @@ class BraxEnv:
         """Brax's metrics, where some of them are to be logged."""
         return dict(inner.metrics) if self.spec.info_keys else {}
 
+    @traced_once
     def step(self, state: State, action: jax.Array, key: jax.Array) -> State:
         del key  # Brax takes a key at reset only; later random draws use the key in its own state
         # Brax modifies the dictionaries of its input state: pass it a copy.

@@ -70,7 +70,7 @@ class DeviceCollector:
 
     def shapes(self, shared: PyTree, episodes: DeviceEpisodes, keys: CollectionKeys) -> Collected:
         """See `Collector`."""
-        collected: Collected = jax.eval_shape(self._on_devices, shared, episodes, keys)[1]
+        collected: Collected = self._program.shapes(shared, episodes, keys)[1]
         return collected
 
     def compile(self, shared: PyTree, episodes: DeviceEpisodes, keys: CollectionKeys) -> None:

@@ -40,12 +40,12 @@ class DevicePlayer:
         )
 
     def shapes(self, shared: PyTree, keys: Array) -> Played:
-        _, progress = jax.eval_shape(self._start_play, shared, keys)
+        _, progress = self._start.shapes(shared, keys)
         played: Played = jax.eval_shape(self.rollout.finish, progress)
         return played
 
     def compile(self, shared: PyTree, keys: Array) -> None:
-        episodes, progress = jax.eval_shape(self._start_play, shared, keys)
+        episodes, progress = self._start.shapes(shared, keys)
         all_at_once(
             lambda: self._start.compile(shared, keys),
             lambda: self._advance.compile(shared, episodes, progress, np.int32(0)),
