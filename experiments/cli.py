@@ -26,6 +26,8 @@ COMMANDS = {
     "doctor": "show versions and devices, and check that everything works",
 }
 """The help of each subcommand; `module_of` gives its module."""
+_POSITIONAL = (("compare", "suite"), ("export", "file"), ("launch", "command"), ("report", "run"))
+"""Arguments by subcommand that have no flag, besides ENV."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -68,7 +70,7 @@ def _with_flag(command: str, message: str) -> str:
     given, colon, says = rest.partition(": ")
     if not (equals and colon and name.isidentifier()):
         return message
-    positional = name == "env" or (command, name) in (("compare", "suite"), ("report", "run"))
+    positional = name == "env" or (command, name) in _POSITIONAL
     flag = name.upper() if positional else f"--{name.replace('_', '-')}"
     if given[:1] == given[-1:] == "'":
         given = given[1:-1]

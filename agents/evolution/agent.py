@@ -44,8 +44,8 @@ from es_rl.play.stage import open_stage
 from es_rl.shaping import statistics
 from es_rl.strategies.optimizers import env_steps_for
 
-_LOCATIONS = ("return_mean", "return_max", "return_min")
-"""Return statistics that change by c when a constant c is added to all returns."""
+_LOCATIONS = ("return_mean", "return_max", "return_min", "fitness_mean")
+"""Metrics that change by c when a constant c is added to all returns."""
 _MOVES_WITH_CONSTANTS = ("mean", "median", "min", "cvar")
 """Fitness settings that change by c when a constant c is added to all returns."""
 _BLIND_TO_CONSTANTS = ("zscore", "centered_rank")
@@ -233,7 +233,7 @@ class EvolutionAgent(Agent):
         returns, offset = self._as_float32(played.returns)
         state, counts, metrics = self._tell(state, members.noise, played._replace(returns=returns))
         env_steps, lane_steps = map(as_int, jax.device_get(counts))
-        moved = {k: float(metrics[k]) + offset for k in _LOCATIONS if offset}
+        moved = {k: float(metrics[k]) + offset for k in _LOCATIONS if offset and k in metrics}
         metrics = without_unreported(metrics, played.info)
         if self._fitness == "success" and "success_rate" not in metrics:
             trained = self.env if self.train_env is None else self.train_env

@@ -127,8 +127,8 @@ class EvolutionConfig(NetworkConfig):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"{name}={value}: must be at least 1")
-        rates = ("learning_rate", "sigma_decay", "learning_rate_decay", "sigma_learning_rate")
-        for name in rates:
+        decays = ("sigma_decay", "learning_rate_decay")
+        for name in ("sigma", "learning_rate", *decays, "sigma_learning_rate"):
             if not 0 < getattr(self, name) < np.inf:
                 raise UserError(f"{name}={getattr(self, name)}: must be greater than 0")
         if self.update_env_steps is not None and not 1 <= self.update_env_steps <= 10**9:
@@ -215,8 +215,6 @@ class EvolutionConfig(NetworkConfig):
         Raises:
           UserError: a setting is out of range.
         """
-        if not 0 < self.sigma < np.inf:  # a schedule would hide a wrong value
-            raise UserError(f"sigma={self.sigma}: must be greater than 0")
         return self.with_sigma_rule(es_rl.open_es(**self.strategy_options(shaping, layout)))
 
 
@@ -233,7 +231,6 @@ class EggrollConfig(EvolutionConfig):
     def strategy(
         self, shaping: Shaping | None = None, layout: es_rl.Layout | None = None
     ) -> es_rl.Strategy:
-        super().strategy()
         options = self.strategy_options(shaping, layout)
         strategy = es_rl.eggroll(rank=self.rank, full_rank=self.full_rank, **options)
         return self.with_sigma_rule(strategy)

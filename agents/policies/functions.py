@@ -33,8 +33,7 @@ class Functions:
     init: Callable[[jax.Array], PyTree]
     """Makes the parameters: key -> a pytree of float32 arrays."""
     apply: Callable[[PyTree, PyTree, jax.Array], tuple[PyTree, jax.Array]]
-    """Runs the network: Runs the network: (parameters, memory, one observation) -> (memory, float32
-    outputs)."""
+    """Runs the network: (parameters, memory, one observation) -> (memory, float32 outputs)."""
     memory: PyTree
     """The memory at the start of an episode, a pytree of arrays; () if the network has none."""
     params: PyTree = None

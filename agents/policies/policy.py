@@ -36,7 +36,7 @@ from agents.policies.policy_files import (
 from envs.base import EnvSpec
 from envs.errors import UserError, one_line
 from envs.precision import in_32_bits
-from es_rl.files import write_whole
+from es_rl.files import whole, write_whole
 
 _KEYS = {"format", "agent", "env", "actor", "weights_sha256", "training", "evaluation"}
 _EPISODE_BYTES = 60
@@ -123,7 +123,7 @@ class Policy:
     @property
     def digest(self) -> str:
         """The SHA-256 of the file that holds its weights, in hex."""
-        return hashlib.sha256(self._weights_file()).hexdigest()
+        return _digest(self._weights_file())
 
     def _weights_file(self) -> bytes:
         return safetensors.numpy.save(weight_names.named(self.weights))
@@ -147,8 +147,13 @@ class Policy:
         missing."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        write_whole(folder / WEIGHTS, self._weights_file())
-        write_whole(folder / DESCRIPTION, _as_bytes(_to_json(self, self.digest)))
+        weights = self._weights_file()
+        with whole(folder / DESCRIPTION) as file:
+            file.write(_as_bytes(_to_json(self, _digest(weights))))
+            # Both files get their names at the end, one right after the other: the description
+            # has the digest of the weights, and a policy of two savings could not be loaded.
+            file.flush()
+            write_whole(folder / WEIGHTS, weights)
 
     def export_onnx(self, path: str | Path) -> None:
         """Write the policy as an ONNX model: see `agents.policies.export.export_onnx`."""
@@ -264,6 +269,10 @@ def _to_json(policy: Policy, digest: str) -> dict[str, Any]:
         "training": policy.training,
         "evaluation": policy_json.evaluation_to_json(policy.evaluation),
     }
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def _as_bytes(written: dict[str, Any]) -> bytes:

@@ -8,7 +8,7 @@ from agents.policies.network import BUILT_IN_SETTINGS, Network, NetworkConfig, W
 from agents.policies.policy import Policy, read_network_config
 from envs.errors import UserError
 
-_ACTING = ("squash", "normalize_observations")
+_ACTING = ("squash", "normalize_observations", "action_mask", "stochastic_evaluation")
 """The settings besides the network that change the actions of a policy."""
 
 
@@ -78,12 +78,14 @@ def _network_of(policy: Policy) -> Network:
 
 def _settings(network: Network, own: bool) -> dict[str, Any]:
     acting = {name: getattr(network.config, name) for name in _ACTING}
+    # Without a mask in the observations the setting changes nothing.
+    acting["action_mask"] = network.mask is not None
     if own:
         return acting
     if network.module is not None:
         # The other network is built in, so the names of the two differ already.
         return {"network": network.name, **acting}
-    return _settings_of(resolved(network.observation_space, network.config))
+    return {**_settings_of(resolved(network.observation_space, network.config)), **acting}
 
 
 def _check_params(network: Network, theirs: Network) -> None:

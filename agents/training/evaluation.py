@@ -16,6 +16,7 @@ from agents.policies.network import Weights
 from agents.policies.policy import Policy
 from agents.policies.policy_files import check_evaluation
 from envs.base import Env, HostEnv
+from envs.errors import UserError
 from envs.precision import in_32_bits
 from es_rl.play.jobs import Jobs, episode_keys, info_metric
 from es_rl.play.player import Behaviour, Notify, Player
@@ -182,9 +183,13 @@ def evaluate(
         a time.
 
     Raises:
-      UserError: lanes are given for an environment that does not step on the host, or are fewer
-        than 1.
+      UserError: there are no episodes, or the seed is negative; lanes are given for an environment
+        that does not step on the host, or are fewer than 1.
     """
+    if episodes < 1:
+        raise UserError(f"episodes={episodes}: must be at least 1")
+    if seed < 0:
+        raise UserError(f"seed={seed}: must be at least 0")
     with open_stage(env, lanes=lanes, episodes=episodes) as stage:
         evaluator = Evaluator(env, policy.actor, stage)
         return evaluator(policy.weights, episodes=episodes, seed=seed)

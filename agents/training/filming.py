@@ -49,7 +49,7 @@ class Recording:
 def film(
     policy: Policy, env: Env | HostEnv, *, seed: int = 0, max_frames: int | None = None
 ) -> Film:
-    """Film episode 0 of an evaluation seed, in real time and at no more than 30 frames a second.
+    """Film episode 0 of an evaluation seed, in real time, at about 30 frames a second or fewer.
 
     Args:
       policy: plays the episode, which is always played to its end.
@@ -72,7 +72,7 @@ def film(
 def record(
     policy: Policy, env: Env | HostEnv, *, episodes: int = 1, seed: int = 0
 ) -> list[Recording]:
-    """Record episodes 0 ... episodes-1 of an evaluation seed, at no more than 30 frames a second.
+    """Record episodes 0 ... episodes-1 of an evaluation seed, at about 30 frames a second or fewer.
 
     Raises:
       UserError: the environment has no MuJoCo model, or its joint positions are not finite.

@@ -167,6 +167,8 @@ class Loop:
                 self.on_generation(told, partial(self.agent.snapshot, state))
         except Exception:
             self._checkpoint(state)
+            if self.run is not None:
+                self.run.wait()  # `close` would not tell that it cannot be written
             raise
 
     def _step(self, state: Any) -> tuple[Any, dict[str, Any]]:

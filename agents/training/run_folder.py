@@ -35,6 +35,8 @@ _LONGEST = {
     "settings": 1000,
 }
 """The most characters of a string, or members of an object, that are read."""
+_MADE_BY = ("versions", "git", "device")
+"""The parts that say what made the run; they stay those of its beginning."""
 _OBJECTS = ("env_kwargs", "train_env_kwargs", "settings")
 _OPTIONAL = ("train_env", "train_env_kwargs")
 """The parts that are null, or absent, if training plays the environment of evaluations."""
@@ -174,6 +176,7 @@ class RunFolder:
                     self._check_same(saved, config, may_change)
                     self._lacks_initial = saved.initial is not None and config["initial"] is None
                     config["initial"] = saved.initial
+                    config |= _history(read_description(self.folder / CONFIG), config)
                 else:
                     check_new(self.folder)
                     self.folder.mkdir(parents=True, exist_ok=True)
@@ -299,11 +302,31 @@ class RunFolder:
         return self.folder / "checkpoints" / str(steps[-1]) if steps else None
 
     def close(self) -> None:
-        """Close all files and release the lock; write errors were reported by earlier calls."""
+        """Close all files and release the lock. Errors of writing are not reported here: call
+        `wait` before, where the last checkpoint matters."""
         for file in (self._metrics, self._events, self._checkpoints, self._opened):
             if file is not None:
                 with suppress(OSError):
                     file.close()
+
+
+def _history(before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
+    """What made a run, for its configuration, where it is resumed.
+
+    Args:
+      before: the configuration in the run's folder.
+      now: that of the process that resumes the run.
+
+    Returns:
+      What the run began with, and in "resumed", oldest first, what it went on with where that was
+      something else.
+    """
+    began, goes_on = ({k: x[k] for k in _MADE_BY if k in x} for x in (before, now))
+    resumed = before.get("resumed")
+    resumed = resumed if isinstance(resumed, list) else []
+    if goes_on != (resumed[-1] if resumed else began):
+        resumed = [*resumed, goes_on]
+    return {**began, "resumed": resumed}
 
 
 def _check_progress(step: int, progress: dict[str, Any]) -> None:

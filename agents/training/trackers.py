@@ -1,6 +1,6 @@
 """Loggers for experiment-tracking services: Weights & Biases, and Trackio."""
 
-import importlib
+import importlib.util
 import os
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -12,6 +12,16 @@ from envs.installing import pip_install
 TrackerName: TypeAlias = Literal["wandb", "trackio"]
 
 
+def check_package(name: TrackerName) -> None:
+    """Check, without importing it, that the package of a service is installed.
+
+    Raises:
+      UserError: it is not.
+    """
+    if importlib.util.find_spec(name) is None:
+        raise UserError(f"logger={name}: its package is not installed ({pip_install(name)})")
+
+
 class Tracker:
     """A logger that sends metrics to a service; the first metrics start the service's run.
 
@@ -20,7 +30,7 @@ class Tracker:
     """
 
     def __init__(self, name: TrackerName, run: Path, config: dict[str, Any]):
-        """Import the service's package.
+        """Import the service's package, which must be installed.
 
         Args:
           name: the service.
@@ -30,12 +40,8 @@ class Tracker:
         Raises:
           UserError: the package is not installed.
         """
-        try:
-            self._service: Any = importlib.import_module(name)
-        except ImportError as error:
-            raise UserError(
-                f"logger={name}: its package is not installed ({pip_install(name)})"
-            ) from error
+        check_package(name)
+        self._service: Any = importlib.import_module(name)
         self._start: dict[str, Any] = {"project": "es-rl", "name": run.name, "config": config}
         if name == "wandb":
             mode = os.environ.get("WANDB_MODE", "offline")

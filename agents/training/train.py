@@ -80,10 +80,10 @@ def train(
       RuntimeError: the environment does not work.
       Exception: what a logger or `on_generation` has raised, after a checkpoint.
     """
-    _check(agent, out, resume)
     with ExitStack() as stack:
         for logger in loggers:
             stack.callback(logger.close)
+        _check(agent, out, resume)
         caught = stack.enter_context(_deferred_signals())
         stack.enter_context(processes.watched(_advice(out)))
         config = _configure(agent, out if resume else None, options)

@@ -1,10 +1,11 @@
-"""What the adapters of suites on the accelerator share: states, and the import of a suite."""
+"""What the adapters of suites on the accelerator share: states, traces, the import of a suite."""
 
 import warnings
+from collections.abc import Callable
 from functools import partial
 from importlib import import_module
 from types import ModuleType
-from typing import Any
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -14,12 +15,31 @@ from envs.errors import UserError, one_line
 from envs.installing import pip_install
 
 
-traced_once = partial(jax.jit, static_argnums=0, inline=True)
-"""Decorates `reset` and `step` of an environment, so that all programs share one trace of them.
+P = ParamSpec("P")
+T = TypeVar("T")
 
-Running the Python code of a simulator costs seconds in every program that is traced with it. JAX
-keeps the traces of jitted functions, and `inline` leaves nothing of the jit in the program itself.
-"""
+
+class traced_once(Generic[P, T]):
+    """Decorates `reset` and `step` of an environment: all programs share one trace of the method.
+
+    To run the Python code of a simulator takes up to seconds, and otherwise happens anew in every
+    program that plays episodes. JAX keeps the trace of a jitted function; with `inline` the
+    programs are the same as without the jit.
+    """
+
+    def __init__(self, method: Callable[Concatenate[Any, P], T]):
+        self._method = method
+        self.__doc__ = method.__doc__
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, env: Any, owner: type | None = None) -> Callable[P, T]:
+        if env is None:  # the method is looked up on the class
+            return self  # type: ignore[return-value]
+        jitted = jax.jit(partial(self._method, env), inline=True)
+        vars(env)[self._name] = jitted  # later look-ups find this entry first
+        return jitted
 
 
 def start_state(inner: Any, obs: jax.Array, info: dict[str, jax.Array] | None = None) -> State:

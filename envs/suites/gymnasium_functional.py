@@ -9,7 +9,7 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.experimental.functional import FuncEnv
 
-from envs.adapting.transitions import cast_like, next_state, start_state
+from envs.adapting.transitions import cast_like, next_state, start_state, traced_once
 from envs.base import EnvSpec, State
 from envs.errors import UserError, one_line
 from envs.host.nested import is_nested
@@ -80,11 +80,13 @@ class FunctionalEnv:
     def _observe(self, inner: Any, key: jax.Array) -> jax.Array:
         return jnp.reshape(self._func.observation(inner, key), self._obs_shape)
 
+    @traced_once
     def reset(self, key: jax.Array) -> State:
         initial_key, obs_key = jax.random.key_data(jax.random.split(key))
         inner = cast_like(self._func.initial(initial_key), self._state_shape)
         return start_state(inner, self._observe(inner, obs_key))
 
+    @traced_once
     def step(self, state: State, action: jax.Array, key: jax.Array) -> State:
         keys = jax.random.key_data(jax.random.split(key, 4))
         action = jnp.reshape(action, self._action_shape)

@@ -15,6 +15,7 @@ from envs.adapting.transitions import (
     import_suite,
     next_state,
     start_state,
+    traced_once,
 )
 from envs.base import EnvSpec, State
 from envs.errors import NoPicture, UserError, one_line
@@ -116,6 +117,7 @@ class GymnaxEnv:
         scaled = jnp.round(jnp.asarray(obs) * 255) if self._is_image else jnp.asarray(obs)
         return jnp.reshape(scaled.astype(space.dtype), space.shape)
 
+    @traced_once
     def reset(self, key: jax.Array) -> State:
         obs, inner = self._env.reset_env(jax.random.key_data(key), self._params)
         action = jnp.asarray(self.spec.action_space.sample())
@@ -133,6 +135,7 @@ class GymnaxEnv:
     def _step(self, inner: Any, action: jax.Array, key: jax.Array) -> Any:
         return self._env.step_env(jax.random.key_data(key), inner, action, self._params)
 
+    @traced_once
     def step(self, state: State, action: jax.Array, key: jax.Array) -> State:
         obs, inner, reward, done, info = self._step(state.inner, action, key)
         obs, limit, kept = self._observation(obs), self.spec.max_episode_steps, self._info(info)

@@ -16,6 +16,7 @@ from envs.adapting.transitions import (
     import_suite,
     next_state,
     start_state,
+    traced_once,
 )
 from envs.base import EnvSpec, State
 from envs.errors import UserError, one_line
@@ -127,10 +128,12 @@ class JumanjiEnv:
             action = jnp.stack(jnp.unravel_index(action, self._joint))
         return self._env.step(inner, jnp.reshape(action, wanted.shape).astype(wanted.dtype))
 
+    @traced_once
     def reset(self, key: jax.Array) -> State:
         inner, timestep = self._env.reset(jax.random.key_data(key))
         return start_state(cast_like(inner, self._like), self._flat(timestep.observation))
 
+    @traced_once
     def step(self, state: State, action: jax.Array, key: jax.Array) -> State:
         del key  # Jumanji keeps its key in its own state
         inner, timestep = self._step(state.inner, action)

@@ -14,6 +14,7 @@ from envs.adapting.transitions import (
     import_suite,
     next_state,
     start_state,
+    traced_once,
 )
 from envs.base import EnvSpec, State
 from envs.errors import UserError, one_line
@@ -110,10 +111,12 @@ class NavixEnv:
     def _observation(self, timestep: Any) -> jax.Array:
         return jnp.asarray(timestep.observation).astype(self.spec.observation_space.dtype)
 
+    @traced_once
     def reset(self, key: jax.Array) -> State:
         timestep = cast_like(self._reset(key), self._like)
         return start_state(timestep, self._observation(timestep))
 
+    @traced_once
     def step(self, state: State, action: jax.Array, key: jax.Array) -> State:
         del key  # NAVIX keeps its key in its own state
         timestep = self._env._step(state.inner, jnp.asarray(action, jnp.int32))

@@ -14,6 +14,7 @@ from envs.adapting.transitions import (
     import_suite,
     next_state,
     start_state,
+    traced_once,
 )
 from envs.base import EnvSpec, State
 from envs.errors import NoPicture, UserError, one_line
@@ -88,11 +89,13 @@ class PgxEnv:
         # On a CPU a conversion of each part takes as long as all the rest of a step.
         return jnp.concatenate([jnp.ravel(part) for part in parts]).astype(jnp.float32)
 
+    @traced_once
     def reset(self, key: jax.Array) -> State:
         inner = self._env.init(key)
         like = jax.eval_shape(self._env.step, inner, jnp.int32(0), key)
         return start_state(cast_like(inner, like), self._observation(inner))
 
+    @traced_once
     def step(self, state: State, action: jax.Array, key: jax.Array) -> State:
         inner = self._env.step(state.inner, action, key)
         obs, reward, limit = self._observation(inner), inner.rewards[0], self.spec.max_episode_steps

@@ -42,7 +42,7 @@ def check_repeats(env_id: str, pool: LanePool, workers: int, actions: np.ndarray
 
     Args:
       env_id: the name of the environment, for messages.
-      lanes: the lanes to play on.
+      pool: the lanes to play on.
       workers: the number of worker processes that step the lanes.
       actions: (steps, ...), the actions of the episode, which may end earlier.
 

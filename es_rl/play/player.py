@@ -132,12 +132,12 @@ class Collector(Protocol):
 
         Args:
           shared: the shared data, which is passed to `Act`.
-          lanes: the lanes from `start` or from the last `collect`. They may have been saved and
-            loaded since. On devices they are donated: their memory is reused.
+          episodes: the episodes from `start` or from the last `collect`. They may have been saved
+            and loaded since. On devices they are donated: their memory is reused.
           keys: see `CollectionKeys`.
 
         Returns:
-          The lanes afterwards, the collected data, and the number of episodes in which the
+          The episodes afterwards, the collected data, and the number of episodes in which the
           environment failed. The last step of such an episode has reward 0 and is truncated.
 
         Raises:

@@ -357,7 +357,7 @@ def _noted(played: Played, lane_state: LaneState, job: jax.Array, lane_steps: ja
 
     Args:
       played: the results so far.
-      lanes: the data of S lanes.
+      lane_state: the data of S lanes.
       job: (S,), the job that each lane has ended; one past the last job if it has not ended.
       lane_steps: the number of steps that all lanes together have made.
     """

@@ -6,6 +6,7 @@ take turns.
 """
 
 import json
+import shlex
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -114,7 +115,7 @@ def _print(table: Table) -> None:
 
 def _write(path: Path, arguments: list[str], tables: list[Table]) -> None:
     record = {
-        "command": " ".join(["es-rl", "benchmark", *arguments]),
+        "command": shlex.join(["es-rl", "benchmark", *arguments]),
         "versions": versions(),
         "machine": machine(),
         "tables": [asdict(table) for table in tables],

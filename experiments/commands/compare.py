@@ -1,5 +1,6 @@
 """`es-rl compare`: train several agents from several seeds on a suite of tasks, and report."""
 
+import shlex
 import signal
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -97,14 +98,16 @@ def main(arguments: list[str]) -> int:
     claim(out, suite, earlier)
     imported.keep(out, others)
     # What is saved is read at once, as damaged files should not be found after hours.
-    failed = {(run.task, run.agent, run.seed): run for run in earlier.failed()} if earlier else {}
+    failed = _failed_runs(earlier)
     _all_runs(_trials(suite, _present(suite, chosen, failed, out), made, out), failed)
     now = [each for each in _trials(suite, chosen, made, out) if each.task in tasks_now]
     ended, stopped = _play(now, flags.seeds)
-    failed |= {key: run for key, run in ended.items() if run.error is not None}
+    # Another command may have saved results meanwhile, in which its failed runs are.
+    latest = check_folder(out, suite)
+    failed |= _failed_runs(latest) | {k: run for k, run in ended.items() if run.error is not None}
     contestants = _present(suite, chosen, failed, out)
     runs = _all_runs(_trials(suite, contestants, made, out), failed)
-    command = " ".join(["es-rl", "compare", *arguments])
+    command = shlex.join(["es-rl", "compare", *arguments])
     found = _results(suite, contestants, runs, out, command)
     results.save(found, out / "results.json")
     write_tables(found, out)
@@ -113,6 +116,10 @@ def main(arguments: list[str]) -> int:
         return 128 + stopped.signal
     print(f"report: {report.write_report(found, out, dict(films.replays(found, out)))}")
     return 0
+
+
+def _failed_runs(saved: Results | None) -> _Runs:
+    return {(run.task, run.agent, run.seed): run for run in (saved.failed() if saved else ())}
 
 
 def _results(

@@ -51,19 +51,25 @@ def main(arguments: list[str]) -> int:
     # The output of process 0 is shown. The errors of another process are shown if its exit code
     # differs from that of process 0.
     said: list[IO[Any]] = [tempfile.TemporaryFile() for _ in range(1, count)]  # noqa: SIM115
-    running = [
-        _start([*here, "--process-id", str(number)], _cores(number, count), error)
-        for number, error in enumerate([None, *said])
-    ]
+    running: list[subprocess.Popen] = []
+    received: list[int] = []
 
     def pass_on(number: int, frame: Any) -> None:
+        received.append(number)
         for process in running:
             process.send_signal(number)
 
-    signal.signal(signal.SIGINT, pass_on)
-    signal.signal(signal.SIGTERM, pass_on)
+    # The processes are in sessions of their own, where no terminal reaches them.
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):  # not every system has SIGHUP
+            signal.signal(getattr(signal, name), pass_on)
+    for number, error in enumerate([None, *said]):
+        running.append(_start([*here, "--process-id", str(number)], _cores(number, count), error))
+        if received:  # perhaps before this process was in the list
+            running[-1].send_signal(received[-1])
+            break
     codes = [process.wait() for process in running]
-    for number, (code, error) in enumerate(zip(codes[1:], said, strict=True), 1):
+    for number, (code, error) in enumerate(zip(codes[1:], said, strict=False), 1):
         error.seek(0)
         for line in error.read().decode(errors="replace").splitlines() if code != codes[0] else ():
             print(f"process {number}: {line}", file=sys.stderr)

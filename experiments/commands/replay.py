@@ -1,6 +1,7 @@
 """`es-rl replay`: play a saved policy again, as numbers, a video or an interactive 3D page."""
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -96,17 +97,17 @@ def main(arguments: list[str]) -> int:
     start_jax()
     import_modules(flags.modules, "" if flags.agent is None else flags.run)
     policy, env = _untrained(flags) if flags.agent is not None else _saved(flags)
-    # First, as this fails for environments without a MuJoCo model.
+    # First, as these fail for environments without a MuJoCo model or a picture.
     shown = "" if flags.html is None else _page(policy, env, flags)
+    recorded = None if flags.video is None else film(policy, env, seed=flags.seed)
     evaluation = agents.evaluate(
         policy, env, episodes=flags.episodes, seed=flags.seed, lanes=flags.lanes
     )
     if flags.json:
-        print(json.dumps(_as_json(policy, evaluation)))
+        print(json.dumps(_as_json(policy, evaluation), allow_nan=False))
     else:
         _print_table(policy, evaluation)
-    if flags.video is not None:
-        recorded = film(policy, env, seed=flags.seed)
+    if flags.video is not None and recorded is not None:
         write_video(flags.video, recorded)
         if not flags.json:
             print(f"video of episode 0 (return {recorded.episode_return:.1f}): {flags.video}")
@@ -166,14 +167,20 @@ def _first_episodes(flags: ReplayFlags) -> str:
 
 
 def _as_json(policy: Policy, evaluation: Evaluation) -> dict[str, object]:
+    """The evaluation in JSON values; numbers that are not finite become null."""
+    means = {"return_mean": evaluation.mean, "return_std": evaluation.std, **evaluation.info_means}
     return {
         "env": policy.spec.id,
         "agent": policy.agent,
-        **evaluation.to_json(),
-        "return_mean": evaluation.mean,
-        "return_std": evaluation.std,
-        **evaluation.info_means,
+        "seed": evaluation.seed,
+        "returns": [_finite(x) for x in evaluation.returns.tolist()],
+        "lengths": evaluation.lengths.tolist(),
+        **{name: _finite(x) for name, x in means.items()},
     }
+
+
+def _finite(x: float) -> float | None:
+    return x if math.isfinite(x) else None
 
 
 def _print_table(policy: Policy, evaluation: Evaluation) -> None:

@@ -22,8 +22,8 @@ from agents.policies.starting import saved_network_settings
 from agents.registry import config_type, configure, preset
 from agents.settings import check_kept
 from agents.training.run_config import RunConfig
-from agents.training.run_folder import SavedRun, read_config
-from agents.training.trackers import Tracker, TrackerName
+from agents.training.run_folder import SavedRun, check_new, read_config
+from agents.training.trackers import Tracker, TrackerName, check_package
 from envs.base import Env, HostEnv
 from envs.errors import UserError, one_line
 from envs.registry import split_id
@@ -344,6 +344,8 @@ def _check(flags: TrainFlags) -> None:
     flags.check_env("" if flags.resume is not None else flags.env)
     if flags.video_every is not None and flags.video_every < 1:
         raise UserError(f"video_every={flags.video_every}: must be at least 1")
+    if flags.logger is not None:
+        check_package(flags.logger)
 
 
 def _check_new(flags: TrainFlags, defaults: _Plan) -> None:
@@ -352,6 +354,8 @@ def _check_new(flags: TrainFlags, defaults: _Plan) -> None:
         raise UserError(f"env={flags.env}: must come first, as the flags' defaults depend on it")
     if flags.trust:
         raise UserError("trust=True: must come with --resume, whose run it trusts")
+    if flags.out is not None:
+        check_new(flags.out)
 
 
 def _check_resumed(flags: TrainFlags, plan: _Plan, defaults: _Plan) -> None:

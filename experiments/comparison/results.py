@@ -175,8 +175,13 @@ class Results:
 
 
 def save(results: Results, path: Path) -> None:
-    """Write results as a JSON file."""
-    write_whole(path, (json.dumps(asdict(results), indent=1) + "\n").encode())
+    """Write results as a JSON file; what is not finite becomes null, as JSON has no NaN."""
+    raw = asdict(results)
+    for task in raw["tasks"]:
+        known = task["random_return"]
+        task["random_return"] = known if known is not None and np.isfinite(known) else None
+    raw["runs"] = [_run_to_json(run) for run in results.runs]
+    write_whole(path, (json.dumps(raw, indent=1, allow_nan=False) + "\n").encode())
 
 
 def load(path: Path) -> Results:
@@ -203,9 +208,12 @@ def load(path: Path) -> Results:
 
 def run_text(run: Run) -> str:
     """A run as the text of a JSON file, which `run_from_json` reads."""
-    # JSON has no NaN, so the mean of an evaluation that is not finite becomes null.
+    return json.dumps(_run_to_json(run), indent=1, allow_nan=False) + "\n"
+
+
+def _run_to_json(run: Run) -> dict[str, Any]:
     curve = [p if np.isfinite(p.return_mean) else (*p[:2], None) for p in run.curve]
-    return json.dumps({**asdict(run), "curve": curve}, indent=1, allow_nan=False) + "\n"
+    return {**asdict(run), "curve": curve}
 
 
 def run_from_json(raw: dict[str, Any]) -> Run:

@@ -325,7 +325,8 @@ def normalised(task: Task, value: float) -> float | None:
     The score is None if the task has no such scale. If runs stop when solved, scores above 1 are
     due to luck, and count as 1.
     """
-    if task.random_return is None or task.threshold <= task.random_return:
+    # A return of random actions that is not finite (NaN) is no scale either.
+    if task.random_return is None or not task.threshold > task.random_return:
         return None
     score = (value - task.random_return) / (task.threshold - task.random_return)
     return min(score, 1.0) if task.stop_when_solved else score
@@ -347,9 +348,10 @@ def aggregate(results: Results) -> Aggregate:
         if without:
             left_out.append(f"{task.name}: no run of {', '.join(without)}.")
         elif normalised(task, 0.0) is None:
-            known = "no return of random actions is known"
+            known = task.random_return is not None and math.isfinite(task.random_return)
             above = "its threshold is not above the return of random actions"
-            left_out.append(f"{task.name}: {known if task.random_return is None else above}.")
+            unknown = "no finite return of random actions is known"
+            left_out.append(f"{task.name}: {above if known else unknown}.")
         else:
             tasks.append(task)
     for agent in [agent for agent in agents if tasks and agent not in here]:

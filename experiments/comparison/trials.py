@@ -5,7 +5,7 @@ import shutil
 import sys
 import traceback
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -24,7 +24,7 @@ from agents.training.run_config import RunConfig
 from envs.base import Env, HostEnv
 from envs.errors import RemoteTraceback, UserError, one_line
 from envs.host.worker import fault_of
-from es_rl.files import write_whole
+from es_rl.files import locked, write_whole
 from experiments.comparison.results import Point, Run, Task, run_from_json, run_text
 from experiments.comparison.suites import Contestant
 from experiments.progress import shown_progress
@@ -68,10 +68,31 @@ class Trials:
 
         Raises:
           Stopped: SIGINT or SIGTERM was received; the current run is not saved.
+          UserError: another process trains the same run.
         """
         with self._opened:
             for seed in range(seeds):
-                yield self.kept(seed) or self._attempt(seed)
+                run = self.kept(seed)
+                if run is None:
+                    with self._claimed(seed):
+                        # Another process may have trained it until now.
+                        run = self.kept(seed) or self._attempt(seed)
+                yield run
+
+    @contextmanager
+    def _claimed(self, seed: int) -> Iterator[None]:
+        """Hold the lock of a run, so that no other process trains it too."""
+        path = self._path(seed)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(locked(path.with_name(f".{path.name}.lock")))
+            except BlockingIOError:
+                raise UserError(
+                    f"out={self.root}: another command trains {self.agent.name} on "
+                    f"{self.task.name} from seed {seed}: must be other tasks, agents or seeds"
+                ) from None
+            yield
 
     def saved_seeds(self) -> list[int]:
         """The seeds whose runs are saved."""

@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
+from agents.policies import policy_json
 from agents.policies.policy_files import DESCRIPTION, MAX_DESCRIPTION_BYTES, parse
 from agents.training.evaluation import Evaluation
 from agents.training.loop import SKIPPED_LIMIT
@@ -166,6 +167,8 @@ class Run:
             return None
         if training.get("generations") != last:
             return None
+        with policy_json.reading():
+            evaluation = policy_json.evaluation_from_json(evaluation)
         done = Evaluation.from_json(evaluation)
         env_steps = self.metrics.last("env_steps") or 0
         return Point(last, env_steps, done.mean, done.std, len(done.returns))

@@ -11,6 +11,7 @@ import agents
 import envs
 from agents.policies import distributions, masks
 from agents.policies.network import NetworkConfig, network_for
+from envs.errors import UserError
 from envs.host.nested import flat_space
 
 STEPS = 8
@@ -121,6 +122,16 @@ def test_a_saved_policy_keeps_to_the_mask(name, tmp_path):
         policy = agents.load_policy(tmp_path)
         obs = np.tile(np.array([0, 0, 0, 0, 0, 1, 0, 0, 0], np.float32), (64, 1))
         assert (policy(obs) == 5).all() == masked
+
+
+def test_a_policy_with_a_mask_starts_no_agent_without():
+    with (
+        agents.make("eggroll", Allowed(), population_size=8, hidden=()) as masked,
+        agents.make("eggroll", Allowed(), action_mask=False, population_size=8, hidden=()) as free,
+        pytest.raises(UserError, match="initial: its policy has action_mask=False, and the agent"),
+    ):
+        policy = free.snapshot(free.init(jax.random.key(0)))
+        masked.with_policy(masked.init(jax.random.key(0)), policy)
 
 
 def test_a_mask_is_not_standardised():

@@ -111,7 +111,7 @@ def test_the_command_exports_a_run(tmp_path, capsys):
     ("arguments", "says"),
     [
         (["nowhere", "a.onnx"], "there is no policy.json"),
-        (["nowhere", "a.txt"], "must end in .onnx"),
+        (["nowhere", "a.txt"], "export: error: FILE a.txt: must end in .onnx"),
     ],
 )
 def test_what_cannot_be_exported_is_refused(arguments, says, tmp_path, monkeypatch, capsys):

@@ -81,6 +81,7 @@ def service(monkeypatch):
     """A module that keeps the calls of its functions, in place of wandb and trackio."""
     calls = []
     made = SimpleNamespace(
+        __spec__="is installed",
         init=lambda **given: calls.append(("init", given)),
         log=lambda metrics, step: calls.append(("log", step, {*metrics})),
         finish=lambda: calls.append(("finish",)),

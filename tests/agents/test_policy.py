@@ -1,6 +1,7 @@
 """Saved policies: exact after loading, and clear about damage."""
 
 import json
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -40,6 +41,20 @@ def test_loaded_is_saved(tmp_path):
     assert (loaded.agent, loaded.training) == ("eggroll", {"seed": 3})
     obs = np.linspace(-1, 1, 5, dtype=np.float32)[:, None]
     np.testing.assert_array_equal(loaded(obs), policy(obs))
+
+
+def test_a_save_that_fails_leaves_the_policy_that_was_there(tmp_path, monkeypatch):
+    def fail(written):
+        raise OSError
+
+    one = make_policy()
+    two = replace(one, weights=one.weights._replace(mean=np.float32([0.5])))
+    one.save(tmp_path)
+    assert two.digest != one.digest
+    monkeypatch.setattr("agents.policies.policy._as_bytes", fail)
+    with pytest.raises(OSError):
+        two.save(tmp_path)
+    assert agents.load_policy(tmp_path).digest == one.digest
 
 
 def test_a_stochastic_policy_draws_its_actions(tmp_path):

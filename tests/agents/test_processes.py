@@ -163,7 +163,7 @@ def test_a_signal_to_one_stops_both_with_a_checkpoint(tmp_path):
         (("launch", "train"), "Unrecognized options: train"),
         (("launch", "-n", "0", "--", "train"), "--num-processes 0: must be at least 1"),
         (("launch", "-n", "x", "--", "train"), "invalid literal"),
-        (("launch", "-n", "2", "--", "replay"), "must be a train command after --"),
+        (("launch", "-n", "2", "--", "replay"), "COMMAND replay: must be a train command after --"),
         (
             ("train", "brax/ant", "--coordinator", "h:1"),
             "must come with --num-processes and --process-id",

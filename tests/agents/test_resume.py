@@ -9,6 +9,7 @@ import sys
 import time
 from dataclasses import replace
 
+import jax
 import numpy as np
 import pytest
 
@@ -113,6 +114,20 @@ def test_a_run_that_has_ended_goes_on_with_a_larger_budget(agent, budget, tmp_pa
     assert len(metrics_of(run)) == 3
     agents.train(agent, out=run, resume=True, **budget)
     assert weights_of(run) == weights_of(tmp_path / "whole")
+
+
+def test_what_a_run_began_with_is_kept(agent, budget, tmp_path):
+    agents.train(agent, out=tmp_path, **{**budget, "env_steps": 3 * 128})
+    path = tmp_path / "config.json"
+    began = {**json.loads(path.read_text()), "versions": {"jax": "0.1"}, "git": None}
+    path.write_text(json.dumps(began))
+    for _ in range(2):
+        agents.train(agent, out=tmp_path, resume=True, **{**budget, "env_steps": 3 * 128})
+        config = json.loads(path.read_text())
+        assert (config["versions"], config["git"]) == ({"jax": "0.1"}, None)
+        (went_on,) = config["resumed"]
+        assert went_on["versions"]["jax"] == jax.__version__
+        assert went_on["device"] == config["device"]
 
 
 def test_a_run_goes_on_with_other_devices_and_lanes(agent, budget, tmp_path):

@@ -74,6 +74,7 @@ def test_a_run_starts_from_a_policy_and_ppo_does_too():
         ({"squash": "tanh"}, "initial: its policy has squash=clip, and the agent tanh"),
         ({"activation": "relu"}, "activation=tanh, and the agent relu"),
         ({"normalize_observations": False}, "normalize_observations=True, and the agent False"),
+        ({"stochastic_evaluation": True}, "stochastic_evaluation=False, and the agent True"),
     ],
 )
 def test_a_policy_that_does_not_fit_is_refused(settings, says):

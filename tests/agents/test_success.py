@@ -127,7 +127,9 @@ def test_each_fitness_is_another_update_of_the_same_episodes(make):
     for fitness in ("median", "min"):
         metrics, _, after = found[fitness]
         assert metrics["return_mean"] == pytest.approx(found["mean"][0]["return_mean"])
+        assert metrics["fitness_mean"] <= metrics["return_max"] + 1e-3
         assert not same(mean, after)
+    assert found["min"][0]["fitness_mean"] < found["median"][0]["fitness_mean"]
     # The worst quarter of four episodes is the worst one.
     assert same(found["min"][2], found["cvar"][2])
 

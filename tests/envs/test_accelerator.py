@@ -227,6 +227,30 @@ def test_a_functional_environment_of_ones_own():
         env.render([state])
 
 
+def test_programs_share_one_trace_of_an_environment():
+    traced = []
+
+    class Counting(Walk):
+        def reward(self, state, action, next_state, rng, params=None):
+            traced.append("step")
+            return super().reward(state, action, next_state, rng)
+
+        def observation(self, state, rng, params=None):
+            traced.append("reset or step")
+            return super().observation(state, rng)
+
+    env, other = (envs.from_func_env(Counting(), id="own/counting") for _ in range(2))
+    for count in (2, 3):
+        keys = jax.random.split(jax.random.key(0), count)
+        traced.clear()
+        state = jax.jit(jax.vmap(env.reset))(keys)
+        jax.jit(jax.vmap(env.step, in_axes=(0, None, 0)))(state, jnp.array([1, 2]), keys)
+        assert len(traced) == (3 if count == 2 else 0)
+    traced.clear()
+    other.step(other.reset(jax.random.key(0)), jnp.array([1, 2]), jax.random.key(0))
+    assert len(traced) == 3
+
+
 @pytest.mark.parametrize(
     "name",
     ["gymnasium/phys2d/CartPole-v1", "gymnasium/phys2d/Pendulum-v0", "brax/inverted_pendulum"],

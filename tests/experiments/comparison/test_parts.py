@@ -4,6 +4,8 @@ from dataclasses import replace
 
 import pytest
 
+from envs.errors import UserError
+from es_rl.files import locked
 from experiments import progress
 from experiments.commands import compare
 from experiments.comparison import findings, results, trials
@@ -98,7 +100,8 @@ def test_a_failed_run_stays_in_the_report_of_later_parts(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_parts_of_a_comparison_may_be_made_side_by_side(tmp_path, monkeypatch):
+@pytest.mark.parametrize("fails", [False, True])
+def test_parts_of_a_comparison_may_be_made_side_by_side(fails, tmp_path, monkeypatch):
     suite, out = tmp_path / "small.toml", tmp_path / "out"
     task = '[[tasks]]\nenv = "probe/{}"\nthreshold = 1\nenv_steps = 10\nseconds = 1\n'
     suite.write_text('agents = ["zero"]\n' + task.format("recall") + task.format("action_reward"))
@@ -108,8 +111,15 @@ def test_parts_of_a_comparison_may_be_made_side_by_side(tmp_path, monkeypatch):
     def beside_another(trials, seeds):
         begun.append([each.task.name for each in trials])
         if len(begun) == 1:
-            assert compare.main([*command, "--agents", "random", "--tasks", "probe/recall"]) == 0
+            with monkeypatch.context() as patch:
+                if fails:
+                    patch.setattr(compare.Trials, "_train", failing)
+                other = [*command, "--agents", "random", "--tasks", "probe/recall"]
+                assert compare.main(other) == 0
         return play(trials, seeds)
+
+    def failing(trials, seed):
+        raise ValueError("broken")
 
     monkeypatch.setattr(compare, "_play", beside_another)
     assert compare.main([*command, "--tasks", "probe/action_reward"]) == 0
@@ -118,4 +128,21 @@ def test_parts_of_a_comparison_may_be_made_side_by_side(tmp_path, monkeypatch):
     assert found.agents == ("zero", "random")
     told = [(r.task, r.agent) for r in found.runs]
     assert told == [("probe/recall", "random"), ("probe/action_reward", "zero")]
+    assert [run.agent for run in found.failed()] == ["random"] * fails
     assert all(t.random_return is not None for t in found.tasks)
+
+
+def test_two_commands_never_train_the_same_run(tmp_path):
+    suite, out = tmp_path / "small.toml", tmp_path / "out"
+    suite.write_text(
+        'agents = ["zero"]\n'
+        '[[tasks]]\nenv = "probe/recall"\nthreshold = 1\nenv_steps = 10\nseconds = 1\n'
+    )
+    command = [str(suite), "--out", str(out), "--seeds"]
+    assert compare.main([*command, "1"]) == 0
+    with (
+        locked(out / "runs" / "probe" / "recall" / "zero" / ".seed-1.lock"),
+        pytest.raises(UserError, match="another command trains zero on probe/recall from seed 1"),
+    ):
+        compare.main([*command, "2"])
+    assert compare.main([*command, "2"]) == 0

@@ -193,10 +193,10 @@ def test_failed_runs_and_absent_agents_are_in_no_number():
 
 def test_scores_are_of_the_tasks_that_all_play():
     tasks = [task("a", 10, 0), task("b", -100, -200), task("c"), task("d", random_return=None)]
-    tasks.append(task("e", 10, 10))
+    tasks += [task("e", 10, 10), task("f", random_return=math.nan)]
     runs = [
         r
-        for env, (x, y) in {"a": (5, 10), "b": (-150, -50), "d": (1, 1), "e": (1, 1)}.items()
+        for env, (x, y) in {"a": (5, 10), "b": (-150, -50), **dict.fromkeys("def", (1, 1))}.items()
         for r in (*runs_of("x", [x, x], env), *runs_of("y", [y, y], env))
     ]
     found = aggregate(results(tasks, runs + runs_of("x", [99, 99], "c")))
@@ -205,8 +205,9 @@ def test_scores_are_of_the_tasks_that_all_play():
     assert found.scores["y"].value == pytest.approx(1.25)
     assert found.left_out == (
         "c: no run of y.",
-        "d: no return of random actions is known.",
+        "d: no finite return of random actions is known.",
         "e: its threshold is not above the return of random actions.",
+        "f: no finite return of random actions is known.",
     )
     assert aggregate(results([task()], [])).scores == {}
 
