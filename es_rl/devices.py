@@ -112,7 +112,7 @@ class Program:
         self._compiled: Callable[..., Any] | None = None
 
     def shapes(self, *args: Any) -> Any:
-        """Return the shapes of the results; the same trace serves `compile` with these arguments."""
+        """Return the shapes of the results. `compile` with these arguments traces no more."""
         return self._jitted.eval_shape(*args)
 
     def compile(self, *args: Any) -> None:

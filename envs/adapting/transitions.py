@@ -14,7 +14,6 @@ from envs.base import State, time_limited
 from envs.errors import UserError, one_line
 from envs.installing import pip_install
 
-
 P = ParamSpec("P")
 T = TypeVar("T")
 

@@ -162,13 +162,13 @@ class Run:
         if "policy" not in self.policies or not os.path.lexists(path):
             return None
         values = _read_object(path)
-        training, evaluation = values.get("training"), values.get("evaluation")
-        if not isinstance(training, dict) or evaluation is None:
-            return None
-        if training.get("generations") != last:
+        training = values.get("training")
+        if not isinstance(training, dict) or training.get("generations") != last:
             return None
         with policy_json.reading():
-            evaluation = policy_json.evaluation_from_json(evaluation)
+            evaluation = policy_json.evaluation_from_json(values.get("evaluation"))
+        if evaluation is None:
+            return None
         done = Evaluation.from_json(evaluation)
         env_steps = self.metrics.last("env_steps") or 0
         return Point(last, env_steps, done.mean, done.std, len(done.returns))

@@ -125,13 +125,13 @@ def test_a_saved_policy_keeps_to_the_mask(name, tmp_path):
 
 
 def test_a_policy_with_a_mask_starts_no_agent_without():
-    with (
-        agents.make("eggroll", Allowed(), population_size=8, hidden=()) as masked,
-        agents.make("eggroll", Allowed(), action_mask=False, population_size=8, hidden=()) as free,
-        pytest.raises(UserError, match="initial: its policy has action_mask=False, and the agent"),
-    ):
+    small = {"population_size": 8, "hidden": ()}
+    with agents.make("eggroll", Allowed(), action_mask=False, **small) as free:
         policy = free.snapshot(free.init(jax.random.key(0)))
-        masked.with_policy(masked.init(jax.random.key(0)), policy)
+    with agents.make("eggroll", Allowed(), **small) as masked:
+        state = masked.init(jax.random.key(0))
+        with pytest.raises(UserError, match="its policy has action_mask=False, and the agent True"):
+            masked.with_policy(state, policy)
 
 
 def test_a_mask_is_not_standardised():

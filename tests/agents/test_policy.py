@@ -45,14 +45,14 @@ def test_loaded_is_saved(tmp_path):
 
 def test_a_save_that_fails_leaves_the_policy_that_was_there(tmp_path, monkeypatch):
     def fail(written):
-        raise OSError
+        raise OSError("no space")
 
     one = make_policy()
     two = replace(one, weights=one.weights._replace(mean=np.float32([0.5])))
     one.save(tmp_path)
     assert two.digest != one.digest
     monkeypatch.setattr("agents.policies.policy._as_bytes", fail)
-    with pytest.raises(OSError):
+    with pytest.raises(OSError, match="no space"):
         two.save(tmp_path)
     assert agents.load_policy(tmp_path).digest == one.digest
 
