@@ -4,14 +4,10 @@ JAX is not imported here: that takes a second, and `es-rl --help` does not need 
 """
 
 import importlib
-import os
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import fields, make_dataclass
-from pathlib import Path
-from typing import Annotated, Any, TypeVar, Union
-
-T = TypeVar("T")
+from collections.abc import Sequence
+from dataclasses import make_dataclass
+from typing import Annotated, Any, Union
 
 COMMANDS = {
     "train": "train a policy: es-rl train brax/inverted_pendulum",
@@ -103,49 +99,6 @@ def _show_help() -> None:
     description = "es-rl COMMAND --help shows the flags of a command."
     shown: Any = Union[tuple(commands)]  # noqa: UP007 - its members are known only at run time
     tyro.cli(shown, args=["--help"], prog="es-rl", description=description)
-
-
-def parse(
-    command: str,
-    flags: type[T],
-    arguments: list[str],
-    groups: Mapping[str, Sequence[str]] | None = None,
-) -> T:
-    """Parse flags with tyro, which prints its own message and exits if they are invalid.
-
-    Args:
-      command: the name of the command, for the usage line.
-      flags: the dataclass of the flags.
-      arguments: the arguments after the command's name.
-      groups: how the help page shows them, see `experiments.flag_groups`; in one group unless
-        given.
-
-    Raises:
-      UserError: a value is out of range.
-    """
-    from experiments.flag_groups import parse_one
-
-    shown = groups or {"": [each.name for each in fields(flags)]}  # type: ignore[arg-type]
-    parsed: T = parse_one(command, arguments, flags, shown)
-    return parsed
-
-
-def check_output(name: str, path: Path) -> None:
-    """Refuse the path of an output file that cannot be written.
-
-    Raises:
-      UserError: the path is a folder, or its parent folder cannot be made.
-    """
-    from envs.errors import UserError
-
-    if os.path.isdir(path) or not can_be_made(path.parent):
-        raise UserError(f"{name}={path}: must be a file, in a folder that can be written")
-
-
-def can_be_made(folder: Path) -> bool:
-    """Whether a folder exists or could be made, and files could be written into it."""
-    there = next((p for p in (folder, *folder.absolute().parents) if os.path.lexists(p)), folder)
-    return os.path.isdir(there) and os.access(there, os.W_OK)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,10 @@
-"""Settings of JAX, processes and environments that the commands share, and their flags."""
+"""The start of a command: JAX, the modules of the user, and facts about the machine."""
 
-import ast
 import contextlib
-import json
 import os
 import platform
-import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +12,8 @@ import jax
 from platformdirs import user_cache_path
 
 import envs
-from envs.base import Env, HostEnv
 from envs.errors import UserError
 from envs.registry import split_id
-from envs.values import is_json, plain
-from es_rl import processes
 from es_rl.devices import use_cpu_devices
 
 _MOST_DEVICES = 1024
@@ -59,71 +52,6 @@ def start_jax(devices: int | None = None) -> None:
             use_cpu_devices(devices)
 
 
-@dataclass(frozen=True, kw_only=True)
-class ProcessFlags:
-    """Flags with which one of several processes finds the others."""
-
-    distributed: bool = False
-    """Join the other processes of a job of SLURM, Kubernetes, Open MPI or a TPU pod."""
-    coordinator: str | None = None
-    """HOST:PORT of process 0, if --distributed cannot find it; with --num-processes and
-    --process-id."""
-    num_processes: int | None = None
-    """The number of processes."""
-    process_id: int | None = None
-    """The number of this process, counted from 0."""
-    heartbeat_seconds: int = processes.HEARTBEAT_SECONDS
-    """Seconds without a message after which a process counts as lost, and the others end."""
-    start_seconds: int = processes.START_SECONDS
-    """Seconds to wait for the other processes at the start."""
-
-    def check(self) -> None:
-        """Refuse invalid combinations of flags, before any work is done.
-
-        Raises:
-          UserError: a flag is out of range, or a flag that it needs is missing.
-        """
-        for name in ("heartbeat_seconds", "start_seconds", "num_processes"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UserError(f"{name}={value}: must be at least 1")
-        if self.coordinator is not None and not re.fullmatch(r".+:\d{1,5}", self.coordinator):
-            raise UserError(f"coordinator={self.coordinator}: must be HOST:PORT")
-        if self.process_id is not None:
-            count = self.num_processes
-            if self.process_id < 0 or (count is not None and self.process_id >= count):
-                accepted = "at least 0" if count is None else f"from 0 to {count - 1}"
-                raise UserError(f"process_id={self.process_id}: must be {accepted}")
-        triple = ("coordinator", "num_processes", "process_id")
-        given = [name for name in triple if getattr(self, name) is not None]
-        if self.distributed and given:
-            raise UserError(f"distributed=True: finds out itself, so no --{_dashed(given[0])}")
-        if 0 < len(given) < len(triple):
-            missing = " and ".join(f"--{_dashed(name)}" for name in triple if name not in given)
-            raise UserError(f"{given[0]}={getattr(self, given[0])}: must come with {missing}")
-
-    def join(self) -> None:
-        """Wait for the other processes, if there are any; call it before JAX starts."""
-        if not self.distributed and self.coordinator is None:
-            return
-        # Gloo, the library that connects CPUs, prints to the file descriptor directly.
-        sys.stdout.flush()
-        own, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, 1)
-        sys.stdout = os.fdopen(own, "w", buffering=1)
-        processes.start(
-            self.coordinator,
-            self.num_processes,
-            self.process_id,
-            heartbeat_seconds=self.heartbeat_seconds,
-            start_seconds=self.start_seconds,
-        )
-
-
-def _dashed(name: str) -> str:
-    return name.replace("_", "-")
-
-
 def import_modules(modules: Sequence[str], env_id: str = "") -> None:
     """Import modules that register environments or agents; they may be in the working directory.
 
@@ -156,109 +84,6 @@ def _hidden(here: str, error: BaseException | None) -> str:
     if name not in ("agents", "envs", "es_rl", "experiments") or not folder.is_dir():
         return ""
     return f"; {folder} has the name of a package of es-rl, which comes first: rename it"
-
-
-def env_kwargs(
-    pairs: Iterable[str], taken: Iterable[str] = (), flag: str = "env_kwargs"
-) -> dict[str, Any]:
-    """Parse `--env-kwargs`, or a flag like it: name=value pairs, whose values are Python or JSON
-    literals, or else text.
-
-    Args:
-      pairs: the pairs as typed by the user.
-      taken: names that other flags set already.
-      flag: the name of the flag, for messages.
-
-    Raises:
-      UserError: a pair has no name, or a name comes twice.
-    """
-    kwargs: dict[str, Any] = {}
-    for pair in pairs:
-        name, equals, value = pair.partition("=")
-        if not equals or not name.isidentifier():
-            raise UserError(f"{flag}={pair}: must be name=value")
-        if name in kwargs or name in taken:
-            raise UserError(f"{flag}={pair}: {name} is given twice")
-        kwargs[name] = _value(value)
-    return kwargs
-
-
-def make_env(env_id: str, chosen: dict[str, Any], pairs: Iterable[str]) -> Env | HostEnv:
-    """Make an environment with the arguments from flags.
-
-    Args:
-      env_id: the id of the environment.
-      chosen: arguments that have flags of their own.
-      pairs: the values of `--env-kwargs`.
-
-    Raises:
-      UserError: the environment or an argument is wrong; the message names the flag.
-    """
-    kwargs = env_kwargs(pairs, chosen)
-    try:
-        return envs.make(env_id, **chosen, **kwargs)
-    except UserError as error:
-        if str(error).partition("=")[0] in kwargs:
-            raise UserError(f"env_kwargs={error}") from error
-        raise
-
-
-def make_envs(
-    env_id: str, chosen: dict[str, Any], pairs: Iterable[str], train_pairs: Sequence[str]
-) -> tuple[Env | HostEnv, Env | HostEnv | None]:
-    """Make an environment, and that of training if it has arguments of its own.
-
-    Args:
-      env_id: the id of the environment.
-      chosen: arguments of both that have flags of their own.
-      pairs: the values of `--env-kwargs`.
-      train_pairs: the values of `--train-env-kwargs`.
-
-    Raises:
-      UserError: the environment or an argument is wrong; the message names the flag.
-    """
-    env = make_env(env_id, chosen, pairs)
-    own = env_kwargs(train_pairs, flag="train_env_kwargs")
-    if not own:
-        return env, None
-    with blamed_on(given_for_training(train_pairs)):
-        return env, envs.make(env_id, **{**chosen, **env_kwargs(pairs), **own})
-
-
-def given_for_training(train_pairs: Sequence[str]) -> str:
-    """The flag `--train-env-kwargs` with its values, for `blamed_on`."""
-    return f"train_env_kwargs={' '.join(train_pairs)}"
-
-
-@contextlib.contextmanager
-def blamed_on(given: str, beginning: str = "") -> Iterator[None]:
-    """Let errors about the environment of training say what gave it its arguments.
-
-    Args:
-      given: the start of their message: a flag with its value, or a file.
-      beginning: errors whose message does not begin like this are left as they are.
-    """
-    try:
-        yield
-    except UserError as error:
-        said = str(error)
-        if not said.startswith(beginning):
-            raise
-        name, _, rest = said.partition("=")
-        if name in ("env", "train_env", "env_kwargs"):  # no flag that was given has these names
-            said = rest.partition(": ")[2]
-        raise UserError(f"{given}: {said}") from error
-
-
-def _value(text: str) -> Any:
-    """The value of the text as a Python literal, or else as JSON (true, null), or else the text
-    itself."""
-    for read in (ast.literal_eval, json.loads):
-        with contextlib.suppress(ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-            value = plain(read(text))
-            if is_json(value):
-                return value
-    return text
 
 
 def machine() -> dict[str, str]:

@@ -9,7 +9,6 @@ import html
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from string import Template
 from typing import Any
 
@@ -20,6 +19,7 @@ from envs.errors import UserError
 from envs.pictures import camera
 from envs.pictures.looks import painted
 from envs.pictures.scene import Geom, Scene
+from experiments.markup import asset
 
 MAX_PANELS = 4
 """The most episodes side by side; more would be too small to see."""
@@ -41,14 +41,14 @@ def page(title: str, panels: Sequence[Panel]) -> str:
     Raises:
       UserError: there are no panels, or too many.
     """
-    return Template(_asset("viewer.html")).substitute(
+    return Template(asset("viewer.html")).substitute(
         title=html.escape(title), head=head(), figure=figure(panels, autoplay=True)
     )
 
 
 def head() -> str:
     """HTML that a page needs once in its head to show figures."""
-    return f"<style>\n{_asset('viewer.css')}</style>\n<script>\n{_asset('viewer.js')}</script>"
+    return f"<style>\n{asset('viewer.css')}</style>\n<script>\n{asset('viewer.js')}</script>"
 
 
 def figure(panels: Sequence[Panel], *, autoplay: bool = False) -> str:
@@ -126,7 +126,3 @@ def _quantised(scene: Scene) -> tuple[float, np.ndarray]:
 
 def _base64(array: np.ndarray) -> str:
     return base64.b64encode(array.tobytes()).decode()
-
-
-def _asset(name: str) -> str:
-    return files("experiments").joinpath("assets", name).read_text(encoding="utf-8")

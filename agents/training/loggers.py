@@ -15,7 +15,7 @@ _TIME = (
     *("generation", "env_steps", "wall_seconds", "evaluation_seconds", "steps_per_second"),
     "lane_utilization",
 )
-_WARNINGS = ("nonfinite_", "failed_", "update_skipped")
+PROBLEMS = ("nonfinite_", "failed_", "update_skipped")
 """How the names of metrics begin that are 0 if all is well."""
 
 
@@ -33,7 +33,7 @@ def grouped(metrics: dict[str, float]) -> dict[str, float]:
 def _tag(name: str) -> str:
     if name in _TIME:
         return f"time/{name}"
-    if name.startswith(_WARNINGS):
+    if name.startswith(PROBLEMS):
         return f"warnings/{name}"
     of, what = "train", name
     for prefix in ("eval", "train_env"):

@@ -25,7 +25,7 @@ import envs
 from agents.evolution.agent import EvolutionAgent
 from agents.evolution.config import EggrollConfig, EvolutionConfig
 from experiments.benchmarks.timing import Row, Table
-from experiments.cli import parse
+from experiments.flags.parsing import parse
 from experiments.startup import machine, start_jax
 
 CONFIGS = {"eggroll": EggrollConfig, "open_es": EvolutionConfig}

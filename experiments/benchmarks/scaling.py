@@ -27,8 +27,8 @@ import envs
 from agents.evolution.agent import EvolutionAgent
 from agents.evolution.config import EggrollConfig
 from es_rl import processes
-from experiments.cli import parse
 from experiments.commands.launch import free_address
+from experiments.flags.parsing import parse
 from experiments.startup import machine, start_jax
 
 _ON_HOST = "gymnasium/Pendulum-v1"

@@ -18,7 +18,7 @@ import tyro
 from agents.training.provenance import versions
 from envs.errors import UserError
 from experiments.benchmarks.timing import Table
-from experiments.cli import parse
+from experiments.flags.parsing import parse
 from experiments.startup import machine, start_jax
 
 Section: TypeAlias = Literal[

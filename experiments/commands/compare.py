@@ -18,7 +18,6 @@ from agents.training.provenance import versions
 from envs.available import obstacle
 from envs.base import Env, HostEnv
 from envs.errors import UserError
-from experiments.cli import parse
 from experiments.comparison import films, imported, report, results
 from experiments.comparison.folder import (
     check_folder,
@@ -37,6 +36,7 @@ from experiments.comparison.trials import (
     final_returns,
     make_evaluator,
 )
+from experiments.flags.parsing import parse
 from experiments.signals import acknowledged
 from experiments.startup import import_modules, machine, start_jax
 

@@ -19,9 +19,9 @@ from agents.policies.network import NetworkConfig
 from agents.training.filming import Film, film
 from agents.training.provenance import git_state, versions
 from agents.untrained import untrained_policy
-from envs.errors import UserError
+from envs.errors import UserError, one_line
 from envs.installing import pip_install
-from experiments.cli import parse
+from experiments.flags.parsing import parse
 from experiments.startup import machine, start_jax
 from experiments.videos import FORMATS, write_video
 
@@ -95,7 +95,7 @@ def _facts() -> dict[str, Any]:
     try:
         found = machine()
     except RuntimeError as error:  # JAX finds no usable device
-        found = {"devices": f"none ({_one_line(error)})"}
+        found = {"devices": f"none ({one_line(error)})"}
     config: Any = jax.config
     return {
         "versions": versions(),
@@ -136,13 +136,9 @@ def _check(name: str, probe: Callable[[], str]) -> Check:
     try:
         return Check(name, "ok", probe())
     except Missing as missing:
-        return Check(name, "--", _one_line(missing))
+        return Check(name, "--", one_line(missing))
     except Exception as error:  # any failure; the other checks still run
-        return Check(name, "failed", f"{type(error).__name__}: {_one_line(error)}")
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+        return Check(name, "failed", f"{type(error).__name__}: {one_line(error)}")
 
 
 def _computes() -> str:

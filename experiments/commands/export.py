@@ -8,7 +8,8 @@ import tyro
 
 import agents
 from envs.errors import UserError
-from experiments.cli import check_output, parse
+from experiments.flags.outputs import check_output
+from experiments.flags.parsing import parse
 from experiments.startup import start_jax
 
 

@@ -12,7 +12,7 @@ from typing import IO, Annotated, Any
 import tyro
 
 from envs.errors import UserError
-from experiments.cli import parse
+from experiments.flags.parsing import parse
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import envs
 from agents.presets.evolution import tuned_ids
 from envs.available import exists, obstacle
-from experiments.cli import parse
+from experiments.flags.parsing import parse
 
 
 @dataclass(frozen=True)

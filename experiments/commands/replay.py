@@ -4,7 +4,7 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import tyro
 
@@ -17,11 +17,11 @@ from agents.untrained import untrained_policy
 from envs.base import PLACES, Env, HostEnv
 from envs.errors import UserError
 from es_rl.files import write_whole
-from experiments.cli import check_output, parse
-from experiments.flag_groups import MACHINE
-from experiments.flags import check_numbers
+from experiments.flags.environments import check_numbers, given, make_env
+from experiments.flags.outputs import check_output
+from experiments.flags.parsing import MACHINE, parse
 from experiments.progress import successful
-from experiments.startup import import_modules, make_env, start_jax
+from experiments.startup import import_modules, start_jax
 from experiments.videos import check_name, write_video
 from experiments.viewer import MAX_PANELS, Panel, page
 
@@ -125,14 +125,14 @@ def _saved(flags: ReplayFlags) -> tuple[Policy, Env | HostEnv]:
     if run in envs.list_ids() and not Path(run).exists():
         raise UserError(f"{run} is an environment, not a run: add --agent random or --agent zero")
     policy = agents.load_policy(run, trusted=flags.trust)
-    env = envs.make(policy.spec.id, **policy.spec.kwargs, **_places(flags))
+    env = envs.make(policy.spec.id, **policy.spec.kwargs, **given(flags, PLACES))
     for name in ("raw_observation_space", "observation_space", "action_space"):
-        given, wanted = getattr(policy.spec, name), getattr(env.spec, name)
-        if given != wanted:
-            types = (getattr(space, "dtype", None) for space in (given, wanted))
+        found, wanted = getattr(policy.spec, name), getattr(env.spec, name)
+        if found != wanted:
+            types = (getattr(space, "dtype", None) for space in (found, wanted))
             of = [f" of {dtype}" if dtype is not None else "" for dtype in types]
             raise UserError(
-                f"policy {run!r}: its {name} is {given}{of[0]}, must be {wanted}{of[1]}, as in "
+                f"policy {run!r}: its {name} is {found}{of[0]}, must be {wanted}{of[1]}, as in "
                 f"{env.spec.id}"
             )
     return policy, env
@@ -141,17 +141,9 @@ def _saved(flags: ReplayFlags) -> tuple[Policy, Env | HostEnv]:
 def _untrained(flags: ReplayFlags) -> tuple[Policy, Env | HostEnv]:
     """Make the environment that the flags name, and a policy with random or zero actions."""
     assert flags.agent is not None
-    given = _places(flags)
-    if flags.max_episode_steps is not None:
-        given["max_episode_steps"] = flags.max_episode_steps
-    env = make_env(flags.run, given, flags.env_kwargs)
+    chosen = given(flags, (*PLACES, "max_episode_steps"))
+    env = make_env(flags.run, chosen, flags.env_kwargs)
     return untrained_policy(flags.agent, env.spec), env
-
-
-def _places(flags: ReplayFlags) -> dict[str, Any]:
-    """The given arguments of an environment that steps on the host."""
-    given = {name: getattr(flags, name) for name in PLACES}
-    return {name: value for name, value in given.items() if value is not None}
 
 
 def _page(policy: Policy, env: Env | HostEnv, flags: ReplayFlags) -> str:

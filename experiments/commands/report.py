@@ -9,7 +9,8 @@ import tyro
 
 from envs.errors import UserError, one_line
 from es_rl.files import write_whole
-from experiments.cli import check_output, parse
+from experiments.flags.outputs import check_output
+from experiments.flags.parsing import parse
 from experiments.run_page.films import Films
 from experiments.run_page.page import page
 from experiments.run_page.run import Run, open_run

@@ -27,19 +27,21 @@ from agents.training.trackers import Tracker, TrackerName, check_package
 from envs.base import Env, HostEnv
 from envs.errors import UserError, one_line
 from envs.registry import split_id
-from experiments import runs
-from experiments.flag_groups import MACHINE, Groups, of_agent, parse_groups
-from experiments.flags import EnvFlags, check_names, given, import_agent
-from experiments.settings_files import read_settings
-from experiments.startup import (
-    ProcessFlags,
+from experiments.flags.environments import (
+    EnvFlags,
     blamed_on,
+    check_names,
+    given,
     given_for_training,
-    import_modules,
+    import_agent,
     make_env,
     make_envs,
-    start_jax,
 )
+from experiments.flags.parsing import MACHINE, Groups, of_agent, parse_groups
+from experiments.flags.processes import ProcessFlags
+from experiments.flags.settings_files import read_settings
+from experiments.startup import import_modules, start_jax
+from experiments.train_and_report import train_and_report
 
 _DEFAULT_ENV = "gymnasium/phys2d/CartPole-v1"
 _MOST_AT_ONCE = 1 << 26
@@ -150,7 +152,7 @@ def main(arguments: list[str]) -> int:
     out = flags.resume or flags.out or new
     described = {"env": env.spec.id, **asdict(plan)}
     loggers = () if flags.logger is None else (Tracker(flags.logger, out, described),)
-    return runs.run(
+    return train_and_report(
         agent,
         plan.options,
         out,

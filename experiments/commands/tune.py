@@ -21,18 +21,20 @@ from envs.base import Env, HostEnv
 from envs.errors import UserError
 from envs.installing import pip_install
 from es_rl.files import check_plain, locked
-from experiments.cli import can_be_made
 from experiments.comparison.trials import Stopped
-from experiments.flag_groups import MACHINE, of_agent, parse_groups
-from experiments.flags import EnvFlags, check_names, given, import_agent
-from experiments.signals import acknowledged
-from experiments.startup import (
+from experiments.flags.environments import (
+    EnvFlags,
     blamed_on,
+    check_names,
+    given,
     given_for_training,
-    import_modules,
+    import_agent,
     make_envs,
-    start_jax,
 )
+from experiments.flags.outputs import can_be_made
+from experiments.flags.parsing import MACHINE, dashed, of_agent, parse_groups
+from experiments.signals import acknowledged
+from experiments.startup import import_modules, start_jax
 from experiments.tuning.spaces import Space, load
 from experiments.tuning.trial import FIRST_SEED, ObjectiveName, Protocol, Report, train_seeds
 
@@ -200,12 +202,8 @@ def _parse(arguments: list[str]) -> tuple[TuneFlags, Any, tuple[str, ...]]:
     return (
         flags,
         settings,
-        tuple(n for n in names if typed & {f"--{_dashed(n)}", f"--no-{_dashed(n)}"}),
+        tuple(n for n in names if typed & {f"--{dashed(n)}", f"--no-{dashed(n)}"}),
     )
-
-
-def _dashed(name: str) -> str:
-    return name.replace("_", "-")
 
 
 def _check(flags: TuneFlags) -> None:

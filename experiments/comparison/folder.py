@@ -11,11 +11,11 @@ from typing import Any
 from agents.policies.policy_files import read_json
 from envs.errors import UserError, one_line
 from es_rl.files import check_plain, write_whole
-from experiments.cli import can_be_made
 from experiments.comparison import imported, results
 from experiments.comparison.results import Results, Run, Task, run_text
 from experiments.comparison.suites import RANDOM_FILE, Suite, checked_name
 from experiments.comparison.trials import run_folder
+from experiments.flags.outputs import can_be_made
 
 _FILES = (
     *("tasks.json", "results.json", "results.csv", "table.md", "table.tex", "settings.md"),

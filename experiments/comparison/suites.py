@@ -32,7 +32,7 @@ from envs.errors import UserError, did_you_mean
 from envs.installing import OWN_NAME
 from envs.registry import split_id
 from experiments.comparison.results import UNLIMITED, Task
-from experiments.settings_files import check_known, from_toml, read_settings, read_toml
+from experiments.flags.settings_files import check_known, from_toml, read_settings, read_toml
 from experiments.startup import import_modules
 
 _BUNDLED = Path(__file__).parent / "suites"

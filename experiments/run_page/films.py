@@ -1,6 +1,5 @@
 """The films in a run's folder, for its page: the files themselves, and a poster of each."""
 
-import base64
 import os
 import re
 import subprocess
@@ -12,6 +11,7 @@ import imageio_ffmpeg
 import numpy as np
 
 from es_rl.files import open_own
+from experiments.markup import uri_of
 from experiments.run_page.run import is_folder
 
 FOLDER = "videos"
@@ -84,8 +84,8 @@ def _film_of(generation: int, data: bytes) -> ShownFilm:
     poster = _poster(data)
     return ShownFilm(
         generation,
-        _data_uri("video/mp4", data),
-        None if poster is None else _data_uri("image/jpeg", poster),
+        uri_of("video/mp4", data),
+        None if poster is None else uri_of("image/jpeg", poster),
     )
 
 
@@ -106,7 +106,3 @@ def _poster(data: bytes) -> bytes | None:
         except (OSError, subprocess.SubprocessError):
             return None
     return done.stdout or None
-
-
-def _data_uri(kind: str, data: bytes) -> str:
-    return f"data:{kind};base64,{base64.b64encode(data).decode()}"

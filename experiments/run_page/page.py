@@ -15,7 +15,7 @@ from envs.registry import split_id
 from experiments.comparison.tables import TextTable, number
 from experiments.markup import asset, details, items, look, table
 from experiments.run_page.charts import MOST_POINTS, chart_html, short
-from experiments.run_page.curves import Charts, charts, problems
+from experiments.run_page.choice_of_charts import Charts, charts, problems
 from experiments.run_page.films import FOLDER, ShownFilm
 from experiments.run_page.run import Point, Run
 from experiments.run_page.settings import settings

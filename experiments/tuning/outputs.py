@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from es_rl.files import write_whole
 from experiments.comparison.figures import COLOURS, DPI, LOOK, WIDTH, save
-from experiments.settings_files import settings_toml
+from experiments.flags.settings_files import settings_toml
 from experiments.tuning.study import Tuning, from_json, importances, value_of
 
 STUDY = "study.db"

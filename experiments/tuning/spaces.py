@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from agents.registry import configure
 from envs.errors import UserError, one_line
-from experiments.settings_files import check_known
+from experiments.flags.settings_files import check_known
 from experiments.startup import import_modules
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import pytest
 
 import agents
 import envs
-from experiments import cli, runs, videos
+from experiments import cli, train_and_report, videos
 from experiments.commands import compare, train
 from experiments.comparison import films
 from experiments.comparison.results import Results, Run, Task
@@ -20,8 +20,8 @@ def test_a_film_that_fails_does_not_end_training(tmp_path, monkeypatch, caplog):
         raise OSError("No space left on device")
 
     calls = []
-    monkeypatch.setattr(runs, "write_video", fails)
-    monkeypatch.setattr(runs, "film", lambda policy, env: None)
+    monkeypatch.setattr(train_and_report, "write_video", fails)
+    monkeypatch.setattr(train_and_report, "film", lambda policy, env: None)
     command = ["probe/policy_reward", "--population-size", "4", "--hidden", "--env-steps", "200"]
     command += ["--video-every", "2", "--eval-every", "100", "--eval-episodes", "2"]
     assert train.main([*command, "--out", str(tmp_path / "run")]) == 0
@@ -32,7 +32,7 @@ def test_a_film_that_fails_does_not_end_training(tmp_path, monkeypatch, caplog):
 
 def test_what_has_no_picture_is_not_filmed_again(tmp_path, caplog):
     agent = agents.make("random", envs.make("probe/policy_reward"))
-    recorder = runs._Films(agent, tmp_path, every=1)
+    recorder = train_and_report._Films(agent, tmp_path, every=1)
     taken = []
 
     def snapshot():

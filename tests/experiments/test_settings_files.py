@@ -8,7 +8,7 @@ from agents.registry import configure
 from envs.errors import UserError
 from experiments import cli
 from experiments.comparison import suites
-from experiments.settings_files import read_settings, settings_toml
+from experiments.flags.settings_files import read_settings, settings_toml
 
 ENV = "gymnasium/Pendulum-v1"
 SUITE = """

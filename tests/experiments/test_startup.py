@@ -2,7 +2,7 @@
 
 import pytest
 
-from experiments.startup import env_kwargs
+from experiments.flags.environments import env_kwargs
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,8 @@ from agents.training.filming import Recording
 from envs.pictures import camera, looks
 from envs.pictures.scene import Geom, Scene
 from experiments import cli
-from experiments.viewer import Panel, _asset, figure, head, page
+from experiments.markup import asset
+from experiments.viewer import Panel, figure, head, page
 from tests.experiments.browser import Browser
 
 FRAMES = 31
@@ -84,7 +85,7 @@ def test_colours_and_framing_are_those_of_films():
     right, up, near = panel["extent"]
     needed = max(right / 1.5, up) / np.tan(camera.FIELD_OF_VIEW / 2) + near
     assert needed == pytest.approx(camera.distance(scene, 1.5))
-    light = _asset("viewer.css").split("}")[0]
+    light = asset("viewer.css").split("}")[0]
     for colour in (looks.SKY, *looks.GROUND):
         assert "#" + "".join(f"{round(255 * x):02x}" for x in colour) in light
 

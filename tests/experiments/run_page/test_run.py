@@ -9,7 +9,7 @@ import pytest
 
 from es_rl.files import is_locked, locked
 from experiments.run_page.charts import MOST_POINTS, thinned
-from experiments.run_page.curves import charts
+from experiments.run_page.choice_of_charts import charts
 from experiments.run_page.run import open_run
 
 

@@ -11,7 +11,7 @@ from optuna.trial import TrialState
 from agents.registry import configure
 from envs.errors import UserError
 from experiments.comparison.trials import Stopped
-from experiments.settings_files import read_settings
+from experiments.flags.settings_files import read_settings
 from experiments.tuning import outputs
 from experiments.tuning.spaces import Space, evolution
 from experiments.tuning.study import from_json, opened_study

@@ -14,7 +14,7 @@ from envs.errors import UserError
 from envs.installing import pip_install
 from experiments import cli
 from experiments.commands import tune
-from experiments.settings_files import read_settings
+from experiments.flags.settings_files import read_settings
 
 ENV = "gymnasium/phys2d/CartPole-v1"
 SPACE = """

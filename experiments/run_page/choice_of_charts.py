@@ -9,14 +9,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from agents.training.loggers import PROBLEMS
 from experiments.run_page.charts import Chart, Curve, short, thinned
 from experiments.run_page.metrics import Metrics
 from experiments.run_page.run import Run
 
 MAIN = "return_mean"
 """The metric of the main chart."""
-PROBLEMS = ("failed_", "nonfinite_", "update_skipped")
-"""How the names of metrics begin that are 0 if all is well."""
 _APART = ("generation", "env_steps", "wall_seconds", "evaluation_seconds", "eval_episodes")
 """The metrics that have no chart, as the page shows them otherwise."""
 _SUFFIXES = ("_std", "_min", "_max")

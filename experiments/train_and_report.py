@@ -34,7 +34,7 @@ _WRONG = {
 """The metrics that count problems (0 if all is well), and the line to print for each."""
 
 
-def run(
+def train_and_report(
     agent: Agent,
     config: RunConfig,
     out: Path,

@@ -1,11 +1,17 @@
-"""Flags that `es-rl train` and `es-rl tune` have in common, and the settings of agents as flags."""
+"""Flags of environments and their arguments, which several commands have."""
 
+import ast
+import contextlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
+import envs
 from agents.registry import list_agents
-from envs.base import PLACES
+from envs.base import PLACES, Env, HostEnv
 from envs.errors import UserError
+from envs.values import is_json, plain
 from experiments.startup import import_modules
 
 
@@ -98,3 +104,106 @@ def check_names(command: str, agent: str, settings: Any, flags: type) -> None:
             f"agent={agent}: its setting {min(both)} must have another name, as `es-rl {command}` "
             "has a flag of this name"
         )
+
+
+def env_kwargs(
+    pairs: Iterable[str], taken: Iterable[str] = (), flag: str = "env_kwargs"
+) -> dict[str, Any]:
+    """Parse `--env-kwargs`, or a flag like it: name=value pairs, whose values are Python or JSON
+    literals, or else text.
+
+    Args:
+      pairs: the pairs as typed by the user.
+      taken: names that other flags set already.
+      flag: the name of the flag, for messages.
+
+    Raises:
+      UserError: a pair has no name, or a name comes twice.
+    """
+    kwargs: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not name.isidentifier():
+            raise UserError(f"{flag}={pair}: must be name=value")
+        if name in kwargs or name in taken:
+            raise UserError(f"{flag}={pair}: {name} is given twice")
+        kwargs[name] = _value(value)
+    return kwargs
+
+
+def make_env(env_id: str, chosen: dict[str, Any], pairs: Iterable[str]) -> Env | HostEnv:
+    """Make an environment with the arguments from flags.
+
+    Args:
+      env_id: the id of the environment.
+      chosen: arguments that have flags of their own.
+      pairs: the values of `--env-kwargs`.
+
+    Raises:
+      UserError: the environment or an argument is wrong; the message names the flag.
+    """
+    kwargs = env_kwargs(pairs, chosen)
+    try:
+        return envs.make(env_id, **chosen, **kwargs)
+    except UserError as error:
+        if str(error).partition("=")[0] in kwargs:
+            raise UserError(f"env_kwargs={error}") from error
+        raise
+
+
+def make_envs(
+    env_id: str, chosen: dict[str, Any], pairs: Iterable[str], train_pairs: Sequence[str]
+) -> tuple[Env | HostEnv, Env | HostEnv | None]:
+    """Make an environment, and that of training if it has arguments of its own.
+
+    Args:
+      env_id: the id of the environment.
+      chosen: arguments of both that have flags of their own.
+      pairs: the values of `--env-kwargs`.
+      train_pairs: the values of `--train-env-kwargs`.
+
+    Raises:
+      UserError: the environment or an argument is wrong; the message names the flag.
+    """
+    env = make_env(env_id, chosen, pairs)
+    own = env_kwargs(train_pairs, flag="train_env_kwargs")
+    if not own:
+        return env, None
+    with blamed_on(given_for_training(train_pairs)):
+        return env, envs.make(env_id, **{**chosen, **env_kwargs(pairs), **own})
+
+
+def given_for_training(train_pairs: Sequence[str]) -> str:
+    """The flag `--train-env-kwargs` with its values, for `blamed_on`."""
+    return f"train_env_kwargs={' '.join(train_pairs)}"
+
+
+@contextlib.contextmanager
+def blamed_on(given: str, beginning: str = "") -> Iterator[None]:
+    """Let errors about the environment of training say what gave it its arguments.
+
+    Args:
+      given: the start of their message: a flag with its value, or a file.
+      beginning: errors whose message does not begin like this are left as they are.
+    """
+    try:
+        yield
+    except UserError as error:
+        said = str(error)
+        if not said.startswith(beginning):
+            raise
+        name, _, rest = said.partition("=")
+        if name in ("env", "train_env", "env_kwargs"):  # no flag that was given has these names
+            said = rest.partition(": ")[2]
+        raise UserError(f"{given}: {said}") from error
+
+
+def _value(text: str) -> Any:
+    """The value of the text as a Python literal, or else as JSON (true, null), or else the text
+    itself."""
+    for read in (ast.literal_eval, json.loads):
+        with contextlib.suppress(ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+            value = plain(read(text))
+            if is_json(value):
+                return value
+    return text

@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, field, fields, make_dataclass
-from typing import Annotated, Any, TypeAlias, get_type_hints
+from typing import Annotated, Any, TypeAlias, TypeVar, get_type_hints
 
 import docstring_parser
 import tyro
 
 from agents.settings import check
 
+T = TypeVar("T")
 Groups: TypeAlias = Mapping[str, Sequence[str]]
 """Maps the titles of groups to the names of fields, in the order of the help page. The group of the
 most important flags has the title ""; names that no dataclass has are left out."""
@@ -67,15 +68,31 @@ def parse_groups(
     return made
 
 
-def parse_one(command: str, arguments: Sequence[str], kind: type, groups: Groups) -> Any:
+def parse(command: str, kind: type[T], arguments: Sequence[str], groups: Groups | None = None) -> T:
     """Parse the flags of one dataclass, whose docstring says what the command does.
 
+    tyro prints its own message and exits if they are invalid.
+
+    Args:
+      command: the name of the command, for the usage line.
+      kind: the dataclass of the flags.
+      arguments: the arguments after the command's name.
+      groups: what is shown in which order; all flags in one group unless given.
+
     Raises:
-      UserError: as `parse_groups`.
+      UserError: a value is out of range, or does not fit into 32 bits.
     """
-    required = [f.name for f in fields(kind) if f.default is f.default_factory is MISSING]
+    flags = fields(kind)  # type: ignore[arg-type]
+    required = [f.name for f in flags if f.default is f.default_factory is MISSING]
     source = kind(**dict.fromkeys(required, tyro.MISSING))
-    return parse_groups(command, arguments, groups, source, about=kind.__doc__ or "")[0]
+    shown = groups or {"": [each.name for each in flags]}
+    parsed: T = parse_groups(command, arguments, shown, source, about=kind.__doc__ or "")[0]
+    return parsed
+
+
+def dashed(name: str) -> str:
+    """The name of a setting, as its flag has it after the two dashes."""
+    return name.replace("_", "-")
 
 
 def _flags(source: Any) -> dict[str, tuple[Any, Any]]:
