@@ -224,7 +224,7 @@ def test_the_command_trains_and_resumes(tmp_path, capsys):
 def test_other_flags_hold_for_both_environments(monkeypatch):
     """Otherwise training would have other workers and limits than were asked for."""
     made = []
-    monkeypatch.setattr(train.runs, "run", lambda agent, *of, **options: made.append(agent) or 0)
+    monkeypatch.setattr(train, "train_and_report", lambda agent, *_, **__: made.append(agent) or 0)
     flags = ("--workers", 2, "--max-episode-steps", 3, "--env-kwargs", "seen=2")
     train.main([*map(str, ("apart/host", *FLAGS, *flags)), "--train-env-kwargs", "bonus=1"])
     with made[0] as agent:

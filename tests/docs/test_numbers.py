@@ -59,7 +59,7 @@ def test_the_commands_of_the_results_can_be_typed_anywhere():
     assert not any(" /" in command for command in commands)
 
 
-@pytest.mark.parametrize("name", ["ablation", "masks", "reference"])
+@pytest.mark.parametrize("name", ["ablation", "masks", "mujoco", "reference"])
 def test_shortened_tables_have_the_numbers_of_the_results(name):
     written = tables.markdown_table(results.load(RESULTS / name / "results.json"))
     measured = {row[2:].split(" ")[0].split("/")[-1]: row for row in written.splitlines()[2:]}

@@ -27,7 +27,7 @@ def command(monkeypatch, tmp_path):
         (tmp_path / "here" / f"{module}.py").write_text(f"open({str(marker)!r}, 'w')")
     monkeypatch.setattr(sys, "path", list(sys.path))
     reached = []
-    monkeypatch.setattr(train.runs, "run", lambda agent, *of, **_: reached.append(of) or 0)
+    monkeypatch.setattr(train, "train_and_report", lambda agent, *of, **_: reached.append(of) or 0)
     yield reached
     assert not list(tmp_path.glob("* ran"))
     assert not {"warp", "evil", "good"} & sys.modules.keys()
