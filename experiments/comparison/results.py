@@ -1,6 +1,7 @@
 """The results of a comparison (tasks and runs), and how they are saved and loaded."""
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -178,8 +179,8 @@ def save(results: Results, path: Path) -> None:
     """Write results as a JSON file; what is not finite becomes null, as JSON has no NaN."""
     raw = asdict(results)
     for task in raw["tasks"]:
-        known = task["random_return"]
-        task["random_return"] = known if known is not None and np.isfinite(known) else None
+        if isinstance(task["random_return"], float) and not math.isfinite(task["random_return"]):
+            task["random_return"] = None
     raw["runs"] = [_run_to_json(run) for run in results.runs]
     write_whole(path, (json.dumps(raw, indent=1, allow_nan=False) + "\n").encode())
 
