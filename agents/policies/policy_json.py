@@ -99,10 +99,12 @@ def evaluation_from_json(description: dict[str, Any] | None) -> dict[str, Any] |
     """
     if description is None:
         return None
-    returns = [float(x) if x in ("inf", "-inf", "nan") else x for x in description["returns"]]
-    evaluation = {**description, "returns": returns}
-    check_evaluation(evaluation)
-    return evaluation
+    if isinstance(description, dict) and isinstance(description.get("returns"), list):
+        returns = description["returns"]
+        numbers = [float(x) if x in ("inf", "-inf", "nan") else x for x in returns]
+        description = {**description, "returns": numbers}
+    check_evaluation(description)
+    return description
 
 
 def check_format(description: dict[str, Any]) -> None:

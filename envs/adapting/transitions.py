@@ -31,13 +31,15 @@ class traced_once(Generic[P, T]):
         self.__doc__ = method.__doc__
 
     def __set_name__(self, owner: type, name: str) -> None:
-        self._name = name
+        self._kept = f"_traced_{name}"
 
     def __get__(self, env: Any, owner: type | None = None) -> Callable[P, T]:
         if env is None:  # the method is looked up on the class
             return self  # type: ignore[return-value]
-        jitted = jax.jit(partial(self._method, env), inline=True)
-        vars(env)[self._name] = jitted  # later look-ups find this entry first
+        traced, jitted = vars(env).get(self._kept, (None, None))
+        if traced is not env:  # not yet, or `env` is a copy
+            jitted = jax.jit(partial(self._method, env), inline=True)
+            vars(env)[self._kept] = env, jitted
         return jitted
 
 

@@ -1,6 +1,8 @@
 """Environments on the accelerator: one contract, whichever suite they come from."""
 
+import copy
 import functools
+from dataclasses import replace
 
 import gymnasium
 import jax
@@ -239,16 +241,18 @@ def test_programs_share_one_trace_of_an_environment():
             traced.append("reset or step")
             return super().observation(state, rng)
 
-    env, other = (envs.from_func_env(Counting(), id="own/counting") for _ in range(2))
+    env = envs.from_func_env(Counting(), id="own/counting", max_episode_steps=4)
     for count in (2, 3):
         keys = jax.random.split(jax.random.key(0), count)
         traced.clear()
         state = jax.jit(jax.vmap(env.reset))(keys)
         jax.jit(jax.vmap(env.step, in_axes=(0, None, 0)))(state, jnp.array([1, 2]), keys)
         assert len(traced) == (3 if count == 2 else 0)
-    traced.clear()
-    other.step(other.reset(jax.random.key(0)), jnp.array([1, 2]), jax.random.key(0))
-    assert len(traced) == 3
+    other = copy.copy(env)
+    other.spec = replace(env.spec, max_episode_steps=1)
+    for each, cut in ((other, True), (env, False)):
+        state = each.step(each.reset(jax.random.key(0)), jnp.array([0, 0]), jax.random.key(0))
+        assert state.truncated == cut
 
 
 @pytest.mark.parametrize(
